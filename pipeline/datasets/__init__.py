@@ -1,0 +1,1 @@
+"""Sources of exposures: one file a source, all giving the same three tables."""

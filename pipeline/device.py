@@ -1,0 +1,30 @@
+"""Where the arithmetic runs."""
+
+import torch
+
+from pipeline.errors import PipelineError
+from pipeline.params import Runtime
+
+
+def prepare_device(runtime: Runtime) -> torch.device:
+    """Set the number of threads and choose the device; CUDA is never replaced in silence.
+
+    Raises:
+        PipelineError: `device: cuda` where there is none.
+    """
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise PipelineError(
+            "params.yaml: runtime.device is cuda, but torch finds no CUDA device here; "
+            "set it to auto or cpu."
+        )
+    use_cuda = runtime.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, such as "NVIDIA H200" or "CPU, 2 threads"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"

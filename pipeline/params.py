@@ -1,0 +1,281 @@
+"""params.yaml as typed, checked values.
+
+The whole file is validated whenever a part of it is read, and every error is named in one message.
+A stage is handed only what it declares in dvc.yaml, so that no result can depend on a param that
+DVC does not track.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import PipelineError
+
+Init = Literal["random", "learned", "mean", "histogram"]
+Base = Literal["exposures", "users"]
+Source = Literal["simulated", "movielens-1m"]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys and values of the wrong type are errors."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """Where exposures come from, and how users are split."""
+
+    source: Source
+    raw_dir: str | None
+    split_seed: Seed
+    test_share: Share
+    valid_share: Share
+    held_out_share: Share
+
+
+class Simulation(Section):
+    """Size and seed of the simulated world."""
+
+    users: Annotated[int, Field(ge=50)]
+    items: Annotated[int, Field(ge=10)]
+    exposures: Count
+    seed: Seed
+
+
+class Label(Section):
+    """A label of users: a column of the users table, cut at the lower edges `bins` if given."""
+
+    column: str
+    bins: Annotated[list[int], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _edges_rise(self) -> Self:
+        if self.bins and any(a >= b for a, b in zip(self.bins, self.bins[1:], strict=False)):
+            raise ValueError("bins must rise")
+        return self
+
+
+class Schedule(Section):
+    """How long and how fast a network learns."""
+
+    lr: Positive
+    batch_size: Count
+    max_epochs: Count
+    patience: Count
+
+
+class Features(Schedule):
+    """DeepFM, which gives every user a vector."""
+
+    model: Literal["deepfm", "latents"]
+    user_fields: Annotated[list[str], Field(min_length=1)]
+    f_dim: Count
+    visible: Literal["all", "train"]
+    hidden: Annotated[list[Count], Field(min_length=1)]
+    dropout: Rate
+    init_std: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    stop_share: Share
+
+    @model_validator(mode="after")
+    def _width_divides(self) -> Self:
+        if self.f_dim % len(self.user_fields):
+            raise ValueError(
+                f"f_dim ({self.f_dim}) must be a multiple of the number of user_fields "
+                f"({len(self.user_fields)})"
+            )
+        if len(set(self.user_fields)) < len(self.user_fields):
+            raise ValueError("user_fields must be distinct")
+        return self
+
+
+class Tasks(Section):
+    """Which items become tasks."""
+
+    labels: Annotated[list[str], Field(min_length=1)]
+    min_exposures: Count
+    keep_share: Annotated[float, Field(gt=0, le=1)]
+
+
+class Trunk(Schedule):
+    """A network of fully connected layers, each with its dropout rate, and its schedule."""
+
+    hidden: Annotated[list[Count], Field(min_length=1)]
+    dropout: list[Rate]
+
+    @model_validator(mode="after")
+    def _one_rate_a_layer(self) -> Self:
+        if len(self.hidden) != len(self.dropout):
+            raise ValueError(
+                f"hidden has {len(self.hidden)} layers, dropout {len(self.dropout)} rates"
+            )
+        return self
+
+
+class Pretrain(Trunk):
+    """The pre-embedding model."""
+
+    seed_tasks: Count
+
+
+class Projection(Section):
+    """From statistics of a task to the embedding it starts from."""
+
+    random_dim: Count
+    standardise: bool
+    reduce: Count | None
+    histogram_label: str
+
+
+class Ratio(Trunk):
+    """Algorithm 1 on all tasks."""
+
+    base: Base
+    freeze_e: bool
+
+
+class Evaluate(Section):
+    """What is measured."""
+
+    labels: list[str]
+    bootstrap: Annotated[int, Field(ge=100)]
+
+
+class Runtime(Section):
+    """Where and with how many threads: nothing that changes a result beyond the last bits."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    threads: Annotated[int, Field(ge=0)]
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    init: Init
+    seed: Seed
+    data: Data
+    simulation: Simulation
+    labels: dict[str, Label]
+    features: Features
+    tasks: Tasks
+    pretrain: Pretrain
+    projection: Projection
+    ratio: Ratio
+    evaluate: Evaluate
+    runtime: Runtime
+
+    @model_validator(mode="after")
+    def _labels_exist(self) -> Self:
+        asked = {
+            "tasks.labels": self.tasks.labels,
+            "evaluate.labels": self.evaluate.labels,
+            "projection.histogram_label": [self.projection.histogram_label],
+        }
+        for key, names in asked.items():
+            for name in names:
+                if name not in self.labels:
+                    raise ValueError(
+                        f"{key} names {name!r}; the labels are {', '.join(self.labels)}"
+                    )
+        return self
+
+
+def load_params(file: Path, *keys: str) -> Params:
+    """Validate params.yaml and hand out only `keys` (such as "tasks" or "ratio.base") of it.
+
+    Everything else is absent from the result: touching it is an AttributeError. `runtime` is
+    always handed out. Under DVC the keys must be among those that the stage declares.
+
+    Raises:
+        PipelineError: naming every wrong key, its value and what is allowed; or a key that the
+            running stage does not declare.
+    """
+    params = _validate(_load_yaml(file), file)
+    _check_declared(file, keys)
+    restricted: Params = _restrict(params, (*keys, "runtime"))
+    return restricted
+
+
+def _load_yaml(file: Path) -> Any:  # noqa: ANN401 - whatever stands in the file
+    try:
+        return YAML(typ="safe").load(file)  # DVC's own reader: PyYAML takes 1e-3 for text
+    except FileNotFoundError:
+        raise PipelineError(
+            f"{file}: there is no such file; run from the project's root or name it by --params."
+        ) from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise PipelineError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _validate(content: object, file: Path) -> Params:
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        lines = []
+        for one in error.errors():
+            key = ".".join(str(part) for part in one["loc"]) or "the file"
+            message = one["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(one["input"], dict) else f" (found {one['input']!r})"
+            lines.append(f"{key}: {message}{shown}")
+        raise PipelineError(f"{file}: " + "; ".join(lines)) from error
+
+
+def _restrict(section: Any, keys: tuple[str, ...]) -> Any:  # noqa: ANN401 - any section
+    if not isinstance(section, BaseModel):
+        raise TypeError(f"{keys} is below a plain value")
+    parts: dict[str, list[str]] = {}
+    for key in keys:
+        name, _, rest = key.partition(".")
+        parts.setdefault(name, []).append(rest)
+    values = {
+        name: getattr(section, name)
+        if "" in rest
+        else _restrict(getattr(section, name), tuple(rest))
+        for name, rest in parts.items()
+    }
+    return type(section).model_construct(_fields_set=set(values), **values)
+
+
+def _check_declared(file: Path, keys: tuple[str, ...]) -> None:
+    address = os.environ.get("DVC_STAGE")  # such as "train", or "experiments/a/dvc.yaml:train@b"
+    if address is None:
+        return
+    pipeline_file, _, stage = address.rpartition(":")
+    root = Path(os.environ.get("DVC_ROOT", "."))
+    declared = declared_params(root / (pipeline_file or "dvc.yaml"), stage.split("@")[0], file.name)
+    undeclared = [key for key in keys if not _covers(declared, key)]
+    if undeclared:
+        raise PipelineError(
+            f"{pipeline_file or 'dvc.yaml'}: stage {stage} reads {', '.join(undeclared)}, "
+            f"which its `params:` do not list; add it there, or results go stale in silence."
+        )
+
+
+def _covers(declared: set[str], key: str) -> bool:
+    parts = key.split(".")
+    return any(".".join(parts[:n]) in declared for n in range(1, len(parts) + 1))
+
+
+def declared_params(pipeline_file: Path, stage: str, params_name: str = "params.yaml") -> set[str]:
+    """The params keys that `stage` of a dvc.yaml declares for the params file of that name."""
+    stages: Mapping[str, Any] = _load_yaml(pipeline_file)["stages"]
+    entry = stages.get(stage, {})
+    keys: set[str] = set()
+    for one in entry.get("params", entry.get("do", {}).get("params", [])):
+        if isinstance(one, str):
+            keys.add(one)
+        else:
+            for name, listed in one.items():
+                if Path(name).name == params_name:
+                    keys.update(listed or [])
+    return keys

@@ -1,0 +1,155 @@
+"""The columns of every Parquet artefact, checked on each read and each write.
+
+`docs/data.md` is the dictionary for people; a test holds it equal to what stands here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import PipelineError
+
+VECTOR: Literal["vector"] = "vector"  # fixed_size_list<float>[d], d the same in every row
+Type: TypeAlias = pa.DataType | Literal["vector"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Arrow type, and whether a value may be missing."""
+
+    type: Type
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a table must look like.
+
+    Attributes:
+        name: what messages call the table.
+        columns: the columns that must be there, in order.
+        key: columns by which rows are sorted, strictly rising: sorted, so that equal inputs give
+            equal bytes, and without duplicates.
+        open: other columns may follow (a user's labels, a task's figures for each label).
+    """
+
+    name: str
+    columns: Mapping[str, Column]
+    key: tuple[str, ...]
+    open: bool = False
+
+    def check(self, table: pa.Table, where: object) -> None:
+        """Raise PipelineError unless `table` has these columns, types, values and order."""
+        missing = [name for name in self.columns if name not in table.column_names]
+        if missing:
+            raise PipelineError(
+                f"{where}: the {self.name} table lacks the column {', '.join(missing)}; "
+                f"found {', '.join(table.column_names)}. Rebuild it with `dvc repro`."
+            )
+        extra = [name for name in table.column_names if name not in self.columns]
+        if extra and not self.open:
+            raise PipelineError(
+                f"{where}: the {self.name} table has the unknown column {', '.join(extra)}; "
+                f"expected only {', '.join(self.columns)}. Rebuild it with `dvc repro`."
+            )
+        for name, column in self.columns.items():
+            self._check_column(table.column(name), name, column, where)
+        self._check_key(table, where)
+
+    def _check_column(
+        self, values: pa.ChunkedArray, name: str, column: Column, where: object
+    ) -> None:
+        place = f"{where}: column {name} of the {self.name} table"
+        if column.type == VECTOR:
+            if not (
+                pa.types.is_fixed_size_list(values.type) and values.type.value_type == pa.float32()
+            ):
+                raise PipelineError(
+                    f"{place}: expected a fixed_size_list of float, found {values.type}."
+                )
+        elif values.type != column.type:
+            raise PipelineError(f"{place}: expected {column.type}, found {values.type}.")
+        if not column.nullable and values.null_count:
+            row = pc.index(pc.is_null(values), True).as_py()
+            raise PipelineError(f"{place}: row {row} has no value; every row needs one.")
+        if column.type == VECTOR or pa.types.is_floating(values.type):
+            flat = pc.list_flatten(values) if column.type == VECTOR else values.drop_null()
+            bad = pc.index(pc.is_finite(flat), False).as_py()
+            if bad >= 0:
+                raise PipelineError(
+                    f"{place}: found {flat[bad].as_py()}; every number must be finite."
+                )
+
+    def _check_key(self, table: pa.Table, where: object) -> None:
+        if table.num_rows < 2 or not self.key:
+            return
+        rising = np.zeros(table.num_rows - 1, bool)
+        tied = np.ones(table.num_rows - 1, bool)
+        for name in self.key:
+            values = table.column(name).to_numpy()
+            rising |= tied & (values[1:] > values[:-1])
+            tied &= values[1:] == values[:-1]
+        if not rising.all():
+            row = int(np.argmin(rising)) + 1
+            found = "a duplicate" if tied[row - 1] else "out of order"
+            raise PipelineError(
+                f"{where}: row {row} of the {self.name} table is {found}; "
+                f"rows must be distinct and sorted by {', '.join(self.key)}."
+            )
+
+
+USERS = Schema("users", {"user_id": Column(pa.int64())}, key=("user_id",), open=True)
+ITEMS = Schema(
+    "items",
+    {
+        "item_id": Column(pa.int64()),
+        "title": Column(pa.string()),
+        "genres": Column(pa.list_(pa.string())),
+    },
+    key=("item_id",),
+)
+EXPOSURES = Schema(
+    "exposures",
+    {
+        "user_id": Column(pa.int64()),
+        "item_id": Column(pa.int64()),
+        "rating": Column(pa.int8(), nullable=True),
+        "timestamp": Column(pa.int64(), nullable=True),
+        "held_out": Column(pa.bool_()),
+    },
+    key=("user_id", "item_id"),
+)
+SPLITS = Schema(
+    "splits", {"user_id": Column(pa.int64()), "split": Column(pa.string())}, key=("user_id",)
+)
+FEATURES = Schema(
+    "features", {"user_id": Column(pa.int64()), "x": Column(VECTOR)}, key=("user_id",)
+)
+TASKS = Schema(
+    "tasks",
+    {
+        "task_id": Column(pa.int32()),
+        "item_id": Column(pa.int64()),
+        "exposures": Column(pa.int64()),
+        "train_exposures": Column(pa.int64()),
+    },
+    key=("task_id",),
+    open=True,  # and for each label L: entropy_L, kept_by_L, nominal_L, anomalous_L
+)
+SEED_TASKS = Schema("seed tasks", {"task_id": Column(pa.int32())}, key=("task_id",))
+TASK_EMBEDDINGS = Schema(
+    "task embeddings", {"task_id": Column(pa.int32()), "e": Column(VECTOR)}, key=("task_id",)
+)
+SCORES = Schema(
+    "scores",
+    {
+        "task_id": Column(pa.int32()),
+        "user_id": Column(pa.int64()),
+        "score": Column(pa.float32()),
+    },
+    key=("task_id", "user_id"),
+)

@@ -1,0 +1,1 @@
+"""Drawing pairs, and the loop that learns from them."""
