@@ -1,0 +1,71 @@
+"""From tables of ids to arrays of rows: (user, task) pairs that a network can index by."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.errors import PipelineError
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Distinct (user, task) pairs, in the order of the exposures table (by user, then item)."""
+
+    user: Ints  # (E,) row of the user in the users table
+    task: Ints  # (E,) row of the task in the tasks table
+    held_out: Bools  # (E,) shown to nothing that learns
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def where(self, mask: Bools) -> "Pairs":
+        """The pairs for which `mask` (E,) holds."""
+        return Pairs(self.user[mask], self.task[mask], self.held_out[mask])
+
+
+def rows_of(ids: Ints, known: Ints, what: str) -> Ints:
+    """Row of each of `ids` in the sorted array `known`.
+
+    Raises:
+        PipelineError: an id that is not among `known`, which usually means swapped files.
+    """
+    rows = np.searchsorted(known, ids)
+    rows[rows == len(known)] = 0
+    wrong = np.flatnonzero(known[rows] != ids) if len(known) else np.arange(len(ids))
+    if len(wrong):
+        raise PipelineError(
+            f"{what} {ids[wrong[0]]} is not among the {len(known):,} known ones "
+            f"({len(wrong):,} such rows); the files do not belong together: run `dvc repro`."
+        )
+    return rows
+
+
+def task_pairs(exposures: pa.Table, users: pa.Table, tasks: pa.Table) -> Pairs:
+    """The exposures to items that are tasks, as rows of `users` and `tasks`."""
+    items = tasks.column("item_id").to_numpy()
+    item = exposures.column("item_id").to_numpy()
+    task = np.minimum(np.searchsorted(items, item), len(items) - 1)
+    kept = items[task] == item
+    user_ids = exposures.column("user_id").to_numpy()[kept]
+    user = rows_of(user_ids, users.column("user_id").to_numpy(), "user")
+    return Pairs(user, task[kept], exposures.column("held_out").to_numpy()[kept])
+
+
+def split_rows(splits: pa.Table, users: pa.Table, name: str) -> Ints:
+    """Rows in `users` of the users of split `name` (train, valid or test), rising."""
+    chosen = splits.column("split").to_numpy(zero_copy_only=False) == name
+    ids = splits.column("user_id").to_numpy()[chosen]
+    return rows_of(ids, users.column("user_id").to_numpy(), "user")
+
+
+def in_rows(values: Ints, rows: Ints, n: int) -> Bools:
+    """Which of `values` (each below n) are among `rows`."""
+    member = np.zeros(n, bool)
+    member[rows] = True
+    inside: Bools = member[values]
+    return inside
