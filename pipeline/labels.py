@@ -1,0 +1,76 @@
+"""Labels of users: a column of the users table as class codes.
+
+Labels choose the tasks and measure the scores; nothing learns from them unless params.yaml says so
+(`features.user_fields`, `init: histogram`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import PipelineError
+from pipeline.params import Label
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of one label, in sorted order; every one of them has at least one user."""
+
+    codes: npt.NDArray[np.int64]  # (U,) class of each row of the users table, 0..K-1
+    names: list[str]  # (K,) for people
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def label_classes(users: pa.Table, name: str, label: Label) -> Classes:
+    """The class of every user under the label `name`.
+
+    Without bins the classes are the column's distinct values; with bins, the intervals between
+    their lower edges that hold a user.
+
+    Raises:
+        PipelineError: no such column, a user without a value, or bins over something not a number.
+    """
+    column = _complete_column(users, name, label)
+    if label.bins is None:
+        values, codes = np.unique(column.to_numpy(), return_inverse=True)
+        return Classes(codes.astype(np.int64), [str(value) for value in values])
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise PipelineError(
+            f"params.yaml: labels.{name}.bins cuts the column {label.column} of the users table, "
+            f"which holds {column.type}; bins need numbers: leave them out."
+        )
+    interval = np.searchsorted(label.bins, column.to_numpy(), side="right")  # (U,)
+    present, codes = np.unique(interval, return_inverse=True)
+    return Classes(codes.astype(np.int64), [_interval_name(label.bins, i) for i in present])
+
+
+def _complete_column(users: pa.Table, name: str, label: Label) -> pa.ChunkedArray:
+    if label.column not in users.column_names:
+        raise PipelineError(
+            f"params.yaml: labels.{name} needs the column {label.column} of the users table, "
+            f"which has {', '.join(users.column_names)}; name one of these, or drop the label."
+        )
+    column = users.column(label.column)
+    row = pc.index(pc.is_null(column, nan_is_null=True), True).as_py()
+    if row >= 0:
+        raise PipelineError(
+            f"users table, row {row} (user_id {users.column('user_id')[row].as_py()}): no value "
+            f"for {label.column}, the column of the label {name}; every user needs one."
+        )
+    return column
+
+
+def _interval_name(edges: Sequence[int], i: int) -> str:
+    """Name of the interval from edge i-1 (included) to edge i (not included), in whole numbers."""
+    if i == 0:
+        return f"<{edges[0]}"
+    if i == len(edges):
+        return f"{edges[-1]}+"
+    low, high = edges[i - 1], edges[i] - 1
+    return str(low) if low == high else f"{low}-{high}"

@@ -1,0 +1,60 @@
+"""Labels as class codes."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.labels import label_classes
+from pipeline.params import Label
+
+
+def users(**columns: list) -> pa.Table:
+    n = len(next(iter(columns.values())))
+    return pa.table({"user_id": pa.array(range(10, 10 + n), pa.int64()), **columns})
+
+
+def test_without_bins_the_classes_are_the_sorted_distinct_values() -> None:
+    classes = label_classes(users(job=[7, 2, 7, 20]), "job", Label(column="job"))
+    assert classes.codes.tolist() == [1, 0, 1, 2]
+    assert classes.codes.dtype == np.int64
+    assert classes.names == ["2", "7", "20"]
+
+
+def test_text_makes_classes_too() -> None:
+    classes = label_classes(users(sex=["M", "F", "M"]), "sex", Label(column="sex"))
+    assert classes.codes.tolist() == [1, 0, 1]
+    assert classes.names == ["F", "M"]
+
+
+def test_bins_are_lower_edges() -> None:
+    label = Label(column="age", bins=[25, 35, 36, 56])
+    classes = label_classes(users(age=[24, 25, 34, 35, 36, 55, 56, 99]), "age", label)
+    assert classes.codes.tolist() == [0, 1, 1, 2, 3, 3, 4, 4]
+    assert classes.names == ["<25", "25-34", "35", "36-55", "56+"]
+
+
+def test_a_bin_without_a_user_is_no_class() -> None:
+    label = Label(column="age", bins=[25, 35, 56])
+    classes = label_classes(users(age=[60, 18]), "age", label)
+    assert classes.codes.tolist() == [1, 0]
+    assert classes.names == ["<25", "56+"]
+    assert len(classes) == 2
+
+
+def test_a_missing_column_is_named_with_what_there_is() -> None:
+    with pytest.raises(
+        PipelineError, match=r"labels\.age7 needs the column age .* has user_id, zip"
+    ):
+        label_classes(users(zip=["1", "2"]), "age7", Label(column="age"))
+
+
+@pytest.mark.parametrize("ages", [[1.0, None], [1.0, float("nan")]])
+def test_a_user_without_a_value_is_named(ages: list) -> None:
+    with pytest.raises(PipelineError, match=r"row 1 \(user_id 11\): no value for age"):
+        label_classes(users(age=ages), "age", Label(column="age"))
+
+
+def test_bins_over_text_are_refused() -> None:
+    with pytest.raises(PipelineError, match=r"labels\.sex\.bins .* holds string"):
+        label_classes(users(sex=["M"]), "sex", Label(column="sex", bins=[1]))
