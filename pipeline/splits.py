@@ -1,0 +1,93 @@
+"""Which users are for training, validation and test, and which of their exposures are held out.
+
+Both are decided by a hash of ids and `data.split_seed`, so that they are the same on every
+machine, engine and library version, and a user's split never changes when others are appended.
+
+The hash of a sequence of integers k1, k2, ... starts at h = 0 and takes h = splitmix64(h xor k) for
+each k, in unsigned 64-bit arithmetic. splitmix64 (Steele, Lea, Flood 2014) adds 0x9E3779B97F4A7C15
+and mixes: h ^= h >> 30, h *= 0xBF58476D1CE4E5B9, h ^= h >> 27, h *= 0x94D049BB133111EB,
+h ^= h >> 31. A hash becomes a number in [0, 1) as (h >> 11) / 2^53.
+
+* A user is in `test` if hash(0, split_seed, user_id) is below test_share, else in `valid` if
+  hash(1, split_seed, user_id) is below valid_share, else in `train`.
+* Of the n exposures of a user of `valid` or `test`, the floor(held_out_share n + 1/2) with the
+  smallest hash(2, split_seed, user_id, item_id) are held out, but never all n.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.errors import PipelineError
+from pipeline.pairs import Bools, Ints, rows_of
+
+SPLITS = ("train", "valid", "test")
+Hashes = npt.NDArray[np.uint64]
+
+
+def split_users(user_ids: Ints, *, test_share: float, valid_share: float, seed: int) -> pa.Table:
+    """The splits table of `user_ids` (U,), which are sorted.
+
+    Args:
+        user_ids: all users.
+        test_share: expected share of all users in `test`.
+        valid_share: expected share of the users not in `test` in `valid`.
+        seed: `data.split_seed`.
+
+    Raises:
+        PipelineError: no user falls into one of the splits.
+    """
+    test = _fraction(_hash(0, seed, user_ids)) < test_share
+    valid = _fraction(_hash(1, seed, user_ids)) < valid_share
+    split = np.where(test, "test", np.where(valid, "valid", "train"))
+    for name in SPLITS:
+        if not (split == name).any():
+            raise PipelineError(
+                f"params.yaml: data.test_share {test_share} and data.valid_share {valid_share} "
+                f"leave the {name} split of {len(user_ids):,} users empty; change the shares or "
+                f"data.split_seed (found {seed})."
+            )
+    return pa.table({"user_id": user_ids, "split": pa.array(split.tolist(), pa.string())})
+
+
+def hold_out(exposures: pa.Table, splits: pa.Table, *, share: float, seed: int) -> pa.Table:
+    """The exposures with a column `held_out`: pairs that are shown to nothing that learns.
+
+    Args:
+        exposures: distinct pairs, sorted by user_id.
+        splits: from `split_users`.
+        share: of the exposures of every validation and test user, rounded half up; at least one
+            exposure of a user stays visible. Training users have none held out.
+        seed: `data.split_seed`.
+    """
+    user_id, item_id = (exposures.column(name).to_numpy() for name in ("user_id", "item_id"))
+    known = splits.column("user_id").to_numpy()
+    user = rows_of(user_id, known, "user")
+    count = np.bincount(user, minlength=len(known))  # (U,) exposures of each user
+    training = splits.column("split").to_numpy(zero_copy_only=False) == "train"
+    quota = np.minimum(np.floor(share * count + 0.5), count - 1).astype(np.int64)
+    quota[training | (count == 0)] = 0
+    order = np.lexsort((item_id, _hash(2, seed, user_id, item_id), user))
+    first = np.cumsum(count) - count  # (U,) where each user's pairs begin in that order
+    held_out: Bools = np.zeros(len(user), bool)
+    held_out[order] = np.arange(len(user)) - first[user] < quota[user]
+    return exposures.append_column("held_out", pa.array(held_out))
+
+
+def _hash(*keys: int | Ints) -> Hashes:
+    """The hash of each row of the keys, broadcast against each other."""
+    state = np.zeros(1, np.uint64)
+    for key in keys:
+        state = _splitmix64(state ^ np.asarray(key).astype(np.uint64))
+    return state
+
+
+def _splitmix64(z: Hashes) -> Hashes:
+    z = z + np.uint64(0x9E3779B97F4A7C15)  # arrays of uint64 wrap around without a warning
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _fraction(hashes: Hashes) -> npt.NDArray[np.float64]:
+    return (hashes >> np.uint64(11)) / 2.0**53
