@@ -51,6 +51,15 @@ class Simulation(Section):
     exposures: Count
     seed: Seed
 
+    @model_validator(mode="after")
+    def _pairs_suffice(self) -> Self:
+        if 2 * self.exposures > self.users * self.items:
+            raise ValueError(
+                f"exposures ({self.exposures:,}) must be at most half of users x items "
+                f"({self.users * self.items:,})"
+            )
+        return self
+
 
 class Label(Section):
     """A label of users: a column of the users table, cut at the lower edges `bins` if given."""
