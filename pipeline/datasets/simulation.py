@@ -15,27 +15,33 @@ TASTE_DIM = 6
 AGES = (1, 18, 25, 35, 45, 50, 56)  # MovieLens' codes: under 18, 18-24, ..., 56 and more
 AGE_SHARES = (0.05, 0.18, 0.34, 0.20, 0.09, 0.08, 0.06)
 FEMALE_SHARE = 0.3
+# fmt: off
 OCCUPATION_SHARES = (
-    *(0.12, 0.09, 0.03, 0.03, 0.13, 0.02, 0.04, 0.11, 0.01, 0.02, 0.03),
-    *(0.02, 0.06, 0.02, 0.05, 0.02, 0.04, 0.08, 0.01, 0.01, 0.05),
+    0.12, 0.09, 0.03, 0.03, 0.13, 0.02, 0.04, 0.11, 0.01, 0.02, 0.03,
+    0.02, 0.06, 0.02, 0.05, 0.02, 0.04, 0.08, 0.01, 0.01, 0.06,
 )
+GENRES = (
+    "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama",
+    "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller",
+    "War", "Western",
+)
+GENRE_SHARES = (
+    0.13, 0.07, 0.03, 0.06, 0.31, 0.05, 0.03, 0.41,
+    0.02, 0.01, 0.09, 0.03, 0.03, 0.12, 0.07, 0.13,
+    0.04, 0.02,
+)
+# fmt: on
 OCCUPATION_BY_AGE = {  # how much more frequent than its share at each of AGES
     4: (0.5, 3.5, 1, 0.2, 0.1, 0.1, 0.05),  # students
     10: (40, 2, 0, 0, 0, 0, 0),  # pupils
     13: (0, 0, 0, 0, 0.3, 2, 20),  # the retired
 }
 REGION_SHARES = (0.11, 0.10, 0.08, 0.07, 0.08, 0.12, 0.08, 0.09, 0.06, 0.21)
-GENRE_SHARES = {
-    **{"Action": 0.13, "Adventure": 0.07, "Animation": 0.03, "Children's": 0.06, "Comedy": 0.31},
-    **{"Crime": 0.05, "Documentary": 0.03, "Drama": 0.41, "Fantasy": 0.02, "Film-Noir": 0.01},
-    **{"Horror": 0.09, "Musical": 0.03, "Mystery": 0.03, "Romance": 0.12, "Sci-Fi": 0.07},
-    **{"Thriller": 0.13, "War": 0.04, "Western": 0.02},
-}
 GENRE_COUNTS = (0.5, 0.35, 0.15)  # shares of items with one, two, three genres
 # Strength of each influence, in units of taste: lengths, or standard deviations a dimension.
 AGE_PULL, GENDER_PULL, OCCUPATION_PULL, REGION_PULL, OWN_TASTE = 1.3, 0.6, 0.35, 0.12, 0.6
 GENRE_PULL, YEAR_PULL, OWN_APPEAL = 1.3, 0.8, 0.4
-ACTIVITY_SPREAD, POPULARITY_SPREAD = 0.8, 0.9  # of the log, which is cut at two of them
+ACTIVITY_SPREAD, POPULARITY_SPREAD = 0.7, 0.9  # of the log, which is cut at two of them
 
 
 def simulate(size: Simulation) -> Source:
@@ -76,7 +82,7 @@ def _draw_users(n: int, axes: Floats, gen: np.random.Generator) -> tuple[pa.Tabl
     age = gen.choice(len(AGES), n, p=AGE_SHARES)
     female = gen.random(n) < FEMALE_SHARE
     occupation = _draw_occupations(age, gen)
-    region = gen.choice(10, n, p=_shares(REGION_SHARES))
+    region = gen.choice(10, n, p=REGION_SHARES)
     town = (10_000 * gen.random(n) ** 3).astype(np.int64)  # a few towns hold most people
     taste = (
         AGE_PULL * _age_line(age)[:, None] * axes[0]
@@ -99,10 +105,10 @@ def _draw_users(n: int, axes: Floats, gen: np.random.Generator) -> tuple[pa.Tabl
 
 def _draw_items(n: int, axes: Floats, gen: np.random.Generator) -> tuple[pa.Table, Floats, Floats]:
     """Items with genres and years; their appeals (n, d); their log popularity (n,)."""
-    names = np.array(list(GENRE_SHARES))
+    names = np.array(GENRES)
     count = 1 + gen.choice(len(GENRE_COUNTS), n, p=GENRE_COUNTS)
     # The largest of log share + Gumbel noise: a draw by share, without replacement.
-    luck = np.log(list(GENRE_SHARES.values())) + gen.gumbel(size=(n, len(names)))
+    luck = np.log(GENRE_SHARES) + gen.gumbel(size=(n, len(names)))
     member = luck.argsort(axis=1).argsort(axis=1) >= len(names) - count[:, None]  # (n, genres)
     age = 70 * gen.beta(0.8, 3, n)  # years before 2000
     directions = gen.standard_normal((len(names), TASTE_DIM))
@@ -126,10 +132,11 @@ def _draw_items(n: int, axes: Floats, gen: np.random.Generator) -> tuple[pa.Tabl
 def _draw_occupations(age: Ints, gen: np.random.Generator) -> Ints:
     """Occupation codes 0..20, (n,): students are young and the retired old."""
     chance = np.tile(OCCUPATION_SHARES, (len(AGES), 1))  # (ages, occupations)
-    for occupation, factor in OCCUPATION_BY_AGE.items():
-        chance[:, occupation] *= factor
+    for code, factor in OCCUPATION_BY_AGE.items():
+        chance[:, code] *= factor
     upper = np.cumsum(chance / chance.sum(1, keepdims=True), axis=1)
-    occupation: Ints = (upper[age, :-1] < gen.random(len(age))[:, None]).sum(1)
+    beyond = upper[age, :-1] < gen.random(len(age))[:, None]  # (n, 20)
+    occupation: Ints = beyond.sum(1)
     return occupation
 
 
@@ -139,10 +146,6 @@ def _age_line(age: Ints) -> Floats:
     place = np.arange(len(AGES)) - share @ np.arange(len(AGES))
     line: Floats = (place / np.sqrt(share @ place**2))[age]
     return line
-
-
-def _shares(weights: tuple[float, ...]) -> Floats:
-    return np.array(weights) / sum(weights)
 
 
 def _into_ball(vectors: Floats) -> Floats:

@@ -22,7 +22,7 @@ from pipeline.params import Base
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-TASTE_RADIUS = 1.6  # of the balls in which tastes and appeals lie: |z_u . w_t| < 1.6^2
+TASTE_RADIUS = 2.0  # of the balls in which tastes and appeals lie: |z_u . w_t| < 4
 CELLS = 2**20  # (user, item) cells, or proposed pairs, in memory at a time
 
 
