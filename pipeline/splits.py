@@ -54,7 +54,7 @@ def hold_out(exposures: pa.Table, splits: pa.Table, *, share: float, seed: int) 
     """The exposures with a column `held_out`: pairs that are shown to nothing that learns.
 
     Args:
-        exposures: distinct pairs, sorted by user_id.
+        exposures: distinct pairs.
         splits: from `split_users`.
         share: of the exposures of every validation and test user, rounded half up; at least one
             exposure of a user stays visible. Training users have none held out.
@@ -70,7 +70,7 @@ def hold_out(exposures: pa.Table, splits: pa.Table, *, share: float, seed: int) 
     order = np.lexsort((item_id, _hash(2, seed, user_id, item_id), user))
     first = np.cumsum(count) - count  # (U,) where each user's pairs begin in that order
     held_out: Bools = np.zeros(len(user), bool)
-    held_out[order] = np.arange(len(user)) - first[user] < quota[user]
+    held_out[order] = np.arange(len(user)) - first[user[order]] < quota[user[order]]
     return exposures.append_column("held_out", pa.array(held_out))
 
 
