@@ -1,5 +1,8 @@
 """Lay the source out as users, items and distinct exposures; split the users."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +11,7 @@ import typer
 from stages.shell import PARAMS, RUN_INFO, ParamsOption, Run, RunInfoOption, stage, stage_app
 
 if TYPE_CHECKING:
+    from pipeline.datasets.download import Progress
     from pipeline.datasets.source import Source
 
 app = stage_app()
@@ -27,13 +31,16 @@ def main(
     splits: Annotated[
         Path, typer.Option(help="Writes: each user's split: train, valid or test.")
     ] = Path("data/prepared/splits.parquet"),
+    raw: Annotated[
+        Path, typer.Option(help="Reads and keeps: a downloaded archive, and what is in it.")
+    ] = Path("data/raw"),
     params: ParamsOption = PARAMS,
     run_info: RunInfoOption = RUN_INFO,
 ) -> None:
     """Lay the source out as users, items and distinct exposures; split the users.
 
     Reads the source that `data.source` names: the embedded simulation, or MovieLens 1M from the
-    folder `data.raw_dir`, else from the publisher's archive, downloaded once into data/raw.
+    folder `data.raw_dir`, else from the publisher's archive, downloaded once and kept in --raw.
     """
     outputs = [users, items, exposures, splits]
     with stage("prepare", params, "data", "simulation", outputs=outputs, run_info=run_info) as run:
@@ -42,7 +49,7 @@ def main(
         from pipeline.storage import write_table
 
         data = run.params.data
-        source, origin = _read_source(run)
+        source, origin = _read_source(run, raw)
         split = split_users(
             source.users.column("user_id").to_numpy(),
             test_share=data.test_share,
@@ -60,11 +67,46 @@ def main(
         )
 
 
-def _read_source(run: Run) -> tuple["Source", str]:
+def _read_source(run: Run, raw: Path) -> tuple["Source", str]:
     """The source that the params name, and in words where it came from."""
-    from pipeline.datasets.simulation import simulate
+    data = run.params.data
+    if data.source == "simulated":
+        from pipeline.datasets.simulation import simulate
 
-    return simulate(run.params.simulation), "the embedded simulation"
+        return simulate(run.params.simulation), "the embedded simulation"
+
+    from pipeline.datasets import movielens
+    from pipeline.datasets.download import fetch
+    from pipeline.storage import sha256
+
+    if data.raw_dir is None:
+        with _progress(movielens.ARCHIVE.url) as progress:
+            folder = fetch(movielens.ARCHIVE, raw, progress)
+    else:
+        folder = Path(data.raw_dir)
+    source = movielens.read_movielens(folder)
+    run.facts["raw"] = {str(folder / name): sha256(folder / name) for name in movielens.FILES}
+    return source, f"MovieLens 1M in {folder}"
+
+
+@contextmanager
+def _progress(url: str, seconds: float = 10) -> Iterator["Progress"]:
+    """Shows a download on stderr: a bar on a terminal, else a line every so many seconds."""
+    from tqdm import tqdm
+
+    shown = time.monotonic()
+    with tqdm(desc=url, unit="B", unit_scale=True, disable=None) as bar:
+
+        def show(done: int, total: int | None) -> None:
+            nonlocal shown
+            bar.total = total
+            bar.update(done - bar.n)
+            if bar.disable and (done == total or time.monotonic() - shown >= seconds):
+                shown = time.monotonic()
+                of_total = f" of {total / 1e6:.1f}" if total else ""
+                typer.echo(f"{url}: {done / 1e6:.1f}{of_total} MB", err=True)
+
+        yield show
 
 
 if __name__ == "__main__":
