@@ -67,24 +67,24 @@ def held_per_user(table: pa.Table) -> Counter[int]:
     return Counter(table.filter(table["held_out"])["user_id"].to_pylist())
 
 
-def test_the_reference_hash_is_the_published_splitmix64():
+def test_the_reference_hash_is_the_published_splitmix64() -> None:
     assert splitmix64(0) == 0xE220A8397B1DCDAF
     assert splitmix64(1234567) == 6457827717110365317
 
 
 @given(st.sets(IDS, min_size=1, max_size=5), st.integers(0, 2**32))
-def test_a_split_is_what_the_documented_hash_says(ids, seed):
+def test_a_split_is_what_the_documented_hash_says(ids: set[int], seed: int) -> None:
     crowd = set(range(1, 200)) | ids  # enough users for three splits
     found = split_by_id(list(crowd), seed)
     assert found == {user: slow_split(user, 0.2, 0.1, seed) for user in crowd}
 
 
-def test_a_users_split_does_not_change_when_others_are_appended():
+def test_a_users_split_does_not_change_when_others_are_appended() -> None:
     few, many = split_by_id(list(range(1, 300))), split_by_id(list(range(1, 5_000)))
     assert all(many[user] == split for user, split in few.items())
 
 
-def test_the_splits_have_their_shares_and_move_with_the_seed():
+def test_the_splits_have_their_shares_and_move_with_the_seed() -> None:
     first, second = (split_by_id(list(range(20_000)), seed) for seed in (0, 1))
     share = {name: n / 20_000 for name, n in Counter(first.values()).items()}
     assert share == pytest.approx({"test": 0.2, "valid": 0.08, "train": 0.72}, abs=0.01)
@@ -92,7 +92,7 @@ def test_the_splits_have_their_shares_and_move_with_the_seed():
     assert same == pytest.approx(0.2**2 + 0.08**2 + 0.72**2, abs=0.015)
 
 
-def test_an_empty_split_is_refused():
+def test_an_empty_split_is_refused() -> None:
     with pytest.raises(PipelineError, match=r"leave the valid split of 60 users empty.*change"):
         split_users(np.arange(60), test_share=0.2, valid_share=1e-9, seed=3)
 
@@ -103,7 +103,9 @@ def test_an_empty_split_is_refused():
     st.integers(0, 9),
     st.randoms(use_true_random=False),
 )
-def test_held_out_pairs_are_those_of_smallest_hash(counts, share, seed, random):
+def test_held_out_pairs_are_those_of_smallest_hash(
+    counts: dict[int, int], share: float, seed: int, random: Random
+) -> None:
     by_id = {user: random.choice(["train", "valid", "test"]) for user in counts}
     table = hold_out(exposures(counts), splits(by_id), share=share, seed=seed)
     EXPOSURES.check(table, "here")
@@ -125,14 +127,16 @@ def test_held_out_pairs_are_those_of_smallest_hash(counts, share, seed, random):
 @pytest.mark.parametrize(
     ("share", "n", "held"), [(0.5, 1, 0), (0.5, 2, 1), (0.5, 3, 2), (0.2, 2, 0), (0.2, 3, 1)]
 )
-def test_the_share_is_rounded_half_up_and_one_exposure_stays(share, n, held):
+def test_the_share_is_rounded_half_up_and_one_exposure_stays(
+    share: float, n: int, held: int
+) -> None:
     counts = {1: n, 2: n, 3: n}
     by_id = {1: "train", 2: "valid", 3: "test"}
     table = hold_out(exposures(counts), splits(by_id), share=share, seed=0)
     assert held_per_user(table) == Counter({2: held, 3: held}) - Counter()
 
 
-def test_what_is_held_out_does_not_depend_on_the_order_of_the_rows():
+def test_what_is_held_out_does_not_depend_on_the_order_of_the_rows() -> None:
     counts, by_id = {1: 9, 2: 9, 3: 9}, {1: "test", 2: "valid", 3: "train"}
     table = exposures(counts)
     shuffled = table.take(np.random.default_rng(0).permutation(table.num_rows))
