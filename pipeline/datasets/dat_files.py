@@ -37,7 +37,7 @@ def fault(path: Path, line: int, expected: str, found: object) -> PipelineError:
     """The error for line `line` (from 1) of a file."""
     shown = str(found)
     if len(shown) > LONGEST_FOUND:
-        shown = f"{shown[:LONGEST_FOUND]}..."
+        shown = f"{shown[:LONGEST_FOUND]}…"
     return PipelineError(f"{path}:{line}: expected {expected}, found {shown}. {MENDING}")
 
 

@@ -1,0 +1,45 @@
+"""What several test files share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def movielens_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the real MovieLens 1M, unpacked from the packed copy below CAD_DATA."""
+    packed = os.environ.get("CAD_DATA")
+    if not packed:
+        pytest.skip("CAD_DATA is unset: it names the folder of the packed MovieLens 1M")
+    unpack = Path(packed) / "unpack.py"
+    if not unpack.exists():
+        pytest.skip(f"CAD_DATA holds no unpack.py: {unpack}")
+    target = tmp_path_factory.mktemp("raw")
+    subprocess.run([sys.executable, unpack, "ml-1m", target], check=True, stdout=subprocess.DEVNULL)
+    return target / "ml-1m"
+
+
+@pytest.fixture
+def made_movielens(tmp_path: Path) -> Path:
+    """A folder in MovieLens' own format: 60 users, 5 movies, 120 ratings, all made up."""
+    folder = tmp_path / "made-ml"
+    folder.mkdir()
+    users = [
+        f"{u}::{'FM'[u % 2]}::{(1, 18, 56)[u % 3]}::{u % 21}::{90_000 + u}" for u in range(1, 61)
+    ]
+    movies = [
+        "1::Amélie (2001)::Comedy|Romance",
+        "2::Se7en (1995)::Crime",
+        '3::"Great" Escape, The (1963)::War',
+        "5::Star Wars: Episode IV (1977)::Sci-Fi",
+        "4::Nobody Saw It (1999)::Drama",
+    ]
+    rated = [(u, m) for u in range(1, 61) for m in (1, 2, 3, 5)[: 1 + u % 3]]
+    ratings = [f"{u}::{m}::{1 + (u + m) % 5}::{978_300_000 + u}" for u, m in rated]
+    for name, lines in (("users", users), ("movies", movies), ("ratings", ratings)):
+        text = "".join(f"{line}\n" for line in lines)
+        (folder / f"{name}.dat").write_bytes(text.encode("latin-1"))
+    return folder
