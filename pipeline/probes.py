@@ -1,0 +1,68 @@
+"""What stands beside an AUC: its ceiling, what x itself gives away, and the known truth."""
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from pipeline.auc import Floats, Ints, Scores, Sides, task_aucs
+
+FLOOR = 1e-12  # of a class's share, whose logarithm is taken
+
+
+def perfect_label_aucs(classes: Ints, base: Ints, nominal: Ints, anomalous: Ints) -> Floats:
+    """AUC of a scorer that knows everybody's label and nothing else, (M,): 1, 1/2 or 0.
+
+    Its score is log share_t(label) - log share_base(label): the true log ratio, were users of a
+    class all alike. It can fall short of 1, since classes are picked by raw counts but a ratio
+    divides by the base; and it binds no scorer that knows more than the label.
+
+    Args:
+        classes: training exposures of each task by class, (M, K).
+        base: counts of the base distribution p by class, (K,).
+        nominal: the task's class that should score high, (M,).
+        anomalous: the task's class that should score low, (M,).
+    """
+    share = classes / np.maximum(classes.sum(axis=1, keepdims=True), 1)
+    score = np.log(np.maximum(share, FLOOR)) - np.log(np.maximum(base / base.sum(), FLOOR))
+    task = np.arange(len(classes))
+    aucs: Floats = (1 + np.sign(score[task, nominal] - score[task, anomalous])) / 2
+    return aucs
+
+
+def leak(x: npt.NDArray[np.float32], codes: Ints, train: Ints, test: Ints) -> float | None:
+    """How well x tells a label: AUC on test users of a multinomial logistic probe.
+
+    One class against the rest, mean over classes; .5 is blind to the label. Classes that the
+    training or the test users lack are skipped.
+
+    Args:
+        x: user vectors, (U, f_dim).
+        codes: class of each user, (U,).
+        train: rows of the users the probe is fitted on.
+        test: rows of the users it is measured on.
+
+    Returns:
+        None where the training users, or the test users, are all of one class.
+    """
+    known = np.unique(codes[train])
+    if len(known) < 2:
+        return None
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    # Many small products: on a busy machine a second thread waits far longer than it helps.
+    with threadpool_limits(limits=1, user_api="blas"):
+        chance = probe.fit(x[train], codes[train]).predict_proba(x[test]).T  # (classes, test users)
+    member = codes[test] == known[:, None]
+    found = task_aucs(chance, Sides(member, ~member)).defined
+    return float(found.mean()) if len(found) else None
+
+
+def mean_spearman(scores: Scores, truth: Scores) -> float:
+    """Rank correlation of two scores (M, U) over users, mean over tasks; 0 for a constant row."""
+    ranks, true_ranks = (rankdata(s, axis=1) - (s.shape[1] + 1) / 2 for s in (scores, truth))
+    product = (ranks * true_ranks).sum(axis=1)  # (M,)
+    lengths = np.sqrt((ranks**2).sum(axis=1) * (true_ranks**2).sum(axis=1))
+    return float(np.divide(product, lengths, where=lengths > 0, out=np.zeros(len(product))).mean())

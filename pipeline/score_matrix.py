@@ -1,0 +1,33 @@
+"""The scores table as a matrix."""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.errors import PipelineError
+from pipeline.pairs import Ints
+
+
+def score_matrix(scores: pa.Table, tasks: pa.Table, user_ids: Ints) -> npt.NDArray[np.float32]:
+    """Scores of all M tasks and of the users `user_ids` (U,), rising, as (M, U).
+
+    Any scorer's table will do, as long as it is complete.
+
+    Raises:
+        PipelineError: a (task, user) is missing, or does not belong.
+    """
+    task_ids = tasks.column("task_id").to_numpy()
+    shape = (len(task_ids), len(user_ids))
+    complete = (
+        scores.num_rows == shape[0] * shape[1]
+        and (scores.column("task_id").to_numpy().reshape(shape) == task_ids[:, None]).all()
+        and (scores.column("user_id").to_numpy().reshape(shape) == user_ids).all()
+    )
+    if not complete:
+        raise PipelineError(
+            f"the scores table has {scores.num_rows:,} rows; expected one for each of "
+            f"{shape[0]:,} tasks and {shape[1]:,} validation and test users, and no others. "
+            "Score them again: `dvc repro score`."
+        )
+    matrix: npt.NDArray[np.float32] = scores.column("score").to_numpy().reshape(shape)
+    return matrix
