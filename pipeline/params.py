@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -24,6 +31,16 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0)]
+FIGURES = ("exposure", "exposure_valid", "trivial", "leak", "deepfm", "loss", "truth")
+
+
+def _label_name(name: str) -> str:
+    if name in FIGURES:  # metrics/auc.json holds these beside the labels
+        raise ValueError(f"a label cannot be called {', '.join(FIGURES[:-1])} or {FIGURES[-1]}")
+    return name
+
+
+LabelName = Annotated[str, AfterValidator(_label_name)]
 
 
 class Section(BaseModel):
@@ -174,7 +191,7 @@ class Params(Section):
     seed: Seed
     data: Data
     simulation: Simulation
-    labels: dict[str, Label]
+    labels: dict[LabelName, Label]
     features: Features
     tasks: Tasks
     pretrain: Pretrain

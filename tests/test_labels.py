@@ -1,12 +1,14 @@
 """Labels as class codes."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.labels import label_classes
-from pipeline.params import Label
+from pipeline.params import Label, load_params
 
 
 def users(**columns: list) -> pa.Table:
@@ -58,3 +60,11 @@ def test_a_user_without_a_value_is_named(ages: list) -> None:
 def test_bins_over_text_are_refused() -> None:
     with pytest.raises(PipelineError, match=r"labels\.sex\.bins .* holds string"):
         label_classes(users(sex=["M"]), "sex", Label(column="sex", bins=[1]))
+
+
+def test_a_label_cannot_take_the_name_of_another_figure(tmp_path: Path) -> None:
+    params = (Path(__file__).parents[1] / "params.yaml").read_text()
+    file = tmp_path / "params.yaml"
+    file.write_text(params.replace("  gender: {", "  exposure: {column: gender}\n  gender: {"))
+    with pytest.raises(PipelineError, match=r"labels\.exposure.*cannot be called exposure"):
+        load_params(file, "labels")
