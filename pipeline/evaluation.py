@@ -1,0 +1,277 @@
+"""Every figure of metrics/auc.json, and the tables behind it; docs/metrics.md explains them.
+
+Scores are log ratios: HIGH = common, LOW = fresh. AUCs are fractions, means over tasks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import probes
+from pipeline.auc import (
+    Ints,
+    Scores,
+    Sides,
+    TaskAucs,
+    mean_roc,
+    resample_weights,
+    resampled_means,
+    task_aucs,
+)
+from pipeline.datasets.simulation import draw_world
+from pipeline.errors import PipelineError
+from pipeline.pairs import rows_of, split_rows, task_pairs
+from pipeline.params import Params
+from pipeline.score_matrix import score_matrix
+from pipeline.storage import Scalar, matrix
+from pipeline.yardsticks import TaskLabel, exposure_sides, task_label
+
+Figures = dict[str, float | int]
+History = Sequence[Mapping[str, str]]  # a row an epoch
+ROC_GRID = np.linspace(0, 1, 101)  # false positive rates
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What is measured, and what it is measured by."""
+
+    scores: pa.Table
+    tasks: pa.Table
+    users: pa.Table
+    splits: pa.Table
+    exposures: pa.Table
+    features: pa.Table
+
+    def user_rows(self, table: pa.Table) -> Ints:
+        """The row in `users` of each row of `table`."""
+        known = self.users.column("user_id").to_numpy()
+        return rows_of(table.column("user_id").to_numpy(), known, "user")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The contents of metrics/auc.json, metrics/task_auc.csv and metrics/roc.csv."""
+
+    metrics: dict[str, object]
+    task_auc: list[dict[str, Scalar]]
+    roc: list[dict[str, Scalar]]
+    headline: str  # the AUCs and their intervals in a line
+
+
+def evaluate(
+    tables: Tables,
+    params: Params,
+    *,
+    features_history: History,
+    ratio_history: History,
+    gen: np.random.Generator,
+) -> Evaluation:
+    """Measure scores by labels and held-out exposures, beside their ceiling and trivial rivals.
+
+    Reads the params labels, evaluate, ratio.base, data.source and simulation.
+
+    Raises:
+        PipelineError: tables that do not belong together, or a yardstick that fits no task.
+    """
+    train, valid, test = (
+        split_rows(tables.splits, tables.users, split) for split in ("train", "valid", "test")
+    )
+    valid_scores, scores = _split_scores(tables, valid, test)
+    labels, sides, valid_sides = _yardsticks(tables, params, train, valid, test)
+    test_gen, valid_gen, random_gen = gen.spawn(3)
+    aucs, figures = _measure(scores, sides, params.evaluate.bootstrap, test_gen)
+    _, valid_figures = _measure(valid_scores, valid_sides, params.evaluate.bootstrap, valid_gen)
+    for name, label in labels.items():
+        figures[name] |= _label_figures(label, aucs[name], params, train)
+    metrics: dict[str, Mapping[str, object]] = {
+        **figures,
+        **valid_figures,
+        "trivial": _trivial(tables, sides, test, random_gen),
+        "leak": _leaks(tables, labels, train, test),
+        "deepfm": _deepfm(features_history),
+        "loss": _loss(ratio_history),
+        "truth": _truth(tables, params, scores, test),
+    }
+    return Evaluation(
+        metrics={name: _rounded(part) for name, part in metrics.items() if part},
+        task_auc=_task_rows(tables.tasks, aucs),
+        roc=_roc_rows(scores, sides),
+        headline=_headline(figures),
+    )
+
+
+def _split_scores(tables: Tables, valid: Ints, test: Ints) -> tuple[Scores, Scores]:
+    """Scores of the validation and of the test users, (M, V) and (M, T)."""
+    scored = np.sort(np.concatenate((valid, test)))
+    user_ids = tables.users.column("user_id").to_numpy()[scored]
+    scores = score_matrix(tables.scores, tables.tasks, user_ids)
+    return scores[:, np.searchsorted(scored, valid)], scores[:, np.searchsorted(scored, test)]
+
+
+def _yardsticks(
+    tables: Tables, params: Params, train: Ints, valid: Ints, test: Ints
+) -> tuple[dict[str, TaskLabel], dict[str, Sides], dict[str, Sides]]:
+    """The labels, the sides by every yardstick of the test users, and of the validation users."""
+    tasks, users = tables.tasks, tables.users
+    pairs = task_pairs(tables.exposures, users, tasks)
+    labels = {
+        name: task_label(name, params.labels[name], users, tasks, pairs, train)
+        for name in params.evaluate.labels
+    }
+    sides = {name: label.sides(test) for name, label in labels.items()}
+    sides["exposure"] = exposure_sides(pairs, test, tasks.num_rows)
+    return labels, sides, {"exposure_valid": exposure_sides(pairs, valid, tasks.num_rows)}
+
+
+def _measure(
+    scores: Scores, sides: Mapping[str, Sides], resamples: int, gen: np.random.Generator
+) -> tuple[dict[str, TaskAucs], dict[str, Figures]]:
+    """The AUCs by every yardstick, and their mean with its 95 % interval over users."""
+    weights = resample_weights(scores.shape[1], resamples, gen)
+    aucs, figures = {}, {}
+    for name, side in sides.items():
+        aucs[name] = found = task_aucs(scores, side)
+        if not len(found.defined):
+            raise PipelineError(
+                f"{name}: none of the {len(scores):,} tasks has both a positive and a negative "
+                f"user among the {scores.shape[1]:,} it is measured on; take more users, or a "
+                "larger data.test_share, or drop the label from evaluate.labels."
+            )
+        means = resampled_means(scores, side, weights)
+        low, high = np.nanquantile(means, (0.025, 0.975))
+        figures[name] = {
+            "auc": found.defined.mean(),
+            "ci95_low": low,
+            "ci95_high": high,
+            "tasks": len(found.defined),
+            "undefined": len(scores) - len(found.defined),
+        }
+    return aucs, figures
+
+
+def _label_figures(label: TaskLabel, aucs: TaskAucs, params: Params, train: Ints) -> Figures:
+    """What a label says besides: how its tasks are spread, how fragile, what could be reached."""
+    if params.ratio.base == "exposures":
+        base = label.classes.sum(axis=0)  # (K,) training exposures to tasks
+    else:
+        base = np.bincount(label.codes[train], minlength=label.classes.shape[1])
+    perfect = probes.perfect_label_aucs(label.classes, base, label.nominal, label.anomalous)
+    defined = ~np.isnan(aucs.auc)
+    own_half = aucs.auc[defined & label.kept]
+    rarest = label.classes[np.arange(len(label.classes)), label.anomalous]  # (M,)
+    figures: Figures = {
+        "median": np.median(aucs.defined),
+        "ties": aucs.ties.sum() / (aucs.positives * aucs.negatives).sum(),
+        "zero_class": (rarest == 0).mean(),
+        "perfect_label": perfect[defined].mean(),
+    }
+    return figures | ({"own_half": own_half.mean()} if len(own_half) else {})
+
+
+def _trivial(
+    tables: Tables, sides: Mapping[str, Sides], test: Ints, gen: np.random.Generator
+) -> dict[str, Figures]:
+    """AUCs of scores that know nothing, and that know only how active a user is."""
+    shape = (tables.tasks.num_rows, len(test))
+    exposed = tables.user_rows(tables.exposures)
+    visible = exposed[~tables.exposures.column("held_out").to_numpy()]
+    activity = np.bincount(visible, minlength=tables.users.num_rows)[test]  # (T,)
+    rivals = {
+        "random": gen.random(shape, np.float32),
+        "activity": np.broadcast_to(activity.astype(np.float32), shape),
+    }
+    return {
+        rival: {name: task_aucs(scores, side).defined.mean() for name, side in sides.items()}
+        for rival, scores in rivals.items()
+    }
+
+
+def _leaks(tables: Tables, labels: Mapping[str, TaskLabel], train: Ints, test: Ints) -> Figures:
+    known = tables.features.column("user_id").to_numpy()
+    rows = rows_of(tables.users.column("user_id").to_numpy(), known, "user")
+    x = matrix(tables.features.column("x"))[rows]  # (U, f_dim)
+    found = {name: probes.leak(x, label.codes, train, test) for name, label in labels.items()}
+    return {name: auc for name, auc in found.items() if auc is not None}
+
+
+def _deepfm(history: History) -> Figures:
+    """DeepFM's AUC over pairs in its best epoch; nothing where x comes from another model."""
+    if not history or "pair_auc" not in history[0]:
+        return {}
+    return {"pair_auc": float(_best(history)["pair_auc"])}
+
+
+def _loss(history: History) -> Figures:
+    best = _best(history)
+    return {"valid": float(best["valid_loss"]), "epoch": int(best["epoch"])}
+
+
+def _best(history: History) -> Mapping[str, str]:
+    """The first epoch of lowest validation loss: the one whose weights were kept."""
+    return min(history, key=lambda row: float(row["valid_loss"]))
+
+
+def _truth(tables: Tables, params: Params, scores: Scores, test: Ints) -> Figures:
+    """Rank correlation with the simulation's true log ratios; nothing for another source."""
+    if params.data.source != "simulated":
+        return {}
+    world = draw_world(params.simulation)
+    if not world.users.equals(tables.users):
+        raise PipelineError(
+            "the users table is not that of the simulated world which `simulation` in the params "
+            "describes; make it again: `dvc repro prepare`."
+        )
+    items = tables.tasks.column("item_id").to_numpy()
+    item_rows = rows_of(items, world.items.column("item_id").to_numpy(), "item")
+    truth = world.log_ratio(test, item_rows, params.ratio.base)
+    return {"spearman": probes.mean_spearman(scores, truth)}
+
+
+def _rounded(value: object) -> object:
+    """Figures to 6 digits: what differs between machines in the last bits is no change for git."""
+    if isinstance(value, Mapping):
+        return {name: _rounded(part) for name, part in value.items()}
+    return round(float(value), 6) if isinstance(value, float) else value
+
+
+def _headline(figures: Mapping[str, Figures]) -> str:
+    parts = [
+        f"{name} {100 * f['auc']:.1f} [{100 * f['ci95_low']:.1f}, {100 * f['ci95_high']:.1f}]"
+        for name, f in figures.items()
+    ]
+    return f"AUC x 100 [95 % interval over users]: {', '.join(parts)}"
+
+
+def _task_rows(tasks: pa.Table, aucs: Mapping[str, TaskAucs]) -> list[dict[str, Scalar]]:
+    """A row a label and task; no AUC where it is undefined."""
+    ids = list(zip(tasks["task_id"].to_pylist(), tasks["item_id"].to_pylist(), strict=True))
+    return [
+        {
+            "task_id": task_id,
+            "item_id": item_id,
+            "label": name,
+            "auc": None if np.isnan(auc) else round(auc, 6),
+            "n_nominal": positives,
+            "n_anomalous": negatives,
+        }
+        for name, found in aucs.items()
+        for (task_id, item_id), auc, positives, negatives in zip(
+            ids,
+            found.auc.tolist(),
+            found.positives.tolist(),
+            found.negatives.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def _roc_rows(scores: Scores, sides: Mapping[str, Sides]) -> list[dict[str, Scalar]]:
+    return [
+        {"label": name, "fpr": round(fpr, 6), "tpr": round(tpr, 6)}
+        for name, side in sides.items()
+        for fpr, tpr in zip(
+            ROC_GRID.tolist(), mean_roc(scores, side, ROC_GRID).tolist(), strict=True
+        )
+    ]
