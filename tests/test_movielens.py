@@ -255,6 +255,18 @@ def test_the_first_of_several_faults_is_told(made_movielens: Path) -> None:
         read_movielens(made_movielens)
 
 
+@pytest.mark.parametrize("again", [(41, 3), (3, 41)])
+def test_the_first_of_several_duplicates_is_told(
+    made_movielens: Path, again: tuple[int, int]
+) -> None:
+    path = made_movielens / "ratings.dat"
+    lines = path.read_bytes().splitlines(keepends=True)
+    repeated = [lines[number - 1] for number in again]
+    path.write_bytes(b"".join([*lines[:50], *repeated, *lines[50:]]))
+    with pytest.raises(PipelineError, match=rf"ratings.dat:51: .*that of line {again[0]} again"):
+        read_movielens(made_movielens)
+
+
 @pytest.mark.parametrize("name", ["ratings.dat", "users.dat", "movies.dat"])
 def test_a_missing_file_is_told_with_what_raw_dir_means(made_movielens: Path, name: str) -> None:
     (made_movielens / name).unlink()

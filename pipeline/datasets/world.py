@@ -53,7 +53,9 @@ class World:
 
     def intensity(self, users: Ints | slice, items: Ints | slice) -> Floats:
         """lambda_ut for rows of users (A,) and of items (B,): (A, B)."""
-        log = self.taste[users] @ self.appeal[items].T  # (A, B)
+        # Not `@`: BLAS threads gain nothing at this width, and the last bits would depend on them.
+        appeal = np.ascontiguousarray(self.appeal[items].T)  # (d, B)
+        log: Floats = np.einsum("ad,db->ab", self.taste[users], appeal)
         log += self.activity[users, None]
         log += self.popularity[items]
         return np.exp(log, out=log)
@@ -104,7 +106,7 @@ def calibrated(world: World, pairs: int) -> World:
             intensity = world.intensity(part, slice(None))
             absent = np.exp(-scale * intensity)
             count += absent.size - absent.sum()
-            slope += np.vdot(intensity, absent)
+            slope += np.einsum("ut,ut->", intensity, absent)
         scale += (pairs - count) / slope
         if abs(count - pairs) < 1e-6 * pairs:
             break
@@ -126,7 +128,7 @@ def draw_pairs(world: World, gen: np.random.Generator) -> tuple[Ints, Ints]:
     kept_users, kept_items = [], []
     for start, stop in pairwise(edges.tolist()):
         user = np.repeat(np.arange(start, stop), proposed[start:stop])
-        item = np.searchsorted(cumulative, gen.random(len(user)) * cumulative[-1], side="right")
+        item = np.searchsorted(cumulative, gen.random(len(user)) * cumulative[-1])
         affinity = np.einsum("nd,nd->n", world.taste[user], world.appeal[item])
         kept = gen.random(len(user)) < np.exp(affinity - bound[item])
         pair = np.unique(user[kept] * len(bound) + item[kept])
