@@ -9,11 +9,17 @@ import pyarrow.csv as csv
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from pipeline import schemas
+from pipeline.datasets.simulation import simulate
 from pipeline.errors import PipelineError
-from pipeline.params import Label, Tasks
+from pipeline.params import Label, Simulation, Tasks
 from pipeline.schemas import TASKS
+from pipeline.splits import hold_out, split_users
+from pipeline.storage import read_table, write_table
 from pipeline.tasks import ItemCounts, class_entropy, count_items, select_tasks
+from stages.filter_tasks import app
 
 USERS = pa.table(
     {
@@ -133,6 +139,36 @@ def test_entropy_equals_its_definition_and_ignores_the_order_of_classes(rows: li
     slow = [-sum(c / sum(row) * log(c / sum(row)) for c in row if c) for row in rows]
     assert class_entropy(counts) == pytest.approx(slow, abs=1e-11)
     assert class_entropy(counts).tolist() == class_entropy(counts[:, ::-1]).tolist()
+
+
+@pytest.mark.parametrize(("least", "code"), [(20, 0), (10**6, 1)])
+def test_the_stage_writes_the_tasks_or_one_line_and_nothing(
+    tmp_path: Path, least: int, code: int
+) -> None:
+    size = Simulation(users=60, items=20, exposures=500, seed=0)
+    source = simulate(size)
+    splits = split_users(
+        source.users["user_id"].to_numpy(), test_share=0.3, valid_share=0.3, seed=0
+    )
+    held = hold_out(source.exposures, splits, share=0.3, seed=0)
+    write_table(source.users, tmp_path / "users.parquet", schemas.USERS)
+    write_table(held, tmp_path / "exposures.parquet", schemas.EXPOSURES)
+    write_table(splits, tmp_path / "splits.parquet", schemas.SPLITS)
+    text = (Path(__file__).parents[1] / "params.yaml").read_text()
+    asked = text.replace("min_exposures: 100", f"min_exposures: {least}")
+    (tmp_path / "params.yaml").write_text(asked)
+    out = tmp_path / "tasks.parquet"
+    files = [f"--{n}={tmp_path}/{n}.parquet" for n in ("users", "exposures", "splits")]
+    options = [f"--out={out}", f"--params={tmp_path}/params.yaml", f"--run-info={tmp_path}"]
+    result = CliRunner().invoke(app, [*files, *options])
+    assert result.exit_code == code, result.output
+    assert out.exists() == (code == 0)
+    if code:
+        assert result.stderr.startswith("filter_tasks: no item is left as a task: 0 of 20 items")
+        assert result.stderr.count("\n") == 1
+    else:
+        n = read_table(out, schemas.TASKS).num_rows
+        assert result.stdout.startswith(f"kept {n} tasks of ")
 
 
 def raw_table(file: Path, names: list[str]) -> pa.Table:
