@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipeline.errors import PipelineError
 from pipeline.pairs import Bools, Ints, rows_of
 
-SPLITS = ("train", "valid", "test")
+NAMES = ("train", "valid", "test")
 Hashes = npt.NDArray[np.uint64]
 
 
@@ -40,7 +40,7 @@ def split_users(user_ids: Ints, *, test_share: float, valid_share: float, seed: 
     test = _fraction(_hash(0, seed, user_ids)) < test_share
     valid = _fraction(_hash(1, seed, user_ids)) < valid_share
     split = np.where(test, "test", np.where(valid, "valid", "train"))
-    for name in SPLITS:
+    for name in NAMES:
         if not (split == name).any():
             raise PipelineError(
                 f"params.yaml: data.test_share {test_share} and data.valid_share {valid_share} "

@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import rankdata
 
 from pipeline.datasets import world as world_module
-from pipeline.datasets.simulation import AGES, GENRES, draw_world, simulate
+from pipeline.datasets.simulation import GENRES, draw_world, simulate
+from pipeline.datasets.source import AGES
 from pipeline.datasets.world import TASTE_RADIUS, World, draw_pairs
 from pipeline.params import Base, Simulation
 from pipeline.schemas import ITEMS, USERS

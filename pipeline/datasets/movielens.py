@@ -18,7 +18,7 @@ from pipeline.datasets.dat_files import (
     require_known,
 )
 from pipeline.datasets.download import Archive
-from pipeline.datasets.source import Source
+from pipeline.datasets.source import AGES, Source
 from pipeline.pairs import Ints
 
 ARCHIVE = Archive(
@@ -28,7 +28,6 @@ ARCHIVE = Archive(
     files=("README", "movies.dat", "ratings.dat", "users.dat"),
 )
 FILES = ("ratings.dat", "users.dat", "movies.dat")
-AGES = (1, 18, 25, 35, 45, 50, 56)  # codes: under 18, 18-24, 25-34, ..., 56 and more
 
 RATINGS = DatFile(
     ("UserID", "MovieID", "Rating", "Timestamp"),

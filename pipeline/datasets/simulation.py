@@ -7,12 +7,11 @@ tastes, genres and years the appeal, and the ratio of every (user, item) is know
 import numpy as np
 import pyarrow as pa
 
-from pipeline.datasets.source import Source
+from pipeline.datasets.source import AGES, Source
 from pipeline.datasets.world import TASTE_RADIUS, Floats, Ints, World, calibrated, draw_pairs
 from pipeline.params import Simulation
 
 TASTE_DIM = 6
-AGES = (1, 18, 25, 35, 45, 50, 56)  # MovieLens' codes: under 18, 18-24, ..., 56 and more
 AGE_SHARES = (0.05, 0.18, 0.34, 0.20, 0.09, 0.08, 0.06)
 FEMALE_SHARE = 0.3
 # fmt: off
