@@ -1,0 +1,132 @@
+"""DeepFM: how likely a user is to be exposed to an item, from embeddings of their fields.
+
+Guo et al., "DeepFM: A Factorization-Machine based Neural Network for CTR Prediction" (2017), the
+feature extractor that Bai et al. name in appendix D.2.1. A logit is the sum of a factorization
+machine (first-order weights, inner products of every two field embeddings) and of an MLP on the
+concatenated embeddings, both on the same embeddings. HIGH = likely exposed.
+
+Every field belongs to the user or to the item, so most of the work is done once a user and once an
+item instead of once a pair. With V_u and V_i the field embeddings of the two sides,
+
+    FM(u, i)  = own_u + own_i + sum(V_u) . sum(V_i)
+    MLP(u, i) = rest(W_u concat(V_u) + W_i concat(V_i) + b)
+
+where `own` holds a side's first-order weights and the inner products among its own fields.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.training.dropout import ReluDropout
+from pipeline.training.gather import gather
+
+
+class Side(NamedTuple):
+    """What n users, or n items, bring to each of their pairs."""
+
+    own: Tensor  # (n, 1) first-order weights, and inner products among the side's own fields
+    total: Tensor  # (n, k) sum of the field embeddings
+    hidden: Tensor  # (n, hidden[0]) their share of the first MLP layer
+
+
+class DeepFM(nn.Module):
+    """The network, for given sizes of user fields and given items.
+
+    An item's fields are its id and its genres (multi-hot: the mean of their embeddings). Fields are
+    embedded as (..., 1 + k): the first-order weight, then the embedding.
+
+    Args:
+        sizes: number of codes of each user field.
+        genres: (I, G) each item's share of each genre; rows sum to 1, or to 0 without genres.
+        width: of every embedding, k.
+        hidden: widths of the MLP's layers.
+        dropout: rate after each of them.
+
+    Shape: codes (U, F) of all users, user (N,) and item (..., N) rows -> logits (..., N).
+
+    Example:
+        >>> genres = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+        >>> net = DeepFM(sizes=[3], genres=genres, width=4, hidden=[8], dropout=0.0)
+        >>> net(torch.tensor([[0], [1], [2]]), torch.tensor([0, 2]), torch.tensor([1, 1])).shape
+        torch.Size([2])
+    """
+
+    genres: Tensor
+
+    def __init__(
+        self,
+        *,
+        sizes: Sequence[int],
+        genres: Tensor,
+        width: int,
+        hidden: Sequence[int],
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.config = {"width": width, "hidden": list(hidden), "dropout": dropout}
+        self.register_buffer("genres", genres)
+        self.user_fields = nn.ParameterList(torch.zeros(n, 1 + width) for n in sizes)
+        self.item_id = nn.Parameter(torch.zeros(genres.shape[0], 1 + width))
+        self.genre = nn.Parameter(torch.zeros(genres.shape[1], 1 + width))
+        self.user_layer = nn.Linear(len(sizes) * width, hidden[0])
+        self.item_layer = nn.Linear(2 * width, hidden[0], bias=False)
+        layers: list[nn.Module] = [ReluDropout(dropout)]
+        for width_in, width_out in pairwise(hidden):
+            layers += [nn.Linear(width_in, width_out), ReluDropout(dropout)]
+        self.rest = nn.Sequential(*layers, nn.Linear(hidden[-1], 1))
+
+    def draw_weights(self, init_std: float, gen: torch.Generator) -> None:
+        """Draw embeddings from N(0, init_std^2), layers as `nn.Linear` does. The network is on
+        the CPU, where draws are the same on every machine."""  # noqa: D205, D209
+        for table in (*self.user_fields, self.item_id, self.genre):
+            nn.init.normal_(table, std=init_std, generator=gen)
+        first = (self.user_layer, self.item_layer)  # one layer, whose inputs come from two sides
+        inputs = sum(layer.in_features for layer in first)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                bound = (inputs if layer in first else layer.in_features) ** -0.5
+                for weight in layer.parameters():
+                    nn.init.uniform_(weight, -bound, bound, generator=gen)
+
+    def embed_users(self, codes: Tensor) -> Tensor:
+        """Embed the fields of users: codes (n, F) -> (n, F, 1 + k)."""
+        fields = zip(self.user_fields, codes.unbind(1), strict=True)
+        return torch.stack([gather(table, code) for table, code in fields], 1)
+
+    def embed_newcomers(self, codes: Tensor) -> Tensor:
+        """As `embed_users`; an unseen code, one past the last, stands for the mean of its field."""
+        fields = zip(self.user_fields, codes.unbind(1), strict=True)
+        return torch.stack(
+            [torch.cat([table, table.mean(0, keepdim=True)])[code] for table, code in fields], 1
+        )
+
+    def user_side(self, embedded: Tensor) -> Side:
+        """Gather what users bring to their pairs, from embedded fields (n, F, 1 + k)."""
+        return _side(embedded, self.user_layer)
+
+    def item_side(self) -> Side:
+        """Gather what all items bring to their pairs."""
+        return _side(torch.stack([self.item_id, self.genres @ self.genre], 1), self.item_layer)
+
+    def of_pairs(self, users: Side, items: Side, user: Tensor, item: Tensor) -> Tensor:
+        """Logits of pairs of rows: user (N,), item (..., N) -> (..., N)."""
+        u, i = (gather(table, user) for table in users), (gather(table, item) for table in items)
+        of_user, of_item = Side(*u), Side(*i)
+        inner = (of_user.total * of_item.total).sum(-1, keepdim=True)
+        mlp: Tensor = self.rest(of_user.hidden + of_item.hidden)
+        return (of_user.own + of_item.own + inner + mlp).squeeze(-1)
+
+    def forward(self, codes: Tensor, user: Tensor, item: Tensor) -> Tensor:
+        return self.of_pairs(self.user_side(self.embed_users(codes)), self.item_side(), user, item)
+
+
+def _side(embedded: Tensor, layer: nn.Linear) -> Side:
+    first, vectors = embedded[..., 0], embedded[..., 1:]
+    total = vectors.sum(1)
+    # Inner products of every two fields: (|sum|^2 - sum of |.|^2) / 2, the identity of FM.
+    inner = (total.square() - vectors.square().sum(1)).sum(1) / 2
+    return Side((first.sum(1) + inner)[:, None], total, layer(vectors.flatten(1)))
