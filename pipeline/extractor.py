@@ -1,0 +1,138 @@
+"""All it takes to give a user a vector: a trained DeepFM, what it calls things, and a scale."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from pipeline.errors import PipelineError
+from pipeline.fold_in import fold_in
+from pipeline.model_files import read_model, write_model
+from pipeline.models.deepfm import DeepFM
+from pipeline.pairs import rows_of
+from pipeline.vocabulary import Codes, as_tensor, encode, from_tensor, raw_codes
+
+AT_ONCE = 512  # newcomers folded in together, which bounds the memory
+OWN_FIELD = "user_id"  # the field whose rows are fitted to newcomers
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Centres vectors, and gives every dimension that varies unit variance."""
+
+    mean: Tensor  # (d,)
+    scale: Tensor  # (d,) standard deviation; 1 in a dimension that does not vary
+
+    @classmethod
+    def of(cls, x: Tensor) -> Self:
+        """Fit to vectors (n, d)."""
+        spread = x.double().std(0, correction=0)
+        # A constant of rounded numbers has a spread of some 1e-8 of its size, not of 0.
+        constant = spread <= 1e-6 * x.double().abs().amax(0)
+        return cls(x.double().mean(0).float(), spread.masked_fill(constant, 1).float())
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Standardise vectors (n, d)."""
+        return (x - self.mean) / self.scale
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A trained DeepFM and what it takes to feed it.
+
+    Attributes:
+        net: the network, on any device.
+        fields: for each user field, in the network's order, the codes it knows, sorted.
+        items: (I,) item_id of each of the network's items, sorted.
+        scale: of x over the users it was trained on.
+    """
+
+    net: DeepFM
+    fields: Mapping[str, Codes]
+    items: npt.NDArray[np.int64]
+    scale: Scale
+
+    def vectors(self, users: pa.Table) -> npt.NDArray[np.float32]:
+        """Standardised x (n, f_dim) of users that it was trained on."""
+        with torch.no_grad():
+            embedded = self.net.embed_users(self._codes(users))
+        return self._standardised(embedded[..., 1:].flatten(1))
+
+    def newcomers(
+        self, users: pa.Table, exposures: pa.Table, gen: torch.Generator
+    ) -> npt.NDArray[np.float32]:
+        """Standardised x (n, f_dim) of users that it was not trained on; see `fold_in`.
+
+        Args:
+            users: user_id, sorted, and the other fields.
+            exposures: what may be known of them, sorted by user, then item. Exposures to items
+                that the network does not know say nothing.
+            gen: draws negatives; lives on the network's device.
+
+        Raises:
+            PipelineError: an exposure of somebody who is not among `users`.
+        """
+        item_id = exposures.column("item_id").to_numpy()
+        known = np.isin(item_id, self.items)
+        ids = exposures.column("user_id").to_numpy()[known]
+        user = rows_of(ids, users.column("user_id").to_numpy(), "user")
+        item = rows_of(item_id[known], self.items, "item")
+        codes = self._codes(users)
+        own = list(self.fields).index(OWN_FIELD) if OWN_FIELD in self.fields else None
+        x = torch.empty(len(codes), len(self.scale.mean))
+        for start in range(0, len(codes), AT_ONCE):
+            part = slice(*np.searchsorted(user, [start, start + AT_ONCE]))
+            rows = torch.from_numpy(user[part] - start).to(codes.device)
+            seen = torch.from_numpy(item[part]).to(codes.device)
+            some = slice(start, start + AT_ONCE)
+            x[some] = fold_in(self.net, codes[some], rows, seen, own=own, gen=gen).cpu()
+        return self._standardised(x)
+
+    def write(self, path: Path) -> None:
+        """Write it as safetensors: network, vocabularies, items, mean and scale."""
+        tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        tensors |= {f"codes.{name}": as_tensor(codes) for name, codes in self.fields.items()}
+        tensors |= {"items": torch.from_numpy(self.items)}
+        tensors |= {"mean": self.scale.mean, "scale": self.scale.scale}
+        config = {"user_fields": list(self.fields), "network": self.net.config}
+        write_model(tensors, config, path)
+
+    @classmethod
+    def read(cls, path: Path, device: torch.device) -> Self:
+        """Read what `write` wrote.
+
+        Raises:
+            PipelineError: no such file, or one without a DeepFM.
+        """
+        tensors, config = read_model(path)
+        if "network" not in config:
+            raise PipelineError(
+                f"{path}: holds no DeepFM; set features.model to deepfm and run `dvc repro`."
+            )
+        fields = {
+            name: from_tensor(tensors[f"codes.{name}"])
+            for name in cast(list[str], config["user_fields"])
+        }
+        net = DeepFM(
+            sizes=[len(codes) for codes in fields.values()],
+            genres=tensors["net.genres"],
+            **cast(dict[str, Any], config["network"]),
+        )
+        state = {n.removeprefix("net."): t for n, t in tensors.items() if n.startswith("net.")}
+        net.load_state_dict(state)
+        scale = Scale(tensors["mean"], tensors["scale"])
+        return cls(net.to(device).eval(), fields, tensors["items"].numpy(), scale)
+
+    def _standardised(self, x: Tensor) -> npt.NDArray[np.float32]:
+        standardised: npt.NDArray[np.float32] = self.scale.apply(x.cpu()).numpy()
+        return standardised
+
+    def _codes(self, users: pa.Table) -> Tensor:
+        columns = [encode(raw_codes(users, name), codes) for name, codes in self.fields.items()]
+        return torch.from_numpy(np.stack(columns, 1)).to(self.net.genres.device)

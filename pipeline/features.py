@@ -1,0 +1,134 @@
+"""From tables to user vectors: whom DeepFM learns from, and everybody's x."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from pipeline.errors import PipelineError
+from pipeline.extractor import Extractor, Scale
+from pipeline.pairs import in_rows, rows_of, split_rows
+from pipeline.params import Features
+from pipeline.training.deepfm import Interactions, train_deepfm
+from pipeline.training.loop import Row
+from pipeline.vocabulary import distinct_codes, encode, raw_codes
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Singles = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A trained extractor, and what came out of it."""
+
+    extractor: Extractor
+    x: Singles  # (U, f_dim) a row a user
+    trained: Bools  # (U,) whom DeepFM was trained on; the others are folded in
+    history: list[Row]
+
+
+def extract(
+    users: pa.Table,
+    items: pa.Table,
+    exposures: pa.Table,
+    splits: pa.Table,
+    params: Features,
+    *,
+    seed: int,
+    device: torch.device,
+    report: Callable[[Row], None],
+) -> Extraction:
+    """Train DeepFM on visible exposures, and give every user a vector.
+
+    Args:
+        users: user_id and the fields.
+        items: item_id and genres.
+        exposures: held-out ones are shown to nothing.
+        splits: each user's split, for `params.visible: train`.
+        params: whom and how to train.
+        seed: of all randomness.
+        device: where to train.
+        report: called with each epoch's row.
+
+    Raises:
+        PipelineError: nobody to learn from, a field that is none, or a loss that is not finite.
+    """
+    shown = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
+    user = rows_of(_ids(shown, "user_id"), _ids(users, "user_id"), "user")
+    may_learn = visible_users(users, splits, params)
+    trained, item_ids = _choose(user, _ids(shown, "item_id"), may_learn)
+    known = users.filter(pa.array(trained))
+    learned = shown.filter(pa.array(trained[user]))
+    fields = {name: distinct_codes(known, name) for name in params.user_fields}
+    codes = [encode(raw_codes(known, name), vocabulary) for name, vocabulary in fields.items()]
+    known_ids = _ids(known, "user_id")
+    rows = (
+        rows_of(_ids(learned, "user_id"), known_ids, "user"),
+        rows_of(_ids(learned, "item_id"), item_ids, "item"),
+        np.stack(codes, 1),
+        genre_shares(items, item_ids),
+    )
+    data = Interactions(*(torch.from_numpy(array).to(device) for array in rows))
+    net, history = train_deepfm(data, params, seed=seed, report=report)
+    with torch.no_grad():
+        scale = Scale.of(net.embed_users(data.codes)[..., 1:].flatten(1).cpu())
+    extractor = Extractor(net, fields, item_ids, scale)
+    x = np.empty((len(users), params.f_dim), np.float32)
+    x[trained] = extractor.vectors(known)
+    newcomers = users.filter(pa.array(~trained))
+    x[~trained] = extractor.newcomers(
+        newcomers,
+        shown.filter(pa.array(~trained[user])),
+        torch.Generator(device).manual_seed(seed),
+    )
+    return Extraction(extractor, x, trained, history)
+
+
+def visible_users(users: pa.Table, splits: pa.Table, params: Features) -> Bools:
+    """Which users (U,) the extractor may learn from."""
+    if params.visible == "all":
+        return np.ones(len(users), bool)
+    return in_rows(np.arange(len(users)), split_rows(splits, users, "train"), len(users))
+
+
+def _choose(user: Ints, item_id: Ints, may_learn: Bools) -> tuple[Bools, Ints]:
+    """The users to train on, (U,), and the items, sorted: those that users who may learn have seen.
+
+    A user who has seen none or all of these items has nothing to be told apart by, and is folded in
+    with those who may not be learned from.
+    """
+    item_ids = np.unique(item_id[may_learn[user]])
+    seen = np.bincount(user, minlength=len(may_learn))
+    trained = may_learn & (seen > 0) & (seen < len(item_ids))
+    if seen[trained].sum() < 2:
+        raise PipelineError(
+            f"features: {seen[trained].sum():,} visible exposures to learn from, of "
+            f"{trained.sum():,} users to {len(item_ids):,} items (users who have seen them all "
+            "do not count); DeepFM needs more exposures."
+        )
+    return trained, item_ids
+
+
+def genre_shares(items: pa.Table, item_ids: Ints) -> Singles:
+    """Share of each genre in each of the items, (I, G): one over the number of its genres.
+
+    Genres are in order of their names; an item without genres has a row of zeros.
+    """
+    rows = rows_of(item_ids, _ids(items, "item_id"), "item")
+    genres = items.column("genres").combine_chunks().take(pa.array(rows))
+    names = genres.flatten().to_numpy(zero_copy_only=False).astype(str)
+    distinct, code = np.unique(names, return_inverse=True)
+    count = genres.value_lengths().to_numpy()
+    shares = np.zeros((len(rows), len(distinct)), np.float32)
+    np.add.at(shares, (np.repeat(np.arange(len(rows)), count), code), 1)
+    shares /= np.maximum(count, 1)[:, None]
+    return shares
+
+
+def _ids(table: pa.Table, name: str) -> Ints:
+    ids: Ints = table.column(name).to_numpy()
+    return ids
