@@ -1,0 +1,61 @@
+"""Progress of a training stage, on stderr: a bar on a terminal, elsewhere a line now and then."""
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 10
+
+
+class EpochReporter:
+    """Called with the figures of every epoch; closes its bar as a context manager.
+
+    The time left is the most it can be: a stage may stop before its last epoch.
+
+    Args:
+        stage: what the lines begin with.
+        max_epochs: the most epochs there can be.
+    """
+
+    def __init__(self, stage: str, max_epochs: int) -> None:
+        self.stage = stage
+        self.max_epochs = max_epochs
+        self.started = self.last_line = time.monotonic()
+        # disable=None: no bar where stderr is no terminal, which would be flooded by it.
+        self.bar = tqdm(total=max_epochs, desc=stage, unit="epoch", leave=False, disable=None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.close()
+
+    def __call__(self, row: Mapping[str, float]) -> None:
+        """Report an epoch: its number under `epoch`, and whatever figures it has."""
+        figures = {name: f"{value:.4f}" for name, value in row.items() if name != "epoch"}
+        if not self.bar.disable:
+            self.bar.set_postfix(figures, refresh=False)
+            self.bar.update()
+            return
+        now = time.monotonic()
+        if now - self.last_line < SECONDS_BETWEEN_LINES:
+            return
+        self.last_line = now
+        done = int(row["epoch"])
+        pace = (now - self.started) / done
+        shown = ", ".join(f"{name} {value}" for name, value in figures.items())
+        print(
+            f"{self.stage}: epoch {done} of at most {self.max_epochs}, {shown}, "
+            f"{pace:.1f} s an epoch, at most {pace * (self.max_epochs - done):.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
