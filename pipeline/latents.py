@@ -1,0 +1,47 @@
+"""The simulation's true latents as user vectors: what no feature extractor can beat.
+
+With them the loss of the features is none, and what is left is the loss of the ratio.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from pipeline.datasets.simulation import draw_world
+from pipeline.errors import PipelineError
+from pipeline.extractor import Scale
+from pipeline.params import Simulation, Source
+
+
+def true_latents(
+    users: pa.Table, visible: npt.NDArray[np.bool_], source: Source, simulation: Simulation
+) -> tuple[npt.NDArray[np.float32], Scale]:
+    """Tastes and log activity of simulated users, standardised over the visible ones.
+
+    Args:
+        users: the users table of the simulation.
+        visible: (U,) over whom to standardise.
+        source: where the users come from.
+        simulation: the world they were drawn from.
+
+    Returns:
+        x (U, d), and the scale that was applied.
+
+    Raises:
+        PipelineError: another source, or users of another world.
+    """
+    if source != "simulated":
+        raise PipelineError(
+            f"params.yaml: features.model is latents, but data.source is {source}, whose latents "
+            "nobody knows; set features.model to deepfm."
+        )
+    world = draw_world(simulation)
+    if not world.users.column("user_id").equals(users.column("user_id")):
+        raise PipelineError(
+            f"features.model is latents: the users table has {len(users):,} users, which are not "
+            f"the {len(world.users):,} of params simulation; run `dvc repro`."
+        )
+    latents = torch.from_numpy(world.latents.astype(np.float32))
+    scale = Scale.of(latents[torch.from_numpy(visible)])
+    return scale.apply(latents).numpy(), scale

@@ -1,0 +1,124 @@
+"""Train DeepFM on the visible exposures; give every user a vector x."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stages.shell import PARAMS, RUN_INFO, ParamsOption, Run, RunInfoOption, stage, stage_app
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from pipeline.training.loop import Row
+
+app = stage_app()
+
+
+@app.command()
+def main(
+    users: Annotated[Path, typer.Option(help="Reads: user_id and fields.")] = Path(
+        "data/prepared/users.parquet"
+    ),
+    items: Annotated[Path, typer.Option(help="Reads: item_id and genres.")] = Path(
+        "data/prepared/items.parquet"
+    ),
+    exposures: Annotated[
+        Path, typer.Option(help="Reads: one row a distinct (user, item); held-out ones are left.")
+    ] = Path("data/prepared/exposures.parquet"),
+    splits: Annotated[Path, typer.Option(help="Reads: each user's split.")] = Path(
+        "data/prepared/splits.parquet"
+    ),
+    out: Annotated[Path, typer.Option(help="Writes: user_id and x.")] = Path(
+        "data/features/users.parquet"
+    ),
+    model: Annotated[Path, typer.Option(help="Writes: DeepFM, its codes, mean and scale.")] = Path(
+        "data/features/deepfm.safetensors"
+    ),
+    history: Annotated[Path, typer.Option(help="Writes: the losses of each epoch.")] = Path(
+        "data/features/history.csv"
+    ),
+    params: ParamsOption = PARAMS,
+    run_info: RunInfoOption = RUN_INFO,
+) -> None:
+    """Train DeepFM on the visible exposures; give every user a vector x.
+
+    With `features.model: latents`, x is what the simulation knows of its users instead.
+    """
+    keys = ("features", "seed", "data.source", "simulation")
+    outputs = [out, model, history]
+    with stage("extract_features", params, *keys, outputs=outputs, run_info=run_info) as run:
+        import pyarrow as pa
+
+        from pipeline import schemas
+        from pipeline.storage import read_table, vectors, write_csv, write_table
+
+        people = read_table(users, schemas.USERS)
+        parts = read_table(splits, schemas.SPLITS)
+        if run.params.features.model == "latents":
+            x, rows = _latents(run, people, parts, model)
+        else:
+            things = read_table(items, schemas.ITEMS)
+            pairs = read_table(exposures, schemas.EXPOSURES)
+            x, rows = _deepfm(run, people, things, pairs, parts, model)
+        features = pa.table({"user_id": people.column("user_id"), "x": vectors(x)})
+        write_table(features, out, schemas.FEATURES)
+        write_csv(rows, history)
+
+
+def _deepfm(
+    run: Run,
+    users: "pa.Table",
+    items: "pa.Table",
+    exposures: "pa.Table",
+    splits: "pa.Table",
+    model: Path,
+) -> tuple["npt.NDArray[np.float32]", "list[Row]"]:
+    """Train DeepFM and write it; x (U, f_dim) and the rows of the history."""
+    from pipeline.features import extract
+    from pipeline.training.loop import best_row
+    from stages.progress import EpochReporter
+
+    wanted = run.params.features
+    with EpochReporter("extract_features", wanted.max_epochs) as report:
+        made = extract(
+            users,
+            items,
+            exposures,
+            splits,
+            wanted,
+            seed=run.params.seed,
+            device=run.device(),
+            report=report,
+        )
+    made.extractor.write(model)
+    best = best_row(made.history)
+    run.say(
+        f"x of {len(users):,} users ({int((~made.trained).sum()):,} folded in), "
+        f"{made.x.shape[1]} wide; pair AUC {best['pair_auc']:.4f} "
+        f"after epoch {best['epoch']:.0f} of {len(made.history)}"
+    )
+    # Six digits: what follows differs from machine to machine.
+    return made.x, [{name: round(v, 6) for name, v in row.items()} for row in made.history]
+
+
+def _latents(
+    run: Run, users: "pa.Table", splits: "pa.Table", model: Path
+) -> tuple["npt.NDArray[np.float32]", "list[Row]"]:
+    """Look the true latents up and write their scale; x (U, d), and a history without figures."""
+    from pipeline.features import visible_users
+    from pipeline.latents import true_latents
+    from pipeline.model_files import write_model
+
+    params = run.params
+    visible = visible_users(users, splits, params.features)
+    x, scale = true_latents(users, visible, params.data.source, params.simulation)
+    write_model({"mean": scale.mean, "scale": scale.scale}, {"user_fields": []}, model)
+    run.say(f"x of {len(users):,} users, {x.shape[1]} wide: the simulation's true latents")
+    return x, [{"epoch": 0}]
+
+
+if __name__ == "__main__":
+    app()
