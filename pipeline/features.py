@@ -1,6 +1,6 @@
 """From tables to user vectors: whom DeepFM learns from, and everybody's x."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from pipeline.pairs import in_rows, rows_of, split_rows
 from pipeline.params import Features
 from pipeline.training.deepfm import Interactions, train_deepfm
 from pipeline.training.loop import Row
-from pipeline.vocabulary import distinct_codes, encode, raw_codes
+from pipeline.vocabulary import Codes, distinct_codes, encode, raw_codes
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -62,26 +62,17 @@ def extract(
     may_learn = visible_users(users, splits, params)
     trained, item_ids = _choose(user, _ids(shown, "item_id"), may_learn)
     known = users.filter(pa.array(trained))
-    learned = shown.filter(pa.array(trained[user]))
     fields = {name: distinct_codes(known, name) for name in params.user_fields}
-    codes = [encode(raw_codes(known, name), vocabulary) for name, vocabulary in fields.items()]
-    known_ids = _ids(known, "user_id")
-    rows = (
-        rows_of(_ids(learned, "user_id"), known_ids, "user"),
-        rows_of(_ids(learned, "item_id"), item_ids, "item"),
-        np.stack(codes, 1),
-        genre_shares(items, item_ids),
-    )
-    data = Interactions(*(torch.from_numpy(array).to(device) for array in rows))
+    learned = shown.filter(pa.array(trained[user]))
+    data = _interactions(known, items, learned, fields, item_ids, device)
     net, history = train_deepfm(data, params, seed=seed, report=report)
     with torch.no_grad():
         scale = Scale.of(net.embed_users(data.codes)[..., 1:].flatten(1).cpu())
     extractor = Extractor(net, fields, item_ids, scale)
     x = np.empty((len(users), params.f_dim), np.float32)
     x[trained] = extractor.vectors(known)
-    newcomers = users.filter(pa.array(~trained))
     x[~trained] = extractor.newcomers(
-        newcomers,
+        users.filter(pa.array(~trained)),
         shown.filter(pa.array(~trained[user])),
         torch.Generator(device).manual_seed(seed),
     )
@@ -111,6 +102,25 @@ def _choose(user: Ints, item_id: Ints, may_learn: Bools) -> tuple[Bools, Ints]:
             "do not count); DeepFM needs more exposures."
         )
     return trained, item_ids
+
+
+def _interactions(
+    users: pa.Table,
+    items: pa.Table,
+    exposures: pa.Table,
+    fields: Mapping[str, Codes],
+    item_ids: Ints,
+    device: torch.device,
+) -> Interactions:
+    """The exposures as rows of the users table and of `item_ids`."""
+    codes = [encode(raw_codes(users, name), vocabulary) for name, vocabulary in fields.items()]
+    arrays = (
+        rows_of(_ids(exposures, "user_id"), _ids(users, "user_id"), "user"),
+        rows_of(_ids(exposures, "item_id"), item_ids, "item"),
+        np.stack(codes, 1),
+        genre_shares(items, item_ids),
+    )
+    return Interactions(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
 def genre_shares(items: pa.Table, item_ids: Ints) -> Singles:

@@ -58,14 +58,15 @@ def main(
         people = read_table(users, schemas.USERS)
         parts = read_table(splits, schemas.SPLITS)
         if run.params.features.model == "latents":
-            x, rows = _latents(run, people, parts, model)
+            x, rows, line = _latents(run, people, parts, model)
         else:
             things = read_table(items, schemas.ITEMS)
             pairs = read_table(exposures, schemas.EXPOSURES)
-            x, rows = _deepfm(run, people, things, pairs, parts, model)
+            x, rows, line = _deepfm(run, people, things, pairs, parts, model)
         features = pa.table({"user_id": people.column("user_id"), "x": vectors(x)})
         write_table(features, out, schemas.FEATURES)
         write_csv(rows, history)
+        run.say(f"x of {len(x):,} users, {x.shape[1]} wide: {line}")
 
 
 def _deepfm(
@@ -75,8 +76,8 @@ def _deepfm(
     exposures: "pa.Table",
     splits: "pa.Table",
     model: Path,
-) -> tuple["npt.NDArray[np.float32]", "list[Row]"]:
-    """Train DeepFM and write it; x (U, f_dim) and the rows of the history."""
+) -> tuple["npt.NDArray[np.float32]", "list[Row]", str]:
+    """Train DeepFM and write it; x (U, f_dim), the history, and a word about it."""
     from pipeline.features import extract
     from pipeline.training.loop import best_row
     from stages.progress import EpochReporter
@@ -95,19 +96,19 @@ def _deepfm(
         )
     made.extractor.write(model)
     best = best_row(made.history)
-    run.say(
-        f"x of {len(users):,} users ({int((~made.trained).sum()):,} folded in), "
-        f"{made.x.shape[1]} wide; pair AUC {best['pair_auc']:.4f} "
+    line = (
+        f"{int((~made.trained).sum()):,} folded in, pair AUC {best['pair_auc']:.4f} "
         f"after epoch {best['epoch']:.0f} of {len(made.history)}"
     )
     # Six digits: what follows differs from machine to machine.
-    return made.x, [{name: round(v, 6) for name, v in row.items()} for row in made.history]
+    rows = [{name: round(value, 6) for name, value in row.items()} for row in made.history]
+    return made.x, rows, line
 
 
 def _latents(
     run: Run, users: "pa.Table", splits: "pa.Table", model: Path
-) -> tuple["npt.NDArray[np.float32]", "list[Row]"]:
-    """Look the true latents up and write their scale; x (U, d), and a history without figures."""
+) -> tuple["npt.NDArray[np.float32]", "list[Row]", str]:
+    """Look the true latents up and write their scale; x (U, d), no history, a word about it."""
     from pipeline.features import visible_users
     from pipeline.latents import true_latents
     from pipeline.model_files import write_model
@@ -116,8 +117,7 @@ def _latents(
     visible = visible_users(users, splits, params.features)
     x, scale = true_latents(users, visible, params.data.source, params.simulation)
     write_model({"mean": scale.mean, "scale": scale.scale}, {"user_fields": []}, model)
-    run.say(f"x of {len(users):,} users, {x.shape[1]} wide: the simulation's true latents")
-    return x, [{"epoch": 0}]
+    return x, [{"epoch": 0}], "the simulation's true latents"
 
 
 if __name__ == "__main__":

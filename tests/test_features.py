@@ -260,7 +260,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
 def test_the_stage_writes_vectors_network_and_history_the_same_each_time(project: Path) -> None:
     first = CliRunner().invoke(app)
     assert first.exit_code == 0, first.output
-    assert first.stdout.startswith("x of 150 users (0 folded in), 8 wide; pair AUC 0.")
+    assert first.stdout.startswith("x of 150 users, 8 wide: 0 folded in, pair AUC 0.")
     once = outputs(project)
     assert [*once] == ["deepfm.safetensors", "history.csv", "users.parquet"]
     features = read_table(project / "data/features/users.parquet", schemas.FEATURES)

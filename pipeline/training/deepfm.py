@@ -62,7 +62,7 @@ class ContrastedPairs:
         )
         self.gen = gen
         order = torch.randperm(len(data.user), generator=gen, device=data.user.device)
-        n_stop = max(1, round(stop_share * len(order)))
+        n_stop = min(max(1, round(stop_share * len(order))), len(order) - 1)
         stop, learn = order[:n_stop].sort().values, order[n_stop:].sort().values
         self.user, self.item = data.user[learn], data.item[learn]
         self.stop = self._with_negatives(data.user[stop], data.item[stop])  # fixed from here on
