@@ -1,0 +1,126 @@
+"""The training loop: epochs until the validation loss no longer falls, the best one kept."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import PipelineError
+from pipeline.params import Schedule
+
+Row = dict[str, float]
+
+
+@dataclass
+class Patience:
+    """Counts epochs without a new lowest validation loss.
+
+    Attributes:
+        limit: this many in a row end the training.
+        plateau: epochs count only once the loss has been under this. A randomly initialised ratio
+            rests at 2 ln 2 for 5 to 20 epochs under the paper's dropout before it starts to learn.
+    """
+
+    limit: int
+    plateau: float = float("inf")
+    best: float = float("inf")
+    waited: int = field(default=0)
+
+    def improved(self, loss: float) -> bool:
+        """Take note of an epoch's validation loss; True if it is the lowest so far."""
+        if loss < self.best:
+            self.best, self.waited = loss, 0
+            return True
+        if self.best < self.plateau:
+            self.waited += 1
+        return False
+
+    @property
+    def over(self) -> bool:
+        """Whether the training should end."""
+        return self.waited >= self.limit
+
+    @property
+    def left_plateau(self) -> bool:
+        """Whether the loss has ever been under the plateau."""
+        return self.best < self.plateau
+
+
+def fit(
+    model: nn.Module,
+    *,
+    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    validate: Callable[[], Row],
+    schedule: Schedule,
+    patience: Patience,
+    report: Callable[[Row], None],
+    weight_decay: float = 0.0,
+) -> list[Row]:
+    """Train `model` with Adam; leave it at its epoch of lowest validation loss, in eval mode.
+
+    Args:
+        model: whose parameters that want a gradient are learned.
+        batches: gives one epoch of batches.
+        loss: mean loss of a batch.
+        validate: figures of the model in eval mode, `valid_loss` among them.
+        schedule: learning rate and the greatest number of epochs.
+        patience: when to stop.
+        report: called with each epoch's row.
+        weight_decay: Adam's, which adds this times a weight to its gradient.
+
+    Returns:
+        One row an epoch: epoch, train_loss and what `validate` gives.
+
+    Raises:
+        PipelineError: a loss that is not a finite number.
+    """
+    learned = [p for p in model.parameters() if p.requires_grad]
+    adam = torch.optim.Adam(learned, lr=schedule.lr, weight_decay=weight_decay, fused=True)
+    history: list[Row] = []
+    best: dict[str, Tensor] = {}
+    for epoch in range(1, schedule.max_epochs + 1):
+        model.train()
+        losses = []
+        for batch in batches():
+            value = loss(*batch)
+            adam.zero_grad()
+            value.backward()
+            adam.step()
+            losses.append(value.detach())
+        train_loss = _mean_finite(torch.stack(losses), epoch, schedule)
+        model.eval()
+        with torch.no_grad():
+            row: Row = {"epoch": epoch, "train_loss": train_loss, **validate()}
+        history.append(row)
+        report(row)
+        if patience.improved(row["valid_loss"]):
+            best = {name: value.clone() for name, value in model.state_dict().items()}
+        if patience.over:
+            break
+    if not best:
+        raise _not_finite("the validation loss", len(history), schedule)
+    model.load_state_dict(best)
+    return history
+
+
+def best_row(history: list[Row]) -> Row:
+    """The epoch of lowest validation loss: the one whose weights were kept."""
+    return min(history, key=lambda row: row["valid_loss"])
+
+
+def _mean_finite(losses: Tensor, epoch: int, schedule: Schedule) -> float:
+    finite = losses.isfinite()
+    if not finite.all():
+        batch = int(finite.int().argmin()) + 1
+        raise _not_finite(f"the loss of batch {batch} of {len(losses)}", epoch, schedule)
+    return float(losses.mean())
+
+
+def _not_finite(what: str, epoch: int, schedule: Schedule) -> PipelineError:
+    return PipelineError(
+        f"epoch {epoch}: {what} is not a finite number "
+        f"(lr {schedule.lr:g}, batch_size {schedule.batch_size}). "
+        "Lower the lr, and look for extreme values among the features."
+    )

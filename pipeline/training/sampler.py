@@ -1,0 +1,49 @@
+"""DATASAMPLER of Algorithm 1, on an exposure table.
+
+A uniformly drawn exposure row is at once a draw t ~ m and x ~ q_t. The base distribution p is a
+column of users of which each entry is equally likely: the users of all exposures (a uniform row is
+then a draw of p = sum_t m_t q_t, Proposition 1), or every user once.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PairSampler:
+    """Positive pairs and the base distribution of their negatives, resident on one device.
+
+    Attributes:
+        user: (E,) row of the exposed user of each positive pair.
+        task: (E,) row of its task.
+        base: (B,) rows of users; a negative is drawn uniformly from it.
+    """
+
+    user: Tensor
+    task: Tensor
+    base: Tensor
+
+    def draw_base(self, n: int, gen: torch.Generator) -> Tensor:
+        """`n` users x~ ~ p, with replacement. A negative may happen to be a positive of its task:
+        Proposition 1 wants it so."""  # noqa: D205, D209
+        pick = torch.randint(len(self.base), (n,), generator=gen, device=self.base.device)
+        return self.base[pick]
+
+    def epoch(self, batch_size: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every positive pair once, in random order, each with a fresh negative of the same task.
+
+        Yields (user (2, N), task (N,)): row 0 of `user` holds the positives, row 1 the negatives.
+        Batches are of equal size but for one, near `batch_size`, so that none is tiny.
+        """
+        order = torch.randperm(len(self.user), generator=gen, device=self.user.device)
+        users = torch.stack([self.user[order], self.draw_base(len(order), gen)])
+        tasks = self.task[order]
+        batches = max(1, round(len(order) / batch_size))
+        yield from zip(users.chunk(batches, dim=1), tasks.chunk(batches), strict=True)
+
+    def fixed(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Every positive pair once, in its place, each with one negative: a validation set."""
+        return torch.stack([self.user, self.draw_base(len(self.user), gen)]), self.task
