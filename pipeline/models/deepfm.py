@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.weights import draw_linear
 from pipeline.training.dropout import ReluDropout
 from pipeline.training.gather import gather
 
@@ -88,9 +89,7 @@ class DeepFM(nn.Module):
         inputs = sum(layer.in_features for layer in first)
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
-                bound = (inputs if layer in first else layer.in_features) ** -0.5
-                for weight in layer.parameters():
-                    nn.init.uniform_(weight, -bound, bound, generator=gen)
+                draw_linear(layer, gen, inputs if layer in first else None)
 
     def embed_users(self, codes: Tensor) -> Tensor:
         """Embed the fields of users: codes (n, F) -> (n, F, 1 + k)."""
