@@ -1,0 +1,137 @@
+"""Algorithm 1, ESTIMATECLR: learn log ratios by logistic regression against a base distribution.
+
+Used twice: for the pre-embedding model on the seed tasks, and for all tasks.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.errors import PipelineError
+from pipeline.pairs import Bools, Ints, Pairs, in_rows
+from pipeline.params import Base, Schedule
+from pipeline.training.dropout import MaskSource, set_masks
+from pipeline.training.loop import Patience, Row, fit
+from pipeline.training.sampler import PairSampler
+
+CHANCE = 2 * math.log(2)  # the loss of f = 0
+PLATEAU = 1.381  # a loss under this has left it
+VALID_SEED = 20_220_909  # validation negatives are the same whatever the training's seed
+
+
+def ratio_loss(logits: Tensor) -> Tensor:
+    """Equation 3 on logits (2, N): row 0 under q_t, row 1 under p. At its minimum f = log q_t/p.
+
+    Softplus is stable for large logits, where a logarithm of a sigmoid is not.
+    """
+    return F.softplus(-logits[0]).mean() + F.softplus(logits[1]).mean()
+
+
+@dataclass(frozen=True)
+class Estimation:
+    """What Algorithm 1 learns from and is judged by."""
+
+    train: PairSampler  # exposures of training users
+    valid: PairSampler  # visible exposures of validation users
+    held_out: PairSampler  # held-out exposures of validation users; the same base as `valid`
+
+
+def make_estimation(
+    pairs: Pairs, *, train: Ints, valid: Ints, users: int, base: Base, device: torch.device
+) -> Estimation:
+    """Sort `pairs` into those that train and those that validate.
+
+    Args:
+        pairs: exposures to the tasks in play.
+        train: rows of the training users.
+        valid: rows of the validation users. Their negatives are drawn from validation users too:
+            against training users, whom the network has seen, the loss would be no held-out loss.
+        users: number of users.
+        base: which p.
+        device: where the samplers live.
+
+    Raises:
+        PipelineError: no exposure to learn from, or none to validate by.
+    """
+    of_train = in_rows(pairs.user, train, users)
+    of_valid = in_rows(pairs.user, valid, users)
+
+    def sampler(mask: Bools, rows: Ints, drawn_from: Bools) -> PairSampler:
+        chosen = pairs.where(mask)
+        column = pairs.user[drawn_from] if base == "exposures" else rows
+        return PairSampler(
+            torch.from_numpy(chosen.user).to(device),
+            torch.from_numpy(chosen.task).to(device),
+            torch.from_numpy(column).to(device),
+        )
+
+    seen, hidden = of_valid & ~pairs.held_out, of_valid & pairs.held_out
+    for name, mask in {"training": of_train, "validation": seen}.items():
+        if not mask.any():
+            raise PipelineError(
+                f"none of the {len(pairs):,} exposures to the tasks is of a {name} user; "
+                "raise the number of exposures, or change data.test_share and data.valid_share."
+            )
+    return Estimation(
+        sampler(of_train, train, of_train),
+        sampler(seen, valid, seen),
+        sampler(hidden, valid, seen),
+    )
+
+
+def estimate_ratio(
+    model: nn.Module,
+    data: Estimation,
+    schedule: Schedule,
+    *,
+    seed: int,
+    report: Callable[[Row], None],
+    figures: Callable[[], Row] = dict,
+) -> list[Row]:
+    """Train `model` (user (2, N), task (N,) -> logits (2, N)) until its validation loss is lowest.
+
+    Args:
+        model: a TaskRatios, a SeedRatios, or anything with their shape.
+        data: the pairs.
+        schedule: learning rate, batch size, epochs, patience.
+        seed: of the order of the pairs, the negatives and the dropout masks.
+        report: called with each epoch's row.
+        figures: further figures for each row, from the model in eval mode.
+
+    Returns:
+        The history: epoch, train_loss (under dropout), valid_loss, held_out_loss, and `figures`.
+    """
+    device = data.train.user.device
+    gen = torch.Generator(device).manual_seed(seed)
+    set_masks(model, MaskSource(seed, device))
+    valid_gen = torch.Generator(device).manual_seed(VALID_SEED)
+    valid, held_out = data.valid.fixed(valid_gen), data.held_out.fixed(valid_gen)
+
+    def validate() -> Row:
+        return {
+            "valid_loss": mean_loss(model, *valid),
+            "held_out_loss": mean_loss(model, *held_out),
+            **figures(),
+        }
+
+    return fit(
+        model,
+        batches=lambda: data.train.epoch(schedule.batch_size, gen),
+        loss=lambda user, task: ratio_loss(model(user, task)),
+        validate=validate,
+        schedule=schedule,
+        patience=Patience(schedule.patience, PLATEAU),
+        report=report,
+    )
+
+
+def mean_loss(model: nn.Module, user: Tensor, task: Tensor, block: int = 1 << 17) -> float:
+    """Equation 3 over fixed pairs (2, N), in blocks; NaN where there are none."""
+    total = torch.zeros((), device=user.device)
+    for u, t in zip(user.split(block, dim=1), task.split(block), strict=True):
+        total += ratio_loss(model(u, t)) * len(t)
+    return float(total) / len(task) if len(task) else math.nan

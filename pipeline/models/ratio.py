@@ -1,0 +1,166 @@
+"""The networks of Algorithm 1: f(x, e) for all tasks, and the pre-embedding model.
+
+Paper: Bai et al., "Collaborative Anomaly Detection", Table 5, Figure 5 and section 4.
+Outputs are log ratios log q_t(x)/p(x) in nats: HIGH = common user, LOW = fresh (anomalous) user.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.training.dropout import ReluDropout
+from pipeline.training.gather import gather, gather_linear
+
+
+def _layers(widths: Sequence[int], dropout: Sequence[float]) -> nn.Sequential:
+    """ReLU and dropout after the first layer, then each further layer with its own."""
+    layers: list[nn.Module] = [ReluDropout(dropout[0])]
+    for n, (width_in, width_out) in enumerate(pairwise(widths)):
+        layers += [nn.Linear(width_in, width_out), ReluDropout(dropout[n + 1])]
+    return nn.Sequential(*layers)
+
+
+class RatioNet(nn.Module):
+    """f(x, e): log ratio of a user under a task (Table 5).
+
+    Args:
+        x_dim: width of a user vector (paper: 100).
+        task_dim: width of a task embedding (paper: 16; M0 for learned ones).
+        hidden: widths of the hidden layers (Table 5: 32, 32, 16).
+        dropout: dropout rate after each hidden layer (Table 5: .5, .5, .3).
+
+    Shape: x (..., x_dim), e (..., task_dim) -> (...).
+
+    Example:
+        >>> RatioNet(x_dim=4, task_dim=2)(torch.zeros(3, 4), torch.zeros(3, 2)).shape
+        torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        *,
+        x_dim: int,
+        task_dim: int,
+        hidden: Sequence[int] = (32, 32, 16),
+        dropout: Sequence[float] = (0.5, 0.5, 0.3),
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "x_dim": x_dim,
+            "task_dim": task_dim,
+            "hidden": list(hidden),
+            "dropout": list(dropout),
+        }
+        self.first = nn.Linear(x_dim + task_dim, hidden[0])
+        self.rest = nn.Sequential(*_layers(hidden, dropout), nn.Linear(hidden[-1], 1))
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        logits: Tensor = self.rest(self.first(torch.cat([x, e], dim=-1)))
+        return logits.squeeze(-1)
+
+    def of_pairs(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
+        """Logits of pairs of rows.
+
+        x (U, x_dim), e (M, task_dim), user (..., N), task (N,) -> (..., N).
+        Equal to `forward(x[user], e[task])`; the first layer is applied to each side apart, once
+        for every user and task rather than once for every pair.
+        """
+        w_x, w_e = self.first.weight.split([x.shape[1], e.shape[1]], dim=1)
+        of_user = gather_linear(x, w_x, user)  # (..., N, hidden[0])
+        of_task = gather_linear(e, w_e, task) + self.first.bias  # (N, hidden[0])
+        logits: Tensor = self.rest(of_user + of_task)
+        return logits.squeeze(-1)
+
+    def of_grid(self, x: Tensor, e: Tensor) -> Tensor:
+        """Logits of every task and user: x (U, x_dim), e (M, task_dim) -> (M, U)."""
+        w_x, w_e = self.first.weight.split([x.shape[1], e.shape[1]], dim=1)
+        of_user, of_task = x @ w_x.T, e @ w_e.T + self.first.bias
+        logits: Tensor = self.rest(of_task[:, None] + of_user)
+        return logits.squeeze(-1)
+
+
+class PreEmbeddingNet(nn.Module):
+    """f_1(x), ..., f_M0(x): the same trunk without e, one output head a seed task (section 4).
+
+    Args:
+        x_dim: width of a user vector.
+        heads: number of seed tasks, M0.
+        hidden: widths of the hidden layers.
+        dropout: dropout rate after each hidden layer.
+
+    Shape: x (..., x_dim) -> (..., heads).
+    """
+
+    def __init__(
+        self,
+        *,
+        x_dim: int,
+        heads: int,
+        hidden: Sequence[int] = (32, 32, 16),
+        dropout: Sequence[float] = (0.5, 0.5, 0.3),
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "x_dim": x_dim,
+            "heads": heads,
+            "hidden": list(hidden),
+            "dropout": list(dropout),
+        }
+        self.first = nn.Linear(x_dim, hidden[0])
+        self.rest = _layers(hidden, dropout)
+        self.heads = nn.Linear(hidden[-1], heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.heads(self.rest(self.first(x)))
+        return logits
+
+    def of_pairs(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:
+        """The head of `task` (N,) only: x (U, x_dim), user (..., N) -> (..., N)."""
+        h = self.rest(gather_linear(x, self.first.weight, user) + self.first.bias)
+        weight = gather(self.heads.weight, task)  # (N, hidden[-1])
+        bias = gather(self.heads.bias[:, None], task).squeeze(-1)
+        logits: Tensor = (h * weight).sum(-1) + bias
+        return logits
+
+
+class TaskRatios(nn.Module):
+    """All tasks of a users table: a RatioNet, every task's trained embedding, the users' vectors.
+
+    Args:
+        net: the network.
+        x: user vectors (U, x_dim), fixed.
+        e: task embeddings to start from (M, task_dim).
+        freeze_e: keep the embeddings where they start.
+
+    Shape: user (..., N), task (N,) -> (..., N), rows of x and e.
+    """
+
+    x: Tensor
+
+    def __init__(self, net: RatioNet, *, x: Tensor, e: Tensor, freeze_e: bool = False) -> None:
+        super().__init__()
+        self.net = net
+        self.e = nn.Parameter(e.clone(), requires_grad=not freeze_e)
+        self.register_buffer("x", x, persistent=False)
+
+    def forward(self, user: Tensor, task: Tensor) -> Tensor:
+        return self.net.of_pairs(self.x, self.e, user, task)
+
+
+class SeedRatios(nn.Module):
+    """The seed tasks of a users table: a PreEmbeddingNet and the users' vectors.
+
+    Shape: user (..., N), task (N,) -> (..., N), rows of x and numbers of heads.
+    """
+
+    x: Tensor
+
+    def __init__(self, net: PreEmbeddingNet, *, x: Tensor) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("x", x, persistent=False)
+
+    def forward(self, user: Tensor, task: Tensor) -> Tensor:
+        return self.net.of_pairs(self.x, user, task)
