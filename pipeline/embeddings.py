@@ -61,16 +61,16 @@ class Projection:
         d = statistic.shape[1]
         mean, scale = np.zeros(d, np.float32), np.ones(d, np.float32)
         if standardise:
-            mean, spread = statistic.mean(0), statistic.std(0)
+            mean[:], spread = statistic.mean(0), statistic.std(0)
             scale[:] = np.where(spread > 1e-6 * np.abs(statistic).max(), spread, 1)
-        components = np.eye(d, dtype=np.float32)
+        components: Floats = np.eye(d, dtype=np.float32)
         if reduce is not None and reduce < d:
             components = _principal((statistic - mean) / scale, reduce, whiten=standardise)
         return cls(mean, scale, components)
 
     def apply(self, statistic: Floats) -> Floats:
         """Embeddings (M, e_dim) of `statistic` (M, d)."""
-        e: Floats = ((statistic - self.mean) / self.scale) @ self.components
+        e: Floats = np.divide(statistic - self.mean, self.scale) @ self.components
         return e
 
     def tensors(self) -> dict[str, Tensor]:
@@ -96,8 +96,8 @@ def _principal(centred: Floats, keep: int, *, whiten: bool) -> Floats:
     return np.ascontiguousarray(directions.T, dtype=np.float32)
 
 
-def one_hot(codes: npt.NDArray[np.int64], classes: int) -> Floats:
-    """Indicator of each user's class: its task mean is the histogram embedding. (U, classes)."""
+def histogram_values(codes: npt.NDArray[np.int64], classes: int) -> Floats:
+    """Indicator of each user's class, (U, classes): its task mean is the histogram embedding."""
     return np.eye(classes, dtype=np.float32)[codes]
 
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.pairs import Bools, Ints, Pairs, in_rows
+from pipeline.examples import Examples
+from pipeline.pairs import Bools, Ints, in_rows
 from pipeline.params import Base, Schedule
 from pipeline.training.dropout import MaskSource, set_masks
 from pipeline.training.loop import Patience, Row, fit
@@ -40,25 +41,23 @@ class Estimation:
     held_out: PairSampler  # held-out exposures of validation users; the same base as `valid`
 
 
-def make_estimation(
-    pairs: Pairs, *, train: Ints, valid: Ints, users: int, base: Base, device: torch.device
-) -> Estimation:
-    """Sort `pairs` into those that train and those that validate.
+def make_estimation(examples: Examples, *, base: Base, device: torch.device) -> Estimation:
+    """Sort the exposures into those that train and those that validate.
+
+    The negatives of validation users are drawn from validation users too: against training users,
+    whom the network has seen, the loss would be no held-out loss.
 
     Args:
-        pairs: exposures to the tasks in play.
-        train: rows of the training users.
-        valid: rows of the validation users. Their negatives are drawn from validation users too:
-            against training users, whom the network has seen, the loss would be no held-out loss.
-        users: number of users.
+        examples: exposures to the tasks in play.
         base: which p.
         device: where the samplers live.
 
     Raises:
         PipelineError: no exposure to learn from, or none to validate by.
     """
-    of_train = in_rows(pairs.user, train, users)
-    of_valid = in_rows(pairs.user, valid, users)
+    pairs, train, valid = examples.pairs, examples.train, examples.valid
+    of_train = in_rows(pairs.user, train, len(examples.x))
+    of_valid = in_rows(pairs.user, valid, len(examples.x))
 
     def sampler(mask: Bools, rows: Ints, drawn_from: Bools) -> PairSampler:
         chosen = pairs.where(mask)
@@ -135,3 +134,8 @@ def mean_loss(model: nn.Module, user: Tensor, task: Tensor, block: int = 1 << 17
     for u, t in zip(user.split(block, dim=1), task.split(block), strict=True):
         total += ratio_loss(model(u, t)) * len(t)
     return float(total) / len(task) if len(task) else math.nan
+
+
+def rested_at_chance(history: list[Row]) -> bool:
+    """Whether the validation loss never left the plateau at 2 ln 2: nothing was learned."""
+    return min(row["valid_loss"] for row in history) >= PLATEAU

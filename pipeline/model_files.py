@@ -3,13 +3,23 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as encode_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.storage import write_bytes
+
+
+class Configured(Protocol):
+    """A network that knows the arguments that it was made with."""
+
+    config: Mapping[str, object]
+
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def write_model(tensors: Mapping[str, Tensor], config: Mapping[str, object], path: Path) -> None:
@@ -36,3 +46,25 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
             "Delete it and run `dvc repro`."
         ) from error
     return tensors, config
+
+
+def write_network(net: nn.Module, path: Path) -> None:
+    """Write a network that is Configured: its weights, and the arguments it was made with."""
+    write_model(net.state_dict(), cast(Configured, net).config, path)
+
+
+def read_network(kind: type[Network], path: Path) -> Network:
+    """Read a network of class `kind` that `write_network` wrote, in eval mode, on the CPU.
+
+    Raises:
+        PipelineError: no such file, or one that holds another network.
+    """
+    tensors, config = read_model(path)
+    try:
+        net = kind(**cast(dict[str, Any], config))
+        net.load_state_dict(tensors)
+    except (TypeError, RuntimeError) as error:
+        raise PipelineError(
+            f"{path}: holds no {kind.__name__}; delete it and run `dvc repro`."
+        ) from error
+    return net.eval()

@@ -45,6 +45,15 @@ def rows_of(ids: Ints, known: Ints, what: str) -> Ints:
     return rows
 
 
+def same_tasks(table: pa.Table, tasks: pa.Table) -> None:
+    """Raise PipelineError unless `table` has a row for each of `tasks`, in their order."""
+    if not table.column("task_id").equals(tasks.column("task_id")):
+        raise PipelineError(
+            f"the task embeddings are of {table.num_rows:,} tasks, the tasks table has "
+            f"{tasks.num_rows:,}; the files do not belong together: run `dvc repro`."
+        )
+
+
 def task_pairs(exposures: pa.Table, users: pa.Table, tasks: pa.Table) -> Pairs:
     """The exposures to items that are tasks, as rows of `users` and `tasks`."""
     items = tasks.column("item_id").to_numpy()

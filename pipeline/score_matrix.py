@@ -1,4 +1,4 @@
-"""The scores table as a matrix."""
+"""The scores table as a matrix, and back."""
 
 import numpy as np
 import numpy.typing as npt
@@ -31,3 +31,15 @@ def score_matrix(scores: pa.Table, tasks: pa.Table, user_ids: Ints) -> npt.NDArr
         )
     matrix: npt.NDArray[np.float32] = scores.column("score").to_numpy().reshape(shape)
     return matrix
+
+
+def score_table(scores: npt.NDArray[np.float32], tasks: pa.Table, user_ids: Ints) -> pa.Table:
+    """The inverse of `score_matrix`: scores (M, U) as a table, sorted by task, then user."""
+    task_ids = tasks.column("task_id").to_numpy()
+    return pa.table(
+        {
+            "task_id": np.repeat(task_ids, len(user_ids)),
+            "user_id": np.tile(user_ids, len(task_ids)),
+            "score": scores.reshape(-1),
+        }
+    )

@@ -79,7 +79,7 @@ def _deepfm(
 ) -> tuple["npt.NDArray[np.float32]", "list[Row]", str]:
     """Train DeepFM and write it; x (U, f_dim), the history, and a word about it."""
     from pipeline.features import extract
-    from pipeline.training.loop import best_row
+    from pipeline.training.loop import best_row, rounded
     from stages.progress import EpochReporter
 
     wanted = run.params.features
@@ -100,9 +100,7 @@ def _deepfm(
         f"{int((~made.trained).sum()):,} folded in, pair AUC {best['pair_auc']:.4f} "
         f"after epoch {best['epoch']:.0f} of {len(made.history)}"
     )
-    # Six digits: what follows differs from machine to machine.
-    rows = [{name: round(value, 6) for name, value in row.items()} for row in made.history]
-    return made.x, rows, line
+    return made.x, rounded(made.history), line
 
 
 def _latents(

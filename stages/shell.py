@@ -38,6 +38,7 @@ def stage_app() -> typer.Typer:
 class Run:
     """A stage at work: its params, and what is known of the run."""
 
+    name: str
     params: "Params"
     facts: dict[str, object] = field(default_factory=dict)
 
@@ -48,6 +49,10 @@ class Run:
         device = prepare_device(self.params.runtime)
         self.facts["device"] = describe(device)
         return device
+
+    def warn(self, line: str) -> None:
+        """A line on stderr about a result that is not what it should be."""
+        typer.echo(f"{self.name}: warning: {line}.", err=True)
 
     def say(self, line: str) -> None:
         """The stage's one line of result, on stdout."""
@@ -67,9 +72,9 @@ def stage(
     try:
         from pipeline.params import load_params
 
-        run = Run(load_params(params_file, *keys))
+        run = Run(name, load_params(params_file, *keys))
         yield run
-        _write_run_info(name, run, outputs, run_info, time.perf_counter() - started)
+        _write_run_info(run, outputs, run_info, time.perf_counter() - started)
     except PipelineError as error:
         typer.echo(f"{name}: {error}", err=True)
         raise typer.Exit(1) from None
@@ -78,13 +83,11 @@ def stage(
         raise typer.Exit(130) from None
 
 
-def _write_run_info(
-    name: str, run: Run, outputs: Sequence[Path], folder: Path, seconds: float
-) -> None:
+def _write_run_info(run: Run, outputs: Sequence[Path], folder: Path, seconds: float) -> None:
     from pipeline.storage import sha256, write_json
 
     facts = {
-        "stage": name,
+        "stage": run.name,
         "device": run.facts.pop("device", f"CPU ({platform.machine()})"),
         "seconds": round(seconds, 2),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
@@ -95,5 +98,5 @@ def _write_run_info(
         **run.facts,
         "outputs": {str(path): sha256(path) for path in outputs},
     }
-    write_json(json.loads(json.dumps(facts)), folder / f"{name}.json")
+    write_json(json.loads(json.dumps(facts)), folder / f"{run.name}.json")
     sys.stdout.flush()

@@ -34,7 +34,8 @@ class RatioNet(nn.Module):
     Shape: x (..., x_dim), e (..., task_dim) -> (...).
 
     Example:
-        >>> RatioNet(x_dim=4, task_dim=2)(torch.zeros(3, 4), torch.zeros(3, 2)).shape
+        >>> net = RatioNet(x_dim=4, task_dim=2).eval()
+        >>> net(torch.zeros(3, 4), torch.zeros(3, 2)).shape
         torch.Size([3])
     """
 

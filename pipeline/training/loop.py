@@ -110,6 +110,11 @@ def best_row(history: list[Row]) -> Row:
     return min(history, key=lambda row: row["valid_loss"])
 
 
+def rounded(history: list[Row]) -> list[Row]:
+    """The history to six digits: what follows differs from machine to machine."""
+    return [{name: round(value, 6) for name, value in row.items()} for row in history]
+
+
 def _mean_finite(losses: Tensor, epoch: int, schedule: Schedule) -> float:
     finite = losses.isfinite()
     if not finite.all():

@@ -1,0 +1,91 @@
+"""The conditional ratio of all tasks: Algorithm 1 from given task embeddings.
+
+Scores are log ratios log q_t(x)/p(x) in nats: HIGH = common user, LOW = fresh (anomalous) user.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.auc import Sides, task_aucs
+from pipeline.estimation import estimate_ratio, make_estimation
+from pipeline.examples import Examples
+from pipeline.models.ratio import RatioNet, TaskRatios
+from pipeline.models.weights import draw_layers
+from pipeline.params import Ratio
+from pipeline.scoring import score_all
+from pipeline.training.loop import Row
+from pipeline.yardsticks import exposure_sides
+
+Floats = npt.NDArray[np.float32]
+WATCHED = 1 << 22  # scores behind the AUC of an epoch, at most
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """A trained network and the embeddings of its tasks, and how the training went."""
+
+    net: RatioNet
+    e: Floats  # (M, e_dim)
+    history: list[Row]
+
+
+def train_conditional(
+    examples: Examples,
+    task_init: Floats,
+    *,
+    params: Ratio,
+    seed: int,
+    device: torch.device,
+    report: Callable[[Row], None],
+) -> Conditional:
+    """Run Algorithm 1 on all tasks from the embeddings `task_init` (M, e_dim).
+
+    Args:
+        examples: users' vectors and their exposures to the tasks.
+        task_init: where the embeddings start.
+        params: base, network and schedule.
+        seed: of weights, batches, negatives and dropout.
+        device: where to train.
+        report: called with each epoch's row, which also holds `valid_auc`: the mean AUC over tasks
+            of validation users with a held-out exposure against those without any.
+
+    Raises:
+        PipelineError: no exposures to learn from, or a loss that is not finite.
+    """
+    data = make_estimation(examples, base=params.base, device=device)
+    x = torch.from_numpy(examples.x)
+    net = RatioNet(
+        x_dim=x.shape[1],
+        task_dim=task_init.shape[1],
+        hidden=params.hidden,
+        dropout=params.dropout,
+    )
+    draw_layers(net, torch.Generator().manual_seed(seed))
+    model = TaskRatios(net, x=x, e=torch.from_numpy(task_init), freeze_e=params.freeze_e).to(device)
+    history = estimate_ratio(
+        model, data, params, seed=seed, report=report, figures=_watch(model, examples)
+    )
+    return Conditional(net.cpu().eval(), model.e.detach().cpu().numpy(), history)
+
+
+def _watch(model: TaskRatios, examples: Examples) -> Callable[[], Row]:
+    """Figures of an epoch: the loss can still fall while the AUC does, so both are logged.
+
+    Where all tasks would be too many, every n-th one is watched.
+    """
+    valid = examples.valid
+    step = -(-examples.tasks * len(valid) // WATCHED)
+    every = np.arange(0, examples.tasks, step)
+    sides = exposure_sides(examples.pairs, valid, examples.tasks)
+    sides = Sides(sides.positive[every], sides.negative[every])
+
+    def figures() -> Row:
+        scores = score_all(model.net, model.x[valid], model.e[every])
+        defined = task_aucs(scores, sides).defined
+        return {"valid_auc": float(defined.mean()) if len(defined) else float("nan")}
+
+    return figures

@@ -1,0 +1,51 @@
+"""What Algorithm 1 learns from, as arrays: users' vectors, exposures to tasks, who trains."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.pairs import Ints, Pairs, in_rows, split_rows, task_pairs
+from pipeline.storage import matrix
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Users and their exposures to tasks.
+
+    Attributes:
+        x: user vectors, (U, x_dim).
+        pairs: exposures of all users to the tasks, held-out ones too.
+        train: rows of the training users, rising.
+        valid: rows of the validation users, rising.
+        tasks: number of tasks, M.
+    """
+
+    x: npt.NDArray[np.float32]
+    pairs: Pairs
+    train: Ints
+    valid: Ints
+    tasks: int
+
+    @classmethod
+    def of(
+        cls, features: pa.Table, tasks: pa.Table, exposures: pa.Table, splits: pa.Table
+    ) -> "Examples":
+        """From the tables; rows of users are those of `features`.
+
+        Raises:
+            PipelineError: tables that do not belong together.
+        """
+        return cls(
+            matrix(features.column("x")),
+            task_pairs(exposures, features, tasks),
+            split_rows(splits, features, "train"),
+            split_rows(splits, features, "valid"),
+            tasks.num_rows,
+        )
+
+    @property
+    def learned(self) -> Pairs:
+        """The pairs of the training users."""
+        return self.pairs.where(in_rows(self.pairs.user, self.train, len(self.x)))

@@ -1,0 +1,74 @@
+"""Where each task embedding starts, by `init`: the only place that knows the initialisations."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.embeddings import Projection, histogram_values, random_embeddings, task_means
+from pipeline.examples import Examples
+from pipeline.labels import label_classes
+from pipeline.model_files import write_model
+from pipeline.models.ratio import PreEmbeddingNet
+from pipeline.params import Init, Params
+from pipeline.pretraining import seed_ratios
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """Embeddings to start from, and what places a task that comes later.
+
+    Attributes:
+        init: which initialisation.
+        e: (M, e_dim).
+        projection: from a task's mean to its embedding; None for `random`, which has none.
+    """
+
+    init: Init
+    e: Floats
+    projection: Projection | None
+
+    def write_projection(self, path: Path) -> None:
+        """Write the projection as safetensors; for `random` a file without tensors."""
+        tensors = self.projection.tensors() if self.projection else {}
+        write_model(tensors, {"init": self.init}, path)
+
+
+def initialise(
+    examples: Examples, params: Params, *, users: pa.Table, pre_embedding: PreEmbeddingNet
+) -> Initialisation:
+    """Embed every task by `params.init`; reads init, projection, labels and seed.
+
+    Args:
+        examples: training exposures, and users' vectors.
+        params: what is wanted.
+        users: for `histogram`, whose label is extra knowledge.
+        pre_embedding: for `learned`.
+    """
+    wanted = params.projection
+    if params.init == "random":
+        gen = np.random.default_rng(params.seed)
+        return Initialisation(
+            "random", random_embeddings(examples.tasks, wanted.random_dim, gen), None
+        )
+    values = _user_values(examples, params, users, pre_embedding)
+    means = task_means(values, examples.learned, examples.tasks)
+    projection = Projection.fit(means, standardise=wanted.standardise, reduce=wanted.reduce)
+    return Initialisation(params.init, projection.apply(means), projection)
+
+
+def _user_values(
+    examples: Examples, params: Params, users: pa.Table, pre_embedding: PreEmbeddingNet
+) -> Floats:
+    """What is averaged over the users of a task, (U, d)."""
+    if params.init == "learned":
+        return seed_ratios(pre_embedding, examples.x)
+    if params.init == "mean":
+        return examples.x
+    name = params.projection.histogram_label
+    classes = label_classes(users, name, params.labels[name])
+    return histogram_values(classes.codes, len(classes))

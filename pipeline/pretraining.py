@@ -1,0 +1,99 @@
+"""The pre-embedding model: log ratios of a few seed tasks, whose values place every other task.
+
+Paper: Bai et al., section 4. Algorithm 1 on M0 seed tasks with a network that has a head a task.
+Its task embeddings, which the paper drops, it does not have in the first place.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.errors import PipelineError
+from pipeline.estimation import estimate_ratio, make_estimation
+from pipeline.examples import Examples
+from pipeline.models.ratio import PreEmbeddingNet, SeedRatios
+from pipeline.models.weights import draw_layers
+from pipeline.pairs import Ints, Pairs
+from pipeline.params import Base, Pretrain
+from pipeline.training.loop import Row
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """A trained pre-embedding model, the tasks of its heads, and how its training went."""
+
+    net: PreEmbeddingNet
+    seed_tasks: Ints  # (M0,) rows of tasks, rising; head s belongs to seed_tasks[s]
+    history: list[Row]
+
+
+def choose_seed_tasks(pairs: Pairs, wanted: int, gen: np.random.Generator) -> Ints:
+    """Draw `wanted` tasks at random among those that have a pair, rising.
+
+    Raises:
+        PipelineError: fewer tasks than wanted.
+    """
+    tasks = np.unique(pairs.task)
+    if wanted > len(tasks):
+        raise PipelineError(
+            f"pretrain.seed_tasks must be between 1 and {len(tasks):,}, the number of tasks "
+            f"with a training exposure. Got {wanted:,}."
+        )
+    return np.sort(gen.choice(tasks, wanted, replace=False))
+
+
+def pretrain(
+    examples: Examples,
+    seed_tasks: Ints,
+    *,
+    base: Base,
+    params: Pretrain,
+    seed: int,
+    device: torch.device,
+    report: Callable[[Row], None],
+) -> Pretraining:
+    """Train the pre-embedding model on the exposures to the seed tasks.
+
+    Args:
+        examples: of all tasks; those of other tasks take no part, neither in the base.
+        seed_tasks: rows of tasks, rising, each with a pair.
+        base: p, over the seed tasks' exposures or over users.
+        params: network and schedule.
+        seed: of weights, batches, negatives and dropout.
+        device: where to train.
+        report: called with each epoch's row.
+
+    Raises:
+        PipelineError: no exposures to learn from, or a loss that is not finite.
+    """
+    pairs = examples.pairs
+    head = np.searchsorted(seed_tasks, pairs.task)
+    own = Pairs(pairs.user, head, pairs.held_out).where(np.isin(pairs.task, seed_tasks))
+    data = make_estimation(replace(examples, pairs=own), base=base, device=device)
+    net = PreEmbeddingNet(
+        x_dim=examples.x.shape[1],
+        heads=len(seed_tasks),
+        hidden=params.hidden,
+        dropout=params.dropout,
+    )
+    draw_layers(net, torch.Generator().manual_seed(seed))
+    model = SeedRatios(net, x=torch.from_numpy(examples.x)).to(device)
+    history = estimate_ratio(model, data, params, seed=seed, report=report)
+    return Pretraining(net.cpu().eval(), seed_tasks, history)
+
+
+@torch.no_grad()
+def seed_ratios(
+    net: PreEmbeddingNet, x: npt.NDArray[np.float32], block: int = 1 << 16
+) -> npt.NDArray[np.float32]:
+    """The basis functions of section 4, f_1(x), ..., f_M0(x), of every user: (U, x_dim) -> (U, M0).
+
+    In eval mode: without dropout.
+    """
+    net.eval()
+    parts = [net(part) for part in torch.from_numpy(x).split(block)]
+    values: npt.NDArray[np.float32] = torch.cat(parts).numpy()
+    return values

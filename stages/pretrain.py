@@ -1,0 +1,85 @@
+"""Train the pre-embedding model on a few seed tasks (Algorithm 1, one head a task)."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, stage_app
+
+app = stage_app()
+
+
+@app.command()
+def main(
+    features: Annotated[Path, typer.Option(help="Reads: each user's vector x.")] = Path(
+        "data/features/users.parquet"
+    ),
+    tasks: Annotated[Path, typer.Option(help="Reads: the tasks.")] = Path("data/tasks.parquet"),
+    exposures: Annotated[Path, typer.Option(help="Reads: one row a distinct (user, item).")] = Path(
+        "data/prepared/exposures.parquet"
+    ),
+    splits: Annotated[Path, typer.Option(help="Reads: each user's split.")] = Path(
+        "data/prepared/splits.parquet"
+    ),
+    seed_tasks: Annotated[Path, typer.Option(help="Writes: the tasks of its heads.")] = Path(
+        "data/pretrain/seed_tasks.parquet"
+    ),
+    model: Annotated[Path, typer.Option(help="Writes: the pre-embedding model.")] = Path(
+        "data/pretrain/model.safetensors"
+    ),
+    history: Annotated[Path, typer.Option(help="Writes: the losses of each epoch.")] = Path(
+        "data/pretrain/history.csv"
+    ),
+    params: ParamsOption = PARAMS,
+    run_info: RunInfoOption = RUN_INFO,
+) -> None:
+    """Train the pre-embedding model on a few seed tasks (Algorithm 1, one head a task)."""
+    keys = ("pretrain", "ratio.base", "seed")
+    outputs = [seed_tasks, model, history]
+    with stage("pretrain", params, *keys, outputs=outputs, run_info=run_info) as run:
+        import numpy as np
+        import pyarrow as pa
+
+        from pipeline import schemas
+        from pipeline.estimation import rested_at_chance
+        from pipeline.examples import Examples
+        from pipeline.model_files import write_network
+        from pipeline.pretraining import choose_seed_tasks, pretrain
+        from pipeline.storage import read_table, write_csv, write_table
+        from pipeline.training.loop import best_row, rounded
+        from stages.progress import EpochReporter
+
+        wanted = run.params.pretrain
+        examples = Examples.of(
+            read_table(features, schemas.FEATURES),
+            read_table(tasks, schemas.TASKS),
+            read_table(exposures, schemas.EXPOSURES),
+            read_table(splits, schemas.SPLITS),
+        )
+        gen = np.random.default_rng(run.params.seed)
+        chosen = choose_seed_tasks(examples.learned, wanted.seed_tasks, gen)
+        with EpochReporter("pretrain", wanted.max_epochs) as report:
+            made = pretrain(
+                examples,
+                chosen,
+                base=run.params.ratio.base,
+                params=wanted,
+                seed=run.params.seed,
+                device=run.device(),
+                report=report,
+            )
+        if rested_at_chance(made.history):
+            run.warn("the loss never left 2 ln 2: nothing was learned; raise pretrain.max_epochs")
+        write_table(pa.table({"task_id": chosen.astype(np.int32)}), seed_tasks, schemas.SEED_TASKS)
+        write_network(made.net, model)
+        write_csv(rounded(made.history), history)
+        best = best_row(made.history)
+        run.say(
+            f"{len(chosen):,} seed tasks: validation loss {best['valid_loss']:.4f} "
+            f"after epoch {best['epoch']:.0f} of {len(made.history)}"
+        )
+
+
+if __name__ == "__main__":
+    app()

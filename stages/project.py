@@ -1,0 +1,72 @@
+"""Give every task the embedding it starts from (equation 4, or another init)."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, stage_app
+
+app = stage_app()
+
+
+@app.command()
+def main(
+    users: Annotated[Path, typer.Option(help="Reads: user_id and labels.")] = Path(
+        "data/prepared/users.parquet"
+    ),
+    features: Annotated[Path, typer.Option(help="Reads: each user's vector x.")] = Path(
+        "data/features/users.parquet"
+    ),
+    tasks: Annotated[Path, typer.Option(help="Reads: the tasks.")] = Path("data/tasks.parquet"),
+    exposures: Annotated[Path, typer.Option(help="Reads: one row a distinct (user, item).")] = Path(
+        "data/prepared/exposures.parquet"
+    ),
+    splits: Annotated[Path, typer.Option(help="Reads: each user's split.")] = Path(
+        "data/prepared/splits.parquet"
+    ),
+    pretrain_model: Annotated[Path, typer.Option(help="Reads: the pre-embedding model.")] = Path(
+        "data/pretrain/model.safetensors"
+    ),
+    out: Annotated[Path, typer.Option(help="Writes: the embeddings to start from.")] = Path(
+        "data/task_init.parquet"
+    ),
+    projection: Annotated[
+        Path, typer.Option(help="Writes: mean, scale and reduction, for a task that comes later.")
+    ] = Path("data/projection.safetensors"),
+    params: ParamsOption = PARAMS,
+    run_info: RunInfoOption = RUN_INFO,
+) -> None:
+    """Give every task the embedding it starts from: equation 4, or another `init`."""
+    keys = ("init", "projection", "labels", "seed")
+    with stage("project", params, *keys, outputs=[out, projection], run_info=run_info) as run:
+        import pyarrow as pa
+
+        from pipeline import schemas
+        from pipeline.examples import Examples
+        from pipeline.initialisation import initialise
+        from pipeline.model_files import read_network
+        from pipeline.models.ratio import PreEmbeddingNet
+        from pipeline.storage import read_table, vectors, write_table
+
+        tasks_table = read_table(tasks, schemas.TASKS)
+        examples = Examples.of(
+            read_table(features, schemas.FEATURES),
+            tasks_table,
+            read_table(exposures, schemas.EXPOSURES),
+            read_table(splits, schemas.SPLITS),
+        )
+        started = initialise(
+            examples,
+            run.params,
+            users=read_table(users, schemas.USERS),
+            pre_embedding=read_network(PreEmbeddingNet, pretrain_model),
+        )
+        table = pa.table({"task_id": tasks_table.column("task_id"), "e": vectors(started.e)})
+        write_table(table, out, schemas.TASK_EMBEDDINGS)
+        started.write_projection(projection)
+        run.say(f"{examples.tasks:,} tasks start from {started.e.shape[1]} numbers: {started.init}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,88 @@
+"""Learn log q_t(x)/p(x) for all tasks together (Algorithm 1)."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, stage_app
+
+app = stage_app()
+
+
+@app.command()
+def main(
+    features: Annotated[Path, typer.Option(help="Reads: each user's vector x.")] = Path(
+        "data/features/users.parquet"
+    ),
+    tasks: Annotated[Path, typer.Option(help="Reads: the tasks.")] = Path("data/tasks.parquet"),
+    exposures: Annotated[Path, typer.Option(help="Reads: one row a distinct (user, item).")] = Path(
+        "data/prepared/exposures.parquet"
+    ),
+    splits: Annotated[Path, typer.Option(help="Reads: each user's split.")] = Path(
+        "data/prepared/splits.parquet"
+    ),
+    task_init: Annotated[Path, typer.Option(help="Reads: the embeddings to start from.")] = Path(
+        "data/task_init.parquet"
+    ),
+    model: Annotated[Path, typer.Option(help="Writes: the network.")] = Path(
+        "data/ratio/model.safetensors"
+    ),
+    task_embeddings: Annotated[Path, typer.Option(help="Writes: the trained embeddings.")] = Path(
+        "data/ratio/task_embeddings.parquet"
+    ),
+    history: Annotated[Path, typer.Option(help="Writes: the losses of each epoch.")] = Path(
+        "data/ratio/history.csv"
+    ),
+    params: ParamsOption = PARAMS,
+    run_info: RunInfoOption = RUN_INFO,
+) -> None:
+    """Learn log q_t(x)/p(x) for all tasks together (Algorithm 1), on a GPU where there is one."""
+    outputs = [model, task_embeddings, history]
+    with stage("train", params, "ratio", "seed", outputs=outputs, run_info=run_info) as run:
+        import pyarrow as pa
+
+        from pipeline import schemas
+        from pipeline.conditional import train_conditional
+        from pipeline.estimation import rested_at_chance
+        from pipeline.examples import Examples
+        from pipeline.model_files import write_network
+        from pipeline.pairs import same_tasks
+        from pipeline.storage import matrix, read_table, vectors, write_csv, write_table
+        from pipeline.training.loop import best_row, rounded
+        from stages.progress import EpochReporter
+
+        wanted = run.params.ratio
+        tasks_table = read_table(tasks, schemas.TASKS)
+        start = read_table(task_init, schemas.TASK_EMBEDDINGS)
+        same_tasks(start, tasks_table)
+        examples = Examples.of(
+            read_table(features, schemas.FEATURES),
+            tasks_table,
+            read_table(exposures, schemas.EXPOSURES),
+            read_table(splits, schemas.SPLITS),
+        )
+        with EpochReporter("train", wanted.max_epochs) as report:
+            made = train_conditional(
+                examples,
+                matrix(start.column("e")),
+                params=wanted,
+                seed=run.params.seed,
+                device=run.device(),
+                report=report,
+            )
+        if rested_at_chance(made.history):
+            run.warn("the loss never left 2 ln 2: nothing was learned; raise ratio.max_epochs")
+        write_network(made.net, model)
+        embeddings = pa.table({"task_id": start.column("task_id"), "e": vectors(made.e)})
+        write_table(embeddings, task_embeddings, schemas.TASK_EMBEDDINGS)
+        write_csv(rounded(made.history), history)
+        best = best_row(made.history)
+        run.say(
+            f"{examples.tasks:,} tasks: validation loss {best['valid_loss']:.4f} "
+            f"after epoch {best['epoch']:.0f} of {len(made.history)}"
+        )
+
+
+if __name__ == "__main__":
+    app()
