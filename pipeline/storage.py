@@ -57,9 +57,9 @@ def vectors(matrix: npt.NDArray[np.float32]) -> pa.FixedSizeListArray:
 
 
 def matrix(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
-    """The (n, d) float32 array of a fixed_size_list column."""
+    """The (n, d) float32 array of a fixed_size_list column, a writable copy."""
     flat = column.combine_chunks().flatten()
-    values: npt.NDArray[np.float32] = flat.to_numpy(zero_copy_only=False)
+    values: npt.NDArray[np.float32] = flat.to_numpy(zero_copy_only=False).copy()
     return values.reshape(-1, column.type.list_size)
 
 
