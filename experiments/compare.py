@@ -1,0 +1,99 @@
+"""Run the pipeline for every combination of settings, times several seeds; print one table.
+
+`make compare` compares the initialisations: python -m experiments.compare --over 'init=random|mean'
+"""
+
+import itertools
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.runs import figure, run_experiment
+from pipeline.errors import PipelineError
+from pipeline.storage import write_bytes
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+FIGURES = ("age.auc", "age7.auc", "occupation.auc", "exposure.auc", "exposure_valid.auc")
+
+
+@app.command()
+def main(
+    over: Annotated[
+        list[str] | None, typer.Option(help="KEY=A|B|C: one run for each value. Repeatable.")
+    ] = None,
+    fixed: Annotated[
+        list[str] | None, typer.Option("-S", help="KEY=VALUE, the same for every run. Repeatable.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas between.")] = "0,1,2",
+    figures: Annotated[str, typer.Option(help="Keys of metrics/auc.json.")] = ",".join(FIGURES),
+    out: Annotated[Path | None, typer.Option(help="Writes the table to this file too.")] = None,
+) -> None:
+    """Run every combination as a DVC experiment; print the mean and spread over the seeds.
+
+    Interrupted, it goes on where it stopped: what was run is not run again.
+    """
+    try:
+        table = compare(
+            [_choices(one) for one in over or ["init=random|learned|mean|histogram"]],
+            fixed or [],
+            seeds.split(","),
+            figures.split(","),
+        )
+    except PipelineError as error:
+        typer.echo(f"compare: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(table)
+    if out is not None:
+        write_bytes(table.encode() + b"\n", out)
+
+
+def compare(
+    over: Sequence[Sequence[str]],
+    fixed: Sequence[str],
+    seeds: Sequence[str],
+    figures: Sequence[str],
+) -> str:
+    """The table, in Markdown: a row a combination; figures x 100, mean ± standard deviation."""
+    rows = []
+    for combination in itertools.product(*over):
+        runs = []
+        for seed in seeds:
+            settings = [*fixed, *combination, f"seed={seed}"]
+            runs.append(run_experiment(_slug(settings), settings))
+        cells = [_mean_and_spread([figure(run, key) for run in runs]) for key in figures]
+        rows.append([", ".join(combination), *cells])
+    header = [f"{len(seeds)} seeds", *figures]
+    lines = [header, ["---", *["---:" for _ in figures]], *rows]
+    # A setting may hold the separator of columns: [a|b] in a list of fields.
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines
+    )
+
+
+def _choices(over: str) -> list[str]:
+    key, equals, values = over.partition("=")
+    if not equals or not values:
+        raise PipelineError(f"--over {over!r}: expected KEY=A|B|C, such as init=random|learned.")
+    return [f"{key}={value}" for value in values.split("|")]
+
+
+def _slug(settings: Sequence[str]) -> str:
+    """A name that git takes for a ref: "data.source=simulated" becomes "data-source-simulated"."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(settings)).strip("-")
+
+
+def _mean_and_spread(values: Sequence[float | None]) -> str:
+    known = [100 * value for value in values if value is not None]
+    if len(known) < len(values):
+        return "-"
+    spread = f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else ""
+    return f"{statistics.mean(known):.2f}{spread}"
+
+
+if __name__ == "__main__":
+    app()

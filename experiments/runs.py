@@ -1,0 +1,61 @@
+"""One run of the whole pipeline as a named DVC experiment."""
+
+import json
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+
+from pipeline.errors import PipelineError
+
+METRICS = "metrics/auc.json"
+
+
+def run_experiment(name: str, settings: Sequence[str]) -> dict[str, object]:
+    """Run the pipeline with `settings` ("key=value") and return its metrics/auc.json.
+
+    In a temporary copy of the workspace, which itself stays as it is. An experiment of this name on
+    the present commit is not run again; stages that ran before come from the run cache.
+
+    Raises:
+        PipelineError: DVC refuses, or a stage fails; its own message stands on stderr.
+    """
+    if name not in _dvc("exp", "list", "--name-only").split():
+        started = time.monotonic()
+        changes = [part for setting in settings for part in ("-S", setting)]
+        _dvc("exp", "run", "--temp", "--quiet", "--name", name, *changes)
+        print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
+    metrics: dict[str, object] = json.loads(read_from(name, METRICS))
+    return metrics
+
+
+def read_from(name: str, path: str) -> str:
+    """The text of a file of the experiment `name`, tracked by git or by DVC."""
+    import dvc.api
+
+    text: str = dvc.api.read(path, rev=name)
+    return text
+
+
+def figure(metrics: Mapping[str, object], key: str) -> float | None:
+    """The scalar at a dotted key such as "age.auc"; None where there is none."""
+    value: object = metrics
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _dvc(*arguments: str) -> str:
+    done = subprocess.run(  # noqa: S603 - settings come from whoever typed the command
+        ["dvc", *arguments],  # noqa: S607 - the environment's own
+        check=False,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        raise PipelineError(
+            f"`dvc {' '.join(arguments)}` ended with {done.returncode}; see its message above. "
+            "Experiments need a git repository with a commit."
+        )
+    return done.stdout
