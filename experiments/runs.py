@@ -46,16 +46,26 @@ def figure(metrics: Mapping[str, object], key: str) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
+def git(*arguments: str) -> str:
+    """What a git command prints.
+
+    Raises:
+        PipelineError: it fails; its own message stands on stderr.
+    """
+    return _output("git", *arguments)
+
+
 def _dvc(*arguments: str) -> str:
+    return _output("dvc", *arguments)
+
+
+def _output(*command: str) -> str:
     done = subprocess.run(  # noqa: S603 - settings come from whoever typed the command
-        ["dvc", *arguments],  # noqa: S607 - the environment's own
-        check=False,
-        stdout=subprocess.PIPE,
-        text=True,
+        command, check=False, stdout=subprocess.PIPE, text=True
     )
     if done.returncode:
         raise PipelineError(
-            f"`dvc {' '.join(arguments)}` ended with {done.returncode}; see its message above. "
+            f"`{' '.join(command)}` ended with {done.returncode}; its message stands above. "
             "Experiments need a git repository with a commit."
         )
     return done.stdout
