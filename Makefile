@@ -1,0 +1,43 @@
+# `make` lists what there is. Every recipe runs in .venv, which `make setup` makes.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+RAW ?=
+READY := $(VENV)/.ready
+
+.PHONY: help setup repro test test-full lint movielens compare
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
+
+setup: $(READY) ## make .venv with the pinned packages
+
+$(READY): requirements.txt requirements-dev.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed; $(PYTHON) is {sys.version.split()[0]}. Name another: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	@touch $@
+
+repro: setup ## build everything that params.yaml asks for; by default on the embedded simulation
+	dvc repro
+	@python -m experiments.summary
+	@echo 'For the `dvc` commands of the README: source $(VENV)/bin/activate'
+
+test: lint ## every check and the whole suite
+	python -m pytest
+
+test-full: lint ## also the long loops
+	python -m pytest -m 'full or not full'
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	mypy
+
+movielens: setup ## MovieLens 1M as an experiment; commits metrics/movielens/auc.json. RAW=folder spares the download
+	python -m experiments.movielens $(if $(RAW),--raw-dir '$(RAW)')
+
+compare: setup ## four initialisations x three seeds, one table
+	python -m experiments.compare
