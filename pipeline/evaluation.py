@@ -3,7 +3,7 @@
 Scores are log ratios: HIGH = common, LOW = fresh. AUCs are fractions, means over tasks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ from pipeline.yardsticks import TaskLabel, exposure_sides, task_label
 
 Figures = dict[str, float | int]
 History = Sequence[Mapping[str, str]]  # a row an epoch
+UNLABELLED = "evaluate.labels is empty: AUCs by class, perfect_label and leak need labels"
 ROC_GRID = np.linspace(0, 1, 101)  # false positive rates
 
 
@@ -98,7 +99,7 @@ def evaluate(
         metrics={name: _rounded(part) for name, part in metrics.items() if part},
         task_auc=_task_rows(tables.tasks, aucs),
         roc=_roc_rows(scores, sides),
-        headline=_headline(figures),
+        headline=_headline(figures, labels),
     )
 
 
@@ -236,12 +237,13 @@ def _rounded(value: object) -> object:
     return round(float(value), 6) if isinstance(value, float) else value
 
 
-def _headline(figures: Mapping[str, Figures]) -> str:
+def _headline(figures: Mapping[str, Figures], labels: Collection[str]) -> str:
     parts = [
         f"{name} {100 * f['auc']:.1f} [{100 * f['ci95_low']:.1f}, {100 * f['ci95_high']:.1f}]"
         for name, f in figures.items()
     ]
-    return f"AUC x 100 [95 % interval over users]: {', '.join(parts)}"
+    line = f"AUC x 100 [95 % interval over users]: {', '.join(parts)}"
+    return line if labels else f"{line}. {UNLABELLED}"
 
 
 def _task_rows(tasks: pa.Table, aucs: Mapping[str, TaskAucs]) -> list[dict[str, Scalar]]:

@@ -126,9 +126,9 @@ class Features(Schedule):
 
 
 class Tasks(Section):
-    """Which items become tasks."""
+    """Which items become tasks: without labels, all with enough exposures."""
 
-    labels: Annotated[list[str], Field(min_length=1)]
+    labels: list[str]
     min_exposures: Count
     keep_share: Annotated[float, Field(gt=0, le=1)]
 
@@ -200,19 +200,26 @@ class Params(Section):
     evaluate: Evaluate
     runtime: Runtime
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_labels_are_asked_for_where_there_are_none(cls, content: object) -> object:
+        """`labels: {}` says in one place that there are none; the lists need not say it again."""
+        if isinstance(content, dict) and content.get("labels") == {}:
+            asking = {key: content.get(key) for key in ("tasks", "evaluate")}
+            emptied = {k: {**v, "labels": []} for k, v in asking.items() if isinstance(v, dict)}
+            return {**content, **emptied}
+        return content
+
     @model_validator(mode="after")
     def _labels_exist(self) -> Self:
-        asked = {
-            "tasks.labels": self.tasks.labels,
-            "evaluate.labels": self.evaluate.labels,
-            "projection.histogram_label": [self.projection.histogram_label],
-        }
+        asked = {"tasks.labels": self.tasks.labels, "evaluate.labels": self.evaluate.labels}
+        if self.init == "histogram":
+            asked["projection.histogram_label"] = [self.projection.histogram_label]
         for key, names in asked.items():
             for name in names:
                 if name not in self.labels:
-                    raise ValueError(
-                        f"{key} names {name!r}; the labels are {', '.join(self.labels)}"
-                    )
+                    known = ", ".join(self.labels) or "none"
+                    raise ValueError(f"{key} names {name!r}; the labels are: {known}")
         return self
 
 

@@ -65,7 +65,8 @@ def count_items(
 def select_tasks(counts: ItemCounts, params: Tasks) -> pa.Table:
     """The tasks table: the items that at least one of `params.labels` keeps, in order of item id.
 
-    Every label gets its columns, also one that keeps nothing in the table (age7 beside age).
+    Without any in `params.labels` all items with enough exposures are tasks. Every label gets its
+    columns, also one that keeps nothing in the table (age7 beside age).
     The nominal class is the most frequent among the exposed training users, the anomalous one the
     least frequent, where zero is allowed and the smallest code wins ties.
 
@@ -75,7 +76,7 @@ def select_tasks(counts: ItemCounts, params: Tasks) -> pa.Table:
     enough = np.flatnonzero(counts.exposures >= params.min_exposures)  # (N,) rows of items
     entropy = {name: class_entropy(table[enough]) for name, table in counts.classes.items()}
     kept_by = {name: _lowest(values, params.keep_share) for name, values in entropy.items()}
-    kept = np.zeros(len(enough), bool)
+    kept = np.full(len(enough), not params.labels)
     for name in params.labels:
         kept |= kept_by[name]
     if not kept.any():
