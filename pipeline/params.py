@@ -25,7 +25,7 @@ from pipeline.errors import PipelineError
 
 Init = Literal["random", "learned", "mean", "histogram"]
 Base = Literal["exposures", "users"]
-Source = Literal["simulated", "movielens-1m"]
+Source = Literal["simulated", "movielens-1m", "tables"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -54,6 +54,8 @@ class Data(Section):
 
     source: Source
     raw_dir: str | None
+    tables_dir: str
+    text_ids: bool
     split_seed: Seed
     test_share: Share
     valid_share: Share
@@ -101,9 +103,9 @@ class Schedule(Section):
 
 
 class Features(Schedule):
-    """DeepFM, which gives every user a vector."""
+    """What gives every user a vector: DeepFM, or a table that is there already."""
 
-    model: Literal["deepfm", "latents"]
+    model: Literal["deepfm", "latents", "table"]
     user_fields: Annotated[list[str], Field(min_length=1)]
     f_dim: Count
     visible: Literal["all", "train"]

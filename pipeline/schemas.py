@@ -111,6 +111,7 @@ ITEMS = Schema(
         "genres": Column(pa.list_(pa.string())),
     },
     key=("item_id",),
+    open=True,  # item_key, where a source's ids are text
 )
 EXPOSURES = Schema(
     "exposures",

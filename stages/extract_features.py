@@ -45,9 +45,10 @@ def main(
 ) -> None:
     """Train DeepFM on the visible exposures; give every user a vector x.
 
-    With `features.model: latents`, x is what the simulation knows of its users instead.
+    With `features.model: table`, x comes from your own table of vectors instead, and with
+    `latents` from what the simulation knows of its users.
     """
-    keys = ("features", "seed", "data.source", "simulation")
+    keys = ("features", "seed", "data.source", "data.tables_dir", "data.text_ids", "simulation")
     outputs = [out, model, history]
     with stage("extract_features", params, *keys, outputs=outputs, run_info=run_info) as run:
         import pyarrow as pa
@@ -57,12 +58,12 @@ def main(
 
         people = read_table(users, schemas.USERS)
         parts = read_table(splits, schemas.SPLITS)
-        if run.params.features.model == "latents":
-            x, rows, line = _latents(run, people, parts, model)
-        else:
+        if run.params.features.model == "deepfm":
             things = read_table(items, schemas.ITEMS)
             pairs = read_table(exposures, schemas.EXPOSURES)
             x, rows, line = _deepfm(run, people, things, pairs, parts, model)
+        else:
+            x, rows, line = _ready_made(run, people, parts, model)
         features = pa.table({"user_id": people.column("user_id"), "x": vectors(x)})
         write_table(features, out, schemas.FEATURES)
         write_csv(rows, history)
@@ -103,19 +104,26 @@ def _deepfm(
     return made.x, rounded(made.history), line
 
 
-def _latents(
+def _ready_made(
     run: Run, users: "pa.Table", splits: "pa.Table", model: Path
 ) -> tuple["npt.NDArray[np.float32]", "list[Row]", str]:
-    """Look the true latents up and write their scale; x (U, d), no history, a word about it."""
+    """Look vectors up and write their scale; x (U, d), no history, a word about them."""
     from pipeline.features import visible_users
     from pipeline.latents import true_latents
     from pipeline.model_files import write_model
+    from pipeline.own_vectors import own_vectors
 
-    params = run.params
-    visible = visible_users(users, splits, params.features)
-    x, scale = true_latents(users, visible, params.data.source, params.simulation)
+    data, wanted = run.params.data, run.params.features
+    visible = visible_users(users, splits, wanted)
+    if wanted.model == "latents":
+        x, scale = true_latents(users, visible, data.source, run.params.simulation)
+        origin = "the simulation's true latents"
+    else:
+        folder = Path(data.tables_dir)
+        x, scale = own_vectors(folder, users, visible, text_ids=data.text_ids)
+        origin = f"the vectors in {folder}"
     write_model({"mean": scale.mean, "scale": scale.scale}, {"user_fields": []}, model)
-    return x, [{"epoch": 0}], "the simulation's true latents"
+    return x, [{"epoch": 0}], origin
 
 
 if __name__ == "__main__":

@@ -39,8 +39,9 @@ def main(
 ) -> None:
     """Lay the source out as users, items and distinct exposures; split the users.
 
-    Reads the source that `data.source` names: the embedded simulation, or MovieLens 1M from the
-    folder `data.raw_dir`, else from the publisher's archive, downloaded once and kept in --raw.
+    Reads the source that `data.source` names: the embedded simulation; MovieLens 1M from the
+    folder `data.raw_dir`, else from the publisher's archive, downloaded once and kept in --raw; or
+    your own tables in the folder `data.tables_dir`.
     """
     outputs = [users, items, exposures, splits]
     with stage("prepare", params, "data", "simulation", outputs=outputs, run_info=run_info) as run:
@@ -74,6 +75,8 @@ def _read_source(run: Run, raw: Path) -> tuple["Source", str]:
         from pipeline.datasets.simulation import simulate
 
         return simulate(run.params.simulation), "the embedded simulation"
+    if data.source == "tables":
+        return _read_tables(run)
 
     from pipeline.datasets import movielens
     from pipeline.datasets.download import fetch
@@ -87,6 +90,19 @@ def _read_source(run: Run, raw: Path) -> tuple["Source", str]:
     source = movielens.read_movielens(folder)
     run.facts["raw"] = {str(folder / name): sha256(folder / name) for name in movielens.FILES}
     return source, f"MovieLens 1M in {folder}"
+
+
+def _read_tables(run: Run) -> tuple["Source", str]:
+    """The user's own tables, and in words where they are."""
+    from pipeline.datasets.table_files import find_tables
+    from pipeline.datasets.tables import read_tables
+    from pipeline.storage import sha256
+
+    data = run.params.data
+    folder = Path(data.tables_dir)
+    source = read_tables(folder, text_ids=data.text_ids)
+    run.facts["raw"] = {str(path): sha256(path) for path in find_tables(folder).values()}
+    return source, f"the tables in {folder} ({source.repeats:,} repeats counted once)"
 
 
 @contextmanager

@@ -1,0 +1,48 @@
+"""Ids in a user's own tables: whole numbers, or text that becomes a number.
+
+A text becomes a number by its hash, not by its place in a list: so its number, and with it the
+split it falls into, never changes when others are appended. The text is kept in the column user_key
+of the users table, or item_key of the items table.
+"""
+
+import hashlib
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.datasets.table_files import OwnTable
+from pipeline.errors import PipelineError
+
+Who = Literal["user", "item"]
+TO_TEXT = "If your ids are text, set data.text_ids to true."
+
+
+def own_ids(own: OwnTable, who: Who, *, text_ids: bool) -> pa.Table:
+    """The column user_id or item_id as numbers, and user_key or item_key where ids are text.
+
+    Raises:
+        PipelineError: no such column, or a row without an id.
+    """
+    name = f"{who}_id"
+    own.require_columns(name)
+    if not text_ids:
+        column = own.numbers(name, TO_TEXT)
+        own.require(column.is_valid().to_numpy(), f"a {name}", column)
+        return pa.table({name: column})
+    keys = own.text(name)
+    coded = keys.combine_chunks().dictionary_encode()
+    numbers = np.array([number_of(text) for text in coded.dictionary.to_pylist()], np.int64)
+    if len(np.unique(numbers)) < len(numbers):
+        raise PipelineError(f"{own.path}: two values of {name} have one hash; rename one of them.")
+    return pa.table({name: numbers[coded.indices.to_numpy()], f"{who}_key": keys})
+
+
+def number_of(text: str) -> int:
+    """The number of a text id: the first 63 bits of its SHA-256.
+
+    Example:
+        >>> number_of("ann")
+        1172053853632803230
+    """
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

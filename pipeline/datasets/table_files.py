@@ -1,0 +1,224 @@
+"""A user's own tables, CSV or Parquet, read fast and refused with the row of their first fault."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from pipeline.errors import PipelineError
+from pipeline.pairs import Bools, Ints
+
+NAMES = ("exposures", "users", "items", "features")
+ENDINGS = (".csv", ".parquet")
+TEXT_COLUMNS = ("user_id", "item_id", "title", "genres")  # of a CSV: never guessed to be numbers
+MENDING = "Mend or remove the row."
+LONGEST_FOUND = 80  # letters of a faulty value in a message
+
+
+@dataclass(frozen=True)
+class OwnTable:
+    """A table and the file it was read from, which every message names.
+
+    Rows in messages count from 1, without the header of a CSV.
+    """
+
+    path: Path
+    table: pa.Table
+
+    def fault(
+        self, row: int, expected: str, found: object, mending: str = MENDING
+    ) -> PipelineError:
+        """The error for row `row` (from 0)."""
+        shown = str(found)
+        if len(shown) > LONGEST_FOUND:
+            shown = f"{shown[:LONGEST_FOUND]}…"
+        return PipelineError(
+            f"{self.path}, row {row + 1}: expected {expected}, found {shown}. {mending}"
+        )
+
+    def wrong_type(self, name: str, wanted: str, found: pa.DataType) -> PipelineError:
+        """The error for a column of a type that is of no use."""
+        return PipelineError(
+            f"{self.path}: expected {wanted} in the column {name}, found {found}. "
+            "Convert or remove the column."
+        )
+
+    def require(
+        self, good: Bools, expected: str, found: pa.ChunkedArray, mending: str = MENDING
+    ) -> None:
+        """Raise the fault of the first row not `good` (n,), showing its value in `found`."""
+        if not good.all():
+            row = int(np.argmin(good))
+            raise self.fault(row, expected, repr(found[row].as_py()), mending)
+
+    def require_columns(self, *names: str) -> None:
+        """Raise PipelineError unless the table has the columns `names`."""
+        missing = [name for name in names if name not in self.table.column_names]
+        if missing:
+            raise PipelineError(
+                f"{self.path}: expected a column {', '.join(missing)}, found "
+                f"{', '.join(self.table.column_names)}. Name the columns so; a CSV has them in its "
+                "first line, separated by commas."
+            )
+
+    def require_distinct(self, keys: Ints, what: str) -> None:
+        """Raise the fault of the first row whose key (n,) an earlier row has."""
+        order = np.argsort(keys, kind="stable")
+        again = np.flatnonzero(keys[order][1:] == keys[order][:-1])
+        if len(again):
+            place = again[np.argmin(order[again + 1])]
+            earlier, later = int(order[place]), int(order[place + 1])
+            raise self.fault(later, f"each {what} once", f"that of row {earlier + 1} again")
+
+    def numbers(self, name: str, mending: str = MENDING) -> pa.ChunkedArray:
+        """A column of whole numbers, as int64; what is missing stays missing."""
+        column = self.table.column(name)
+        if pa.types.is_string(column.type):
+            digits = pc.match_substring_regex(column, r"^-?[0-9]+$")
+            size = pc.abs(pc.if_else(digits, column, "0").cast(pa.float64()))
+            good = pc.and_(digits, pc.less(size, 2.0**63))
+        elif pa.types.is_integer(column.type) or pa.types.is_null(column.type):
+            good = pc.fill_null(pc.less(column.cast(pa.float64(), safe=False), 2.0**63), True)
+        elif pa.types.is_floating(column.type):  # how pandas keeps numbers, some of them missing
+            whole = pc.equal(column, pc.round(column))
+            good = pc.and_(whole, pc.less(pc.abs(column), 2.0**63))
+        else:
+            raise self.wrong_type(name, "whole numbers", column.type)
+        mask = pc.fill_null(good, True).to_numpy()
+        self.require(mask, f"a whole number as {name}", column, mending)
+        return column.cast(pa.int64())
+
+    def text(self, name: str) -> pa.ChunkedArray:
+        """A column of text; whole numbers count as their digits."""
+        column = self.table.column(name)
+        if not (pa.types.is_string(column.type) or pa.types.is_integer(column.type)):
+            raise self.wrong_type(name, "text", column.type)
+        column = column.cast(pa.string())
+        good = pc.fill_null(pc.not_equal(column, ""), False).to_numpy()
+        self.require(good, f"a {name}", column)
+        return column
+
+    def seconds(self, name: str) -> pa.ChunkedArray:
+        """A column of moments as seconds since 1970: such numbers, or dates, in UTC if unsaid."""
+        column = self.table.column(name)
+        if pa.types.is_date(column.type):
+            column = column.cast(pa.timestamp("s"))
+        if pa.types.is_timestamp(column.type):
+            whole = pa.timestamp("s", column.type.tz)
+            return column.cast(whole, safe=False).cast(pa.int64())
+        if not pa.types.is_string(column.type):
+            return self.numbers(name)
+        moments = [self._moment(row, value) for row, value in enumerate(column.to_pylist())]
+        return pa.chunked_array([pa.array(moments, pa.int64())])
+
+    def _moment(self, row: int, value: str | None) -> int | None:
+        if not value:
+            return None
+        if value.isdecimal():
+            return int(value)
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            expected = "seconds since 1970 or a date such as 2024-01-31 12:00:00 as timestamp"
+            raise self.fault(row, expected, repr(value)) from None
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def find_tables(folder: Path) -> dict[str, Path]:
+    """The files NAME.csv and NAME.parquet of a folder, for each of NAMES that is there.
+
+    Raises:
+        PipelineError: no such folder, a name twice, or another table that may be misspelt.
+    """
+    if not folder.is_dir():
+        raise PipelineError(
+            f"{folder}: is no folder. data.tables_dir must name the one that holds your tables."
+        )
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in ENDINGS:
+            continue
+        if path.stem not in NAMES:
+            raise PipelineError(
+                f"{path}: is none of the tables {', '.join(NAMES)}; rename it or move it elsewhere."
+            )
+        if path.stem in found:
+            raise PipelineError(f"{path}: there is {found[path.stem].name} too; keep one of them.")
+        found[path.stem] = path
+    return found
+
+
+def read_own(path: Path) -> OwnTable:
+    """Read a CSV or Parquet file, its columns in plain types.
+
+    Raises:
+        PipelineError: not such a file, no rows, or two columns of one name.
+    """
+    try:
+        table = _read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        kind = "CSV in UTF-8" if path.suffix == ".csv" else "Parquet"
+        raise PipelineError(
+            f"{path}: is not readable as {kind} ({' '.join(str(error).split())}). "
+            "Mend it or write it again."
+        ) from error
+    if len(set(table.column_names)) < table.num_columns:
+        raise PipelineError(
+            f"{path}: expected distinct columns, found {', '.join(table.column_names)}. Rename one."
+        )
+    if not table.num_rows:
+        raise PipelineError(f"{path}: expected at least one row, found none. Fill or remove it.")
+    plain = [_plain(field.type) for field in table.schema]
+    return OwnTable(path, table.cast(pa.schema(zip(table.column_names, plain, strict=True))))
+
+
+def _read_csv(path: Path) -> pa.Table:
+    types = dict.fromkeys(TEXT_COLUMNS, pa.string())
+    bad: list[pacsv.InvalidRow] = []
+
+    def note(row: pacsv.InvalidRow) -> str:
+        bad.append(row)
+        return "error"
+
+    try:
+        table = pacsv.read_csv(
+            path,
+            # One thread: only then does a bad row know its number.
+            read_options=pacsv.ReadOptions(use_threads=False),
+            parse_options=pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+            convert_options=pacsv.ConvertOptions(column_types=types),
+        )
+    except pa.ArrowInvalid:
+        if not bad:
+            raise
+        row = bad[0]
+        raise OwnTable(path, pa.table({})).fault(
+            row.number - 2, f"{row.expected_columns} fields", f"{row.actual_columns}: {row.text!r}"
+        ) from None
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_binary(column.type):  # as text that is not UTF-8 comes in
+            row = next(i for i, value in enumerate(column.to_pylist()) if not _is_utf8(value))
+            raise OwnTable(path, table).fault(row, f"UTF-8 text as {name}", column[row].as_py())
+    return table
+
+
+def _is_utf8(value: bytes | None) -> bool:
+    try:
+        (value or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type without what only storage knows of: dictionaries and large offsets."""
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    return kind

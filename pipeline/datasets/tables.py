@@ -1,0 +1,140 @@
+"""A user's own exposures, and what else they know of users and items; see docs/own-data.md."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.datasets.own_ids import Who, own_ids
+from pipeline.datasets.source import Source
+from pipeline.datasets.table_files import OwnTable, find_tables, read_own
+from pipeline.errors import PipelineError
+
+NO_GENRES = pa.scalar([], pa.list_(pa.string()))
+
+
+def read_tables(folder: Path, *, text_ids: bool) -> Source:
+    """Read exposures, and users and items where there are such tables, from a folder.
+
+    Args:
+        folder: holds exposures.csv or exposures.parquet, and may hold users, items and features.
+        text_ids: whether ids are text; else they are whole numbers.
+
+    Raises:
+        PipelineError: a file is missing or faulty; names the file and the row.
+    """
+    files = find_tables(folder)
+    if "exposures" not in files:
+        raise PipelineError(
+            f"{folder}: expected exposures.csv or exposures.parquet, found "
+            f"{', '.join(path.name for path in files.values()) or 'no table'}. Put it there."
+        )
+    read = {name: read_own(path) for name, path in files.items() if name != "features"}
+    exposures = read["exposures"]
+    user, item = (own_ids(exposures, who, text_ids=text_ids) for who in ("user", "item"))
+    users = _users(read["users"], text_ids) if "users" in read else _distinct(user)
+    items = _items(read["items"], text_ids) if "items" in read else _titled(_distinct(item))
+    _require_known(exposures, "user", user, users)
+    _require_known(exposures, "item", item, items)
+    pairs = _first_of_each(
+        pa.table(
+            {
+                "user_id": user.column("user_id"),
+                "item_id": item.column("item_id"),
+                "rating": _ratings(exposures),
+                "timestamp": _timestamps(exposures),
+            }
+        )
+    )
+    return Source(users, items, pairs, exposures.table.num_rows - pairs.num_rows)
+
+
+def _users(own: OwnTable, text_ids: bool) -> pa.Table:
+    """The users table: ids, and every other column, which may serve as a label."""
+    users = _sortable(own, "user", text_ids)
+    for name in own.table.column_names:
+        column = own.table.column(name)
+        if name == "user_key":
+            raise PipelineError(f"{own.path}: the column user_key is ours to fill; rename it.")
+        if pa.types.is_nested(column.type):
+            raise own.wrong_type(name, "one value a row", column.type)
+        if name != "user_id":
+            users = users.append_column(name, column)
+    return users.sort_by("user_id")
+
+
+def _items(own: OwnTable, text_ids: bool) -> pa.Table:
+    """The items table: ids, titles, genres; columns of other names are left out."""
+    items = _sortable(own, "item", text_ids)
+    title = own.text("title") if "title" in own.table.column_names else None
+    genres = _genres(own) if "genres" in own.table.column_names else None
+    return _titled(items, title, genres).sort_by("item_id")
+
+
+def _titled(
+    items: pa.Table, title: pa.ChunkedArray | None = None, genres: pa.ChunkedArray | None = None
+) -> pa.Table:
+    """Items with a title, which is their id if they have none, and genres, which may be none."""
+    if title is None:
+        title = items.column(items.num_columns - 1).cast(pa.string())  # item_key if there is one
+    if genres is None:
+        genres = pa.repeat(NO_GENRES, items.num_rows)
+    return items.add_column(1, "title", title).add_column(2, "genres", genres)
+
+
+def _genres(own: OwnTable) -> pa.ChunkedArray:
+    """The column genres as lists of text; in a CSV they are separated by |."""
+    column = own.table.column("genres")
+    if pa.types.is_string(column.type):
+        column = pc.if_else(pc.equal(column, ""), NO_GENRES, pc.split_pattern(column, "|"))
+    lists = [[] if value is None else value for value in column.to_pylist()]
+    for row, value in enumerate(lists):
+        if not isinstance(value, list) or not all(isinstance(g, str) and g for g in value):
+            raise own.fault(row, "genres as text, in a CSV separated by single |", repr(value))
+    return pa.chunked_array([pa.array(lists, pa.list_(pa.string()))])
+
+
+def _sortable(own: OwnTable, who: Who, text_ids: bool) -> pa.Table:
+    """The ids of a table that has each of them once."""
+    ids = own_ids(own, who, text_ids=text_ids)
+    own.require_distinct(ids.column(0).to_numpy(), f"{who}_id")
+    return ids
+
+
+def _distinct(ids: pa.Table) -> pa.Table:
+    """Each id once, for want of a table of them."""
+    return ids.take(np.unique(ids.column(0).to_numpy(), return_index=True)[1])
+
+
+def _require_known(exposures: OwnTable, who: Who, ids: pa.Table, known: pa.Table) -> None:
+    exposures.require(
+        pc.is_in(ids.column(0), known.column(f"{who}_id").combine_chunks()).to_numpy(),
+        f"a {who}_id of the {who}s table",
+        exposures.table.column(f"{who}_id"),
+        f"Add it to the {who}s table, or remove the row.",
+    )
+
+
+def _first_of_each(pairs: pa.Table) -> pa.Table:
+    """The distinct pairs, sorted, each with its earliest moment and the rating of that row."""
+    user, item = (pairs.column(name).to_numpy() for name in ("user_id", "item_id"))
+    moment = pc.fill_null(pairs.column("timestamp"), np.iinfo(np.int64).max).to_numpy()
+    order = np.lexsort((moment, item, user))
+    again = (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0)
+    return pairs.take(order[np.append(True, ~again)])
+
+
+def _ratings(exposures: OwnTable) -> pa.ChunkedArray:
+    if "rating" not in exposures.table.column_names:
+        return pa.nulls(exposures.table.num_rows, pa.int8())
+    column = exposures.numbers("rating", "Leave the column out: nothing learns from ratings yet.")
+    fits = pc.fill_null(pc.and_(pc.greater_equal(column, -128), pc.less_equal(column, 127)), True)
+    exposures.require(fits.to_numpy(), "a rating from -128 to 127", column)
+    return column.cast(pa.int8())
+
+
+def _timestamps(exposures: OwnTable) -> pa.ChunkedArray:
+    if "timestamp" not in exposures.table.column_names:
+        return pa.nulls(exposures.table.num_rows, pa.int64())
+    return exposures.seconds("timestamp")
