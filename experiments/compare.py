@@ -58,14 +58,14 @@ def compare(
     seeds: Sequence[str],
     figures: Sequence[str],
 ) -> str:
-    """The table, in Markdown: a row a combination; figures x 100, mean ± standard deviation."""
+    """The table, in Markdown: a row a combination; figures x 100 (losses as they are), mean ± standard deviation."""
     rows = []
     for combination in itertools.product(*over):
         runs = []
         for seed in seeds:
             settings = [*fixed, *combination, f"seed={seed}"]
             runs.append(run_experiment(_slug(settings), settings))
-        cells = [_mean_and_spread([figure(run, key) for run in runs]) for key in figures]
+        cells = [_mean_and_spread(key, [figure(run, key) for run in runs]) for key in figures]
         rows.append([", ".join(combination), *cells])
     header = [f"{len(seeds)} seeds", *figures]
     lines = [header, ["---", *["---:" for _ in figures]], *rows]
@@ -87,12 +87,14 @@ def _slug(settings: Sequence[str]) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(settings)).strip("-")
 
 
-def _mean_and_spread(values: Sequence[float | None]) -> str:
-    known = [100 * value for value in values if value is not None]
+def _mean_and_spread(key: str, values: Sequence[float | None]) -> str:
+    """Losses as they are, everything else x 100; "-" where a run lacks the figure."""
+    known = [value for value in values if value is not None]
     if len(known) < len(values):
         return "-"
-    spread = f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else ""
-    return f"{statistics.mean(known):.2f}{spread}"
+    scale, digits = (1, 4) if key.startswith("loss") else (100, 2)
+    spread = f" ± {scale * statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{scale * statistics.mean(known):.{digits}f}{spread}"
 
 
 if __name__ == "__main__":
