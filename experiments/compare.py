@@ -58,7 +58,7 @@ def compare(
     seeds: Sequence[str],
     figures: Sequence[str],
 ) -> str:
-    """The table, in Markdown: a row a combination; figures x 100 (losses as they are), mean ± standard deviation."""
+    """The table, in Markdown: a row a combination, mean ± standard deviation over the seeds."""
     rows = []
     for combination in itertools.product(*over):
         runs = []
