@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +100,21 @@ def write_json(content: Mapping[str, object], path: Path) -> None:
     """Write JSON for git: keys in the given order, a final newline, no NaN."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     write_bytes(text.encode(), path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise PipelineError(
+            f"{path}: there is no such file. Build it with `dvc repro`, or name another."
+        ) from None
+    except ValueError as error:
+        raise PipelineError(
+            f"{path}: is not JSON ({error}). Delete it and run `dvc repro`."
+        ) from error
+    return content
 
 
 def write_csv(rows: Sequence[Mapping[str, Scalar]], path: Path) -> None:

@@ -1,0 +1,40 @@
+"""The files that a report is made from, read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipeline.pairs import rows_of
+
+Rows = Sequence[Mapping[str, str]]  # of a CSV file
+
+
+@dataclass(frozen=True)
+class Artefacts:
+    """Tables as their schemas say; rows of CSV files as text."""
+
+    users: pa.Table
+    items: pa.Table
+    exposures: pa.Table
+    splits: pa.Table
+    tasks: pa.Table
+    task_init: pa.Table
+    task_embeddings: pa.Table
+    scores: pa.Table
+    metrics: Mapping[str, object]
+    task_auc: Rows
+    roc: Rows
+    features_history: Rows
+    pretrain_history: Rows
+    ratio_history: Rows
+
+    @property
+    def task_items(self) -> pa.Table:
+        """The item of each task, a row a task.
+
+        Raises:
+            PipelineError: a task whose item is not among the items.
+        """
+        wanted, known = (t.column("item_id").to_numpy() for t in (self.tasks, self.items))
+        return self.items.take(rows_of(wanted, known, "item"))

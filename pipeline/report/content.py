@@ -1,0 +1,88 @@
+"""All that the report shows, gathered from the artefacts of one run."""
+
+from dataclasses import dataclass
+
+from pipeline.pairs import split_rows
+from pipeline.params import Params
+from pipeline.report.artefacts import Artefacts
+from pipeline.report.choice import portrayed_tasks
+from pipeline.report.learning import Learning, learned
+from pipeline.report.portraits import Portrait, TestUsers, portray
+from pipeline.report.results import (
+    TaskAuc,
+    Yardstick,
+    beaten_by_activity,
+    departures,
+    extremes,
+    figures_of,
+    yardsticks,
+)
+from pipeline.report.similarity import Similarity, similarity
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is shown, in the order of the page.
+
+    Attributes:
+        params: the settings of the run.
+        counts: users, test users, items, exposures and tasks.
+        figures: every scalar of metrics/auc.json by its dotted key; AUCs as fractions.
+        yardsticks: what was measured by.
+        beaten: the yardsticks by which users' activity alone does better.
+        departures: in what the settings differ from the paper's.
+        best, worst: the tasks whose held-out users are found best, and worst.
+        portraits: three tasks and their test users.
+        similarity: of the embeddings of some tasks.
+        learning: the losses of each network that was trained.
+    """
+
+    params: Params
+    counts: dict[str, int]
+    figures: dict[str, float]
+    yardsticks: list[Yardstick]
+    beaten: list[str]
+    departures: list[str]
+    best: list[TaskAuc]
+    worst: list[TaskAuc]
+    portraits: list[Portrait]
+    similarity: Similarity
+    learning: list[Learning]
+
+
+def gather(artefacts: Artefacts, params: Params) -> Content:
+    """Gather the content of the report.
+
+    Reads the params init, seed, data.source, labels, features.model, features.user_fields,
+    projection.histogram_label, ratio.base and evaluate.labels.
+
+    Raises:
+        PipelineError: artefacts that do not belong together.
+    """
+    source, figures = params.data.source, figures_of(artefacts.metrics)
+    measured = yardsticks(artefacts, params)
+    best, worst = extremes(artefacts)
+    test_users = TestUsers.of(artefacts, params.labels)
+    labels = {name: params.labels[name] for name in params.evaluate.labels}
+    return Content(
+        params=params,
+        counts=_counts(artefacts),
+        figures=figures,
+        yardsticks=measured,
+        beaten=beaten_by_activity(measured, figures),
+        departures=departures(params),
+        best=best,
+        worst=worst,
+        portraits=[
+            portray(row, test_users, artefacts, labels)
+            for row in portrayed_tasks(artefacts.tasks, source).tolist()
+        ],
+        similarity=similarity(artefacts, source),
+        learning=learned(artefacts),
+    )
+
+
+def _counts(artefacts: Artefacts) -> dict[str, int]:
+    tables = ("users", "items", "exposures", "tasks")
+    counts: dict[str, int] = {name: getattr(artefacts, name).num_rows for name in tables}
+    return counts | {"test_users": len(split_rows(artefacts.splits, artefacts.users, "test"))}

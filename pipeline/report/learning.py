@@ -1,0 +1,41 @@
+"""How the networks learned: their losses by epoch, and the epoch that was kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.report.artefacts import Artefacts, Rows
+
+Floats = npt.NDArray[np.float64]
+COLUMNS = {"train": "train_loss", "validation": "valid_loss", "held out": "held_out_loss"}
+
+
+@dataclass(frozen=True)
+class Learning:
+    """One network's losses, (epochs,) each, and the epoch of the lowest validation loss, from 1."""
+
+    name: str
+    losses: Mapping[str, Floats]
+    best: int
+
+
+def learned(artefacts: Artefacts) -> list[Learning]:
+    """The networks that were trained, in their order; features need none where x is given."""
+    histories = {
+        "DeepFM, which makes x": artefacts.features_history,
+        "Pre-embedding model": artefacts.pretrain_history,
+        "Ratio, all tasks": artefacts.ratio_history,
+    }
+    return [_learning(name, rows) for name, rows in histories.items() if "valid_loss" in rows[0]]
+
+
+def _learning(name: str, rows: Rows) -> Learning:
+    losses = {
+        shown: np.array([float(row[column]) for row in rows])
+        for shown, column in COLUMNS.items()
+        if column in rows[0]
+    }
+    kept = {shown: loss for shown, loss in losses.items() if np.isfinite(loss).any()}
+    return Learning(name, kept, int(np.argmin(losses["validation"])) + 1)

@@ -1,0 +1,143 @@
+"""Whom a task finds familiar and whom fresh, and whether these users had met its item.
+
+Scores are log ratios in nats: HIGH = common, LOW = fresh.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.datasets.codes import code_name
+from pipeline.labels import label_classes
+from pipeline.pairs import Ints, rows_of, split_rows
+from pipeline.params import Label
+from pipeline.report.artefacts import Artefacts
+from pipeline.score_matrix import score_matrix
+
+Singles = npt.NDArray[np.float32]
+Labels = Mapping[str, Label]
+
+MET = ("never", "visible", "held out")
+VISIBLE, HELD_OUT = 1, 2
+
+
+@dataclass(frozen=True)
+class Person:
+    """A test user as one task sees them."""
+
+    score: float
+    labels: str  # in words
+    exposures: int  # visible ones, to all items
+    met: str  # one of MET
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """One task and its test users.
+
+    Attributes:
+        title: of the item.
+        genres: of the item.
+        exposures: of all users to the item.
+        classes: for each label its nominal and its anomalous class, in words.
+        spread: scores of the users by how they met the item, for each of MET that holds a user.
+        familiar: the users of the highest scores, the highest first.
+        fresh: the users of the lowest scores, the lowest first.
+    """
+
+    title: str
+    genres: list[str]
+    exposures: int
+    classes: Mapping[str, tuple[str, str]]
+    spread: Mapping[str, Singles]
+    familiar: list[Person]
+    fresh: list[Person]
+
+    @property
+    def medians(self) -> dict[str, float]:
+        """The median score of each group of `spread`."""
+        return {met: float(np.median(scores)) for met, scores in self.spread.items()}
+
+
+@dataclass(frozen=True)
+class TestUsers:
+    """The test users, and what is known of them."""
+
+    ids: Ints  # (T,) rising
+    scores: Singles  # (M, T)
+    labels: list[str]  # (T,) in words
+    exposures: Ints  # (T,) visible ones
+
+    @classmethod
+    def of(cls, artefacts: Artefacts, labels: Labels) -> "TestUsers":
+        """The test users, described by the columns behind `labels`."""
+        users, splits = artefacts.users, artefacts.splits
+        ids = users.column("user_id").to_numpy()
+        valid, test = (split_rows(splits, users, split) for split in ("valid", "test"))
+        scored = np.sort(np.concatenate((valid, test)))
+        scores = score_matrix(artefacts.scores, artefacts.tasks, ids[scored])
+        exposed = rows_of(artefacts.exposures.column("user_id").to_numpy(), ids, "user")
+        visible = exposed[~artefacts.exposures.column("held_out").to_numpy()]
+        return cls(
+            ids=ids[test],
+            scores=scores[:, np.searchsorted(scored, test)],
+            labels=_in_words(users.take(test), labels),
+            exposures=np.bincount(visible, minlength=len(ids))[test],
+        )
+
+    def met(self, item_id: int, exposures: pa.Table) -> Ints:
+        """How each of them met the item, as a place in MET, (T,)."""
+        mine = exposures.filter(exposures.column("item_id").to_numpy() == item_id)
+        user, held_out = (mine.column(name).to_numpy() for name in ("user_id", "held_out"))
+        return VISIBLE * np.isin(self.ids, user[~held_out]) + HELD_OUT * np.isin(
+            self.ids, user[held_out]
+        )
+
+
+def portray(
+    row: int, users: TestUsers, artefacts: Artefacts, labels: Labels, n: int = 6
+) -> Portrait:
+    """The item of task `row`, its classes by `labels`, and the `n` test users at either end."""
+    task = artefacts.tasks.slice(row, 1).to_pylist()[0]
+    item = artefacts.task_items.slice(row, 1).to_pylist()[0]
+    scores, met = users.scores[row], users.met(task["item_id"], artefacts.exposures)
+
+    def people(order: Ints) -> list[Person]:
+        return [
+            Person(float(scores[at]), users.labels[at], int(users.exposures[at]), MET[met[at]])
+            for at in order[:n].tolist()
+        ]
+
+    return Portrait(
+        title=item["title"],
+        genres=item["genres"],
+        exposures=task["exposures"],
+        classes={
+            name: (words[task[f"nominal_{name}"]], words[task[f"anomalous_{name}"]])
+            for name, label in labels.items()
+            if (words := _class_names(artefacts.users, name, label))
+        },
+        spread={name: scores[met == how] for how, name in enumerate(MET) if how in met},
+        familiar=people(np.argsort(-scores, kind="stable")),
+        fresh=people(np.argsort(scores, kind="stable")),
+    )
+
+
+def _in_words(users: pa.Table, labels: Labels) -> list[str]:
+    """The columns behind `labels`, for each user."""
+    columns = list(dict.fromkeys(label.column for label in labels.values()))
+    return [
+        ", ".join(code_name(name, value) for name, value in user.items())
+        for user in users.select(columns).to_pylist()
+    ]
+
+
+def _class_names(users: pa.Table, name: str, label: Label) -> list[str]:
+    """The classes of a label in words, by their codes."""
+    if label.bins is not None:
+        return label_classes(users, name, label).names
+    values = np.unique(users.column(label.column).to_numpy()).tolist()
+    return [code_name(label.column, value) for value in values]

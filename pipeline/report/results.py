@@ -1,0 +1,177 @@
+"""How well the scores did, by every yardstick, and what the paper says of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import PipelineError
+from pipeline.labels import label_classes
+from pipeline.params import Init, Params
+from pipeline.report.artefacts import Artefacts, Rows
+
+Floats = npt.NDArray[np.float64]
+
+EXPOSURE = "exposure"  # the yardstick that needs no label
+PAPER = "Bai et al., arXiv 2209.09923, Table 1"
+PAPER_AUC: Mapping[str, Mapping[str, float]] = {  # MovieLens 1M, AUC x 100
+    "Gaussian": {"age": 59.5, "occupation": 61.5},
+    "Normalizing flow": {"age": 60.9, "occupation": 58.3},
+    "Likelihood ratio, random embedding": {"age": 78.2, "occupation": 64.2},
+    "Likelihood ratio, learned embedding": {"age": 80.6, "occupation": 66.1},
+    "Likelihood ratio, graph embedding*": {"age": 80.3, "occupation": 68.0},
+    "Likelihood ratio, histogram embedding*": {"age": 82.6, "occupation": 73.4},
+}
+PAPER_METHOD: Mapping[Init, str] = {
+    "random": "Likelihood ratio, random embedding",
+    "learned": "Likelihood ratio, learned embedding",
+    "histogram": "Likelihood ratio, histogram embedding*",
+}
+PAPER_FIELDS = {"gender", "age", "occupation", "zip_code"}
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """One way to measure, and what it found.
+
+    Attributes:
+        key: its name in metrics/auc.json.
+        name: for people.
+        task_aucs: of the tasks that have one, fractions.
+        roc: false and true positive rates, means over the tasks.
+        paper: the paper's AUC for this init, a fraction; None where it gives none.
+    """
+
+    key: str
+    name: str
+    task_aucs: Floats
+    roc: tuple[Floats, Floats]
+    paper: float | None
+
+
+@dataclass(frozen=True)
+class TaskAuc:
+    """One task by the yardstick of held-out exposures."""
+
+    title: str
+    exposures: int
+    held_out: int  # test users with a held-out exposure
+    auc: float
+
+
+def figures_of(metrics: Mapping[str, object], above: str = "") -> dict[str, float]:
+    """Every scalar of metrics/auc.json by its dotted key, such as "age.auc"."""
+    flat: dict[str, float] = {}
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            flat |= figures_of(value, f"{above}{name}.")
+        elif isinstance(value, int | float):
+            flat[above + name] = value
+    return flat
+
+
+def yardsticks(artefacts: Artefacts, params: Params) -> list[Yardstick]:
+    """The labels that were measured by, in the order of the params, then held-out exposures.
+
+    Raises:
+        PipelineError: a label that was not measured by.
+    """
+    names = {}
+    for label in params.evaluate.labels:
+        classes = label_classes(artefacts.users, label, params.labels[label])
+        names[label] = f"{label} ({len(classes)} classes)"
+    names[EXPOSURE] = "held-out exposures"
+    missing = [key for key in names if key not in artefacts.metrics]
+    if missing:
+        raise PipelineError(
+            f"metrics/auc.json lacks {', '.join(missing)}: it was made with other labels. "
+            "Make it again: `dvc repro evaluate`."
+        )
+    return [
+        Yardstick(
+            key,
+            name,
+            task_aucs=_aucs(artefacts.task_auc, key),
+            roc=_curve(artefacts.roc, key),
+            paper=paper_auc(key, params),
+        )
+        for key, name in names.items()
+    ]
+
+
+def paper_auc(label: str, params: Params) -> float | None:
+    """The paper's AUC, a fraction, of its method with the init of `params`.
+
+    Its histograms are of the label that they are measured by.
+    """
+    method = PAPER_METHOD.get(params.init)
+    if params.data.source != "movielens-1m" or method is None:
+        return None
+    if params.init == "histogram" and params.projection.histogram_label != label:
+        return None
+    auc = PAPER_AUC[method].get(label)
+    return None if auc is None else auc / 100
+
+
+def beaten_by_activity(measured: Sequence[Yardstick], figures: Mapping[str, float]) -> list[str]:
+    """The yardsticks by which users' activity alone does better, by name."""
+    return [
+        one.name
+        for one in measured
+        if figures[f"trivial.activity.{one.key}"] > figures[f"{one.key}.auc"]
+    ]
+
+
+def departures(params: Params) -> list[str]:
+    """In what the settings differ from the paper's, in words."""
+    features = params.features
+    found = []
+    if features.model != "deepfm":
+        found.append("user vectors are the simulation's true tastes; the paper's are from DeepFM")
+    elif set(features.user_fields) != PAPER_FIELDS:
+        found.append(
+            f"user vectors come from {' and '.join(features.user_fields)} alone; the paper lists "
+            "gender, age, occupation and zip code, and does not say which of them its DeepFM saw"
+        )
+    if params.ratio.base == "users":
+        found.append("the base p is uniform over users; the paper's weighs them by their exposures")
+    if params.init not in PAPER_METHOD:
+        found.append(f"the paper has no embedding called {params.init}")
+    return found
+
+
+def extremes(artefacts: Artefacts, n: int = 6) -> tuple[list[TaskAuc], list[TaskAuc]]:
+    """The tasks whose held-out users are found best and worst, n of each.
+
+    Of the half of the tasks with the most held-out test users only: the AUC of a few is luck.
+
+    Raises:
+        PipelineError: AUCs of other tasks.
+    """
+    rows = [row for row in artefacts.task_auc if row["label"] == EXPOSURE]
+    if [int(row["item_id"]) for row in rows] != artefacts.tasks["item_id"].to_pylist():
+        raise PipelineError(
+            f"metrics/task_auc.csv has {len(rows):,} tasks, the tasks table has "
+            f"{artefacts.tasks.num_rows:,}; the files do not belong together: run `dvc repro`."
+        )
+    titles = artefacts.task_items["title"].to_pylist()
+    exposures = artefacts.tasks["exposures"].to_pylist()
+    found = [
+        TaskAuc(title, count, int(row["n_nominal"]), float(row["auc"]))
+        for title, count, row in zip(titles, exposures, rows, strict=True)
+        if row["auc"]
+    ]
+    enough = np.median([task.held_out for task in found])
+    ranked = sorted((task for task in found if task.held_out >= enough), key=lambda task: task.auc)
+    return ranked[: -n - 1 : -1], ranked[:n]
+
+
+def _aucs(rows: Rows, label: str) -> Floats:
+    return np.array([float(row["auc"]) for row in rows if row["label"] == label and row["auc"]])
+
+
+def _curve(rows: Rows, label: str) -> tuple[Floats, Floats]:
+    mine = [row for row in rows if row["label"] == label]
+    fpr, tpr = (np.array([float(row[rate]) for row in mine]) for rate in ("fpr", "tpr"))
+    return fpr, tpr

@@ -1,0 +1,60 @@
+"""How alike the embeddings of some tasks are, before and after the training."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.pairs import Ints, same_tasks
+from pipeline.params import Source
+from pipeline.report.artefacts import Artefacts
+from pipeline.report.choice import compared_tasks
+from pipeline.storage import matrix
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Cosine similarities (N, N) of the embeddings of N tasks."""
+
+    titles: list[str]
+    start: Floats
+    trained: Floats
+
+
+def similarity(artefacts: Artefacts, source: Source) -> Similarity:
+    """Compare some tasks: of MovieLens in the order of their list, else like beside like.
+
+    Raises:
+        PipelineError: embeddings of other tasks.
+    """
+    for embeddings in (artefacts.task_init, artefacts.task_embeddings):
+        same_tasks(embeddings, artefacts.tasks)
+    rows = compared_tasks(artefacts.tasks, source)
+    if source != "movielens-1m":
+        rows = rows[_line_up(_cosines(artefacts.task_embeddings, rows))]
+    return Similarity(
+        titles=artefacts.task_items.column("title").take(rows).to_pylist(),
+        start=_cosines(artefacts.task_init, rows),
+        trained=_cosines(artefacts.task_embeddings, rows),
+    )
+
+
+def _cosines(embeddings: pa.Table, rows: Ints) -> Floats:
+    e = matrix(embeddings.column("e"))[rows]
+    length = np.linalg.norm(e, axis=1, keepdims=True)
+    unit = np.divide(e, length, out=np.zeros_like(e), where=length > 0)
+    cosines: Floats = unit @ unit.T
+    return cosines
+
+
+def _line_up(cosines: Floats) -> Ints:
+    """An order that puts alike rows beside each other, by spectral seriation.
+
+    Along the Fiedler vector of the graph whose edges weigh (1 + cosine) / 2 (Atkins et al., 1998).
+    """
+    weights = (1 + cosines) / 2
+    axis = np.linalg.eigh(np.diag(weights.sum(axis=1)) - weights)[1][:, 1]
+    return np.argsort(axis if axis[0] < 0 else -axis, kind="stable")  # its sign is free

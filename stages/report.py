@@ -1,0 +1,114 @@
+"""One HTML file that tells it all."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, stage_app
+
+app = stage_app()
+PARAM_KEYS = (
+    *("init", "seed", "data.source", "labels", "features.model", "features.user_fields"),
+    *("projection.histogram_label", "ratio.base", "evaluate.labels"),
+)
+
+
+@app.command()
+def main(
+    users: Annotated[Path, typer.Option(help="Reads: user_id and labels.")] = Path(
+        "data/prepared/users.parquet"
+    ),
+    items: Annotated[Path, typer.Option(help="Reads: titles and genres.")] = Path(
+        "data/prepared/items.parquet"
+    ),
+    exposures: Annotated[
+        Path, typer.Option(help="Reads: distinct (user, item), and if it is held out.")
+    ] = Path("data/prepared/exposures.parquet"),
+    splits: Annotated[Path, typer.Option(help="Reads: each user's split.")] = Path(
+        "data/prepared/splits.parquet"
+    ),
+    features_history: Annotated[Path, typer.Option(help="Reads: the epochs of DeepFM.")] = Path(
+        "data/features/history.csv"
+    ),
+    tasks: Annotated[Path, typer.Option(help="Reads: the tasks and their classes.")] = Path(
+        "data/tasks.parquet"
+    ),
+    pretrain_history: Annotated[
+        Path, typer.Option(help="Reads: the epochs of the pre-embedding model.")
+    ] = Path("data/pretrain/history.csv"),
+    task_init: Annotated[Path, typer.Option(help="Reads: the embeddings before training.")] = Path(
+        "data/task_init.parquet"
+    ),
+    task_embeddings: Annotated[
+        Path, typer.Option(help="Reads: the embeddings after training.")
+    ] = Path("data/ratio/task_embeddings.parquet"),
+    ratio_history: Annotated[Path, typer.Option(help="Reads: the epochs of the ratio.")] = Path(
+        "data/ratio/history.csv"
+    ),
+    scores: Annotated[Path, typer.Option(help="Reads: log ratios, high = common.")] = Path(
+        "data/evaluation/scores.parquet"
+    ),
+    auc: Annotated[Path, typer.Option(help="Reads: every figure.")] = Path("metrics/auc.json"),
+    task_auc: Annotated[Path, typer.Option(help="Reads: the AUC of each task.")] = Path(
+        "metrics/task_auc.csv"
+    ),
+    roc: Annotated[Path, typer.Option(help="Reads: the mean ROC of each label.")] = Path(
+        "metrics/roc.csv"
+    ),
+    out: Annotated[Path, typer.Option(help="Writes: the page, one file.")] = Path(
+        "data/report/report.html"
+    ),
+    params: ParamsOption = PARAMS,
+    run_info: RunInfoOption = RUN_INFO,
+) -> None:
+    """Tell what a run found in one HTML file: figures inside it, nothing to fetch.
+
+    Device, seconds and versions come from --run-info, where they belong to the files at hand.
+    """
+    with stage("report", params, *PARAM_KEYS, outputs=[out], run_info=run_info) as run:
+        from pipeline import schemas
+        from pipeline.report.artefacts import Artefacts
+        from pipeline.report.content import gather
+        from pipeline.report.page import render
+        from pipeline.report.run_facts import run_facts
+        from pipeline.storage import read_csv, read_json, read_table, write_bytes
+
+        content = gather(
+            Artefacts(
+                users=read_table(users, schemas.USERS),
+                items=read_table(items, schemas.ITEMS),
+                exposures=read_table(exposures, schemas.EXPOSURES),
+                splits=read_table(splits, schemas.SPLITS),
+                tasks=read_table(tasks, schemas.TASKS),
+                task_init=read_table(task_init, schemas.TASK_EMBEDDINGS),
+                task_embeddings=read_table(task_embeddings, schemas.TASK_EMBEDDINGS),
+                scores=read_table(scores, schemas.SCORES),
+                metrics=read_json(auc),
+                task_auc=read_csv(task_auc),
+                roc=read_csv(roc),
+                features_history=read_csv(features_history),
+                pretrain_history=read_csv(pretrain_history),
+                ratio_history=read_csv(ratio_history),
+            ),
+            run.params,
+        )
+        facts = run_facts(
+            run_info,
+            {
+                "prepare": [users, items, exposures, splits],
+                "extract_features": [features_history],
+                "filter_tasks": [tasks],
+                "pretrain": [pretrain_history],
+                "project": [task_init],
+                "train": [task_embeddings, ratio_history],
+                "score": [scores],
+                "evaluate": [auc, task_auc, roc],
+            },
+        )
+        write_bytes(render(content, facts).encode(), out)
+        run.say(f"the report: {out}")
+
+
+if __name__ == "__main__":
+    app()
