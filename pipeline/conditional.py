@@ -18,6 +18,7 @@ from pipeline.models.weights import draw_layers
 from pipeline.params import Ratio
 from pipeline.scoring import score_all
 from pipeline.training.loop import Row
+from pipeline.training.snapshot import Checkpoint
 from pipeline.yardsticks import exposure_sides
 
 Floats = npt.NDArray[np.float32]
@@ -41,6 +42,7 @@ def train_conditional(
     seed: int,
     device: torch.device,
     report: Callable[[Row], None],
+    checkpoint: Checkpoint | None = None,
 ) -> Conditional:
     """Run Algorithm 1 on all tasks from the embeddings `task_init` (M, e_dim).
 
@@ -52,6 +54,7 @@ def train_conditional(
         device: where to train.
         report: called with each epoch's row, which also holds `valid_auc`: the mean AUC over tasks
             of validation users with a held-out exposure against those without any.
+        checkpoint: where to keep the training, and to go on from; see `fit`.
 
     Raises:
         PipelineError: no exposures to learn from, or a loss that is not finite.
@@ -67,7 +70,13 @@ def train_conditional(
     draw_layers(net, torch.Generator().manual_seed(seed))
     model = TaskRatios(net, x=x, e=torch.from_numpy(task_init), freeze_e=params.freeze_e).to(device)
     history = estimate_ratio(
-        model, data, params, seed=seed, report=report, figures=_watch(model, examples)
+        model,
+        data,
+        params,
+        seed=seed,
+        report=report,
+        figures=_watch(model, examples),
+        checkpoint=checkpoint,
     )
     return Conditional(net.cpu().eval(), model.e.detach().cpu().numpy(), history)
 

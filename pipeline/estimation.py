@@ -18,6 +18,7 @@ from pipeline.params import Base, Schedule
 from pipeline.training.dropout import MaskSource, set_masks
 from pipeline.training.loop import Patience, Row, fit
 from pipeline.training.sampler import PairSampler
+from pipeline.training.snapshot import Checkpoint
 
 CHANCE = 2 * math.log(2)  # the loss of f = 0
 PLATEAU = 1.381  # a loss under this has left it
@@ -90,6 +91,7 @@ def estimate_ratio(
     seed: int,
     report: Callable[[Row], None],
     figures: Callable[[], Row] = dict,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Row]:
     """Train `model` (user (2, N), task (N,) -> logits (2, N)) until its validation loss is lowest.
 
@@ -100,13 +102,14 @@ def estimate_ratio(
         seed: of the order of the pairs, the negatives and the dropout masks.
         report: called with each epoch's row.
         figures: further figures for each row, from the model in eval mode.
+        checkpoint: where to keep the training, and to go on from; see `fit`.
 
     Returns:
         The history: epoch, train_loss (under dropout), valid_loss, held_out_loss, and `figures`.
     """
     device = data.train.user.device
-    gen = torch.Generator(device).manual_seed(seed)
-    set_masks(model, MaskSource(seed, device))
+    gen, masks = torch.Generator(device).manual_seed(seed), MaskSource(seed, device)
+    set_masks(model, masks)
     valid_gen = torch.Generator(device).manual_seed(VALID_SEED)
     valid, held_out = data.valid.fixed(valid_gen), data.held_out.fixed(valid_gen)
 
@@ -125,6 +128,8 @@ def estimate_ratio(
         schedule=schedule,
         patience=Patience(schedule.patience, PLATEAU),
         report=report,
+        random={"pairs": gen, "masks": masks},
+        checkpoint=checkpoint,
     )
 
 

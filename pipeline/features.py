@@ -14,6 +14,7 @@ from pipeline.pairs import in_rows, rows_of, split_rows
 from pipeline.params import Features
 from pipeline.training.deepfm import Interactions, train_deepfm
 from pipeline.training.loop import Row
+from pipeline.training.snapshot import Checkpoint
 from pipeline.vocabulary import Codes, distinct_codes, encode, raw_codes
 
 Ints = npt.NDArray[np.int64]
@@ -41,6 +42,7 @@ def extract(
     seed: int,
     device: torch.device,
     report: Callable[[Row], None],
+    checkpoint: Checkpoint | None = None,
 ) -> Extraction:
     """Train DeepFM on visible exposures, and give every user a vector.
 
@@ -53,6 +55,7 @@ def extract(
         seed: of all randomness.
         device: where to train.
         report: called with each epoch's row.
+        checkpoint: where to keep the training, and to go on from; see `fit`.
 
     Raises:
         PipelineError: nobody to learn from, a field that is none, or a loss that is not finite.
@@ -65,7 +68,7 @@ def extract(
     fields = {name: distinct_codes(known, name) for name in params.user_fields}
     learned = shown.filter(pa.array(trained[user]))
     data = _interactions(known, items, learned, fields, item_ids, device)
-    net, history = train_deepfm(data, params, seed=seed, report=report)
+    net, history = train_deepfm(data, params, seed=seed, report=report, checkpoint=checkpoint)
     with torch.no_grad():
         scale = Scale.of(net.embed_users(data.codes)[..., 1:].flatten(1).cpu())
     extractor = Extractor(net, fields, item_ids, scale)

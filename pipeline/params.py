@@ -184,6 +184,7 @@ class Runtime(Section):
 
     device: Literal["auto", "cpu", "cuda"]
     threads: Annotated[int, Field(ge=0)]
+    checkpoint_seconds: Annotated[float, Field(ge=0)]
 
 
 class Params(Section):

@@ -19,6 +19,7 @@ from pipeline.models.weights import draw_layers
 from pipeline.pairs import Ints, Pairs
 from pipeline.params import Base, Pretrain
 from pipeline.training.loop import Row
+from pipeline.training.snapshot import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def pretrain(
     seed: int,
     device: torch.device,
     report: Callable[[Row], None],
+    checkpoint: Checkpoint | None = None,
 ) -> Pretraining:
     """Train the pre-embedding model on the exposures to the seed tasks.
 
@@ -65,6 +67,7 @@ def pretrain(
         seed: of weights, batches, negatives and dropout.
         device: where to train.
         report: called with each epoch's row.
+        checkpoint: where to keep the training, and to go on from; see `fit`.
 
     Raises:
         PipelineError: no exposures to learn from, or a loss that is not finite.
@@ -81,7 +84,7 @@ def pretrain(
     )
     draw_layers(net, torch.Generator().manual_seed(seed))
     model = SeedRatios(net, x=torch.from_numpy(examples.x)).to(device)
-    history = estimate_ratio(model, data, params, seed=seed, report=report)
+    history = estimate_ratio(model, data, params, seed=seed, report=report, checkpoint=checkpoint)
     return Pretraining(net.cpu().eval(), seed_tasks, history)
 
 

@@ -61,7 +61,8 @@ def main(
         if run.params.features.model == "deepfm":
             things = read_table(items, schemas.ITEMS)
             pairs = read_table(exposures, schemas.EXPOSURES)
-            x, rows, line = _deepfm(run, people, things, pairs, parts, model)
+            inputs = [users, items, exposures, splits]
+            x, rows, line = _deepfm(run, people, things, pairs, parts, model, inputs)
         else:
             x, rows, line = _ready_made(run, people, parts, model)
         features = pa.table({"user_id": people.column("user_id"), "x": vectors(x)})
@@ -77,13 +78,16 @@ def _deepfm(
     exposures: "pa.Table",
     splits: "pa.Table",
     model: Path,
+    inputs: list[Path],
 ) -> tuple["npt.NDArray[np.float32]", "list[Row]", str]:
     """Train DeepFM and write it; x (U, f_dim), the history, and a word about it."""
     from pipeline.features import extract
     from pipeline.training.loop import best_row, rounded
+    from stages.checkpoint import checkpoint
     from stages.progress import EpochReporter
 
     wanted = run.params.features
+    kept = checkpoint(run, *inputs)
     with EpochReporter("extract_features", wanted.max_epochs) as report:
         made = extract(
             users,
@@ -94,6 +98,7 @@ def _deepfm(
             seed=run.params.seed,
             device=run.device(),
             report=report,
+            checkpoint=kept,
         )
     made.extractor.write(model)
     best = best_row(made.history)

@@ -48,6 +48,7 @@ def main(
         from pipeline.pretraining import choose_seed_tasks, pretrain
         from pipeline.storage import read_table, write_csv, write_table
         from pipeline.training.loop import best_row, rounded
+        from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 
         wanted = run.params.pretrain
@@ -59,6 +60,7 @@ def main(
         )
         gen = np.random.default_rng(run.params.seed)
         chosen = choose_seed_tasks(examples.learned, wanted.seed_tasks, gen)
+        kept = checkpoint(run, features, tasks, exposures, splits)
         with EpochReporter("pretrain", wanted.max_epochs) as report:
             made = pretrain(
                 examples,
@@ -68,6 +70,7 @@ def main(
                 seed=run.params.seed,
                 device=run.device(),
                 report=report,
+                checkpoint=kept,
             )
         if rested_at_chance(made.history):
             run.warn("the loss never left 2 ln 2: nothing was learned; raise pretrain.max_epochs")

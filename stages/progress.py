@@ -25,6 +25,7 @@ class EpochReporter:
         self.stage = stage
         self.max_epochs = max_epochs
         self.started = self.last_line = time.monotonic()
+        self.first_epoch: int | None = None  # not 1 where a checkpoint was gone on from
         # disable=None: no bar where stderr is no terminal, which would be flooded by it.
         self.bar = tqdm(total=max_epochs, desc=stage, unit="epoch", leave=False, disable=None)
 
@@ -42,16 +43,18 @@ class EpochReporter:
     def __call__(self, row: Mapping[str, float]) -> None:
         """Report an epoch: its number under `epoch`, and whatever figures it has."""
         figures = {name: f"{value:.4f}" for name, value in row.items() if name != "epoch"}
+        done = int(row["epoch"])
+        if self.first_epoch is None:
+            self.first_epoch = done
         if not self.bar.disable:
             self.bar.set_postfix(figures, refresh=False)
-            self.bar.update()
+            self.bar.update(done - self.bar.n)
             return
         now = time.monotonic()
         if now - self.last_line < SECONDS_BETWEEN_LINES:
             return
         self.last_line = now
-        done = int(row["epoch"])
-        pace = (now - self.started) / done
+        pace = (now - self.started) / (done - self.first_epoch + 1)
         shown = ", ".join(f"{name} {value}" for name, value in figures.items())
         print(
             f"{self.stage}: epoch {done} of at most {self.max_epochs}, {shown}, "

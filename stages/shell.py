@@ -3,10 +3,11 @@
 import json
 import platform
 import resource
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.params import Params
+    from pipeline.training.checkpoint import CheckpointFile
 
 ParamsOption = Annotated[Path, typer.Option("--params", help="The params file.")]
 RunInfoOption = Annotated[
@@ -40,7 +42,9 @@ class Run:
 
     name: str
     params: "Params"
+    exits: ExitStack  # closed when the stage ends, however it ends
     facts: dict[str, object] = field(default_factory=dict)
+    checkpoint: "CheckpointFile | None" = None
 
     def device(self) -> "torch.device":
         """The device that `runtime` asks for; noted among the run facts."""
@@ -50,9 +54,18 @@ class Run:
         self.facts["device"] = describe(device)
         return device
 
+    def keep(self, checkpoint: "CheckpointFile") -> "CheckpointFile":
+        """Open a checkpoint for as long as the stage lasts; success removes it."""
+        self.checkpoint = self.exits.enter_context(checkpoint)
+        return self.checkpoint
+
+    def note(self, line: str) -> None:
+        """A line on stderr."""
+        typer.echo(f"{self.name}: {line}.", err=True)
+
     def warn(self, line: str) -> None:
         """A line on stderr about a result that is not what it should be."""
-        typer.echo(f"{self.name}: warning: {line}.", err=True)
+        self.note(f"warning: {line}")
 
     def say(self, line: str) -> None:
         """The stage's one line of result, on stdout."""
@@ -65,27 +78,38 @@ def stage(
 ) -> Iterator[Run]:
     """Run a stage's body with the params `keys`; a PipelineError becomes one line and exit code 1.
 
+    An interruption, by Ctrl-C or by SIGTERM, becomes one line and exit code 130.
     On success `run_info/NAME.json` tells device, versions, seconds, peak memory, and the SHA-256
     of each output, by which a reader knows whether the facts belong to the files at hand.
     """
     started = time.perf_counter()
+    run: Run | None = None
     try:
-        from pipeline.params import load_params
+        with ExitStack() as exits:
+            before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+            exits.callback(signal.signal, signal.SIGTERM, before)
+            from pipeline.params import load_params
 
-        run = Run(name, load_params(params_file, *keys))
-        yield run
-        _write_run_info(run, outputs, run_info, time.perf_counter() - started)
+            run = Run(name, load_params(params_file, *keys), exits)
+            yield run
+            _write_run_info(run, outputs, run_info, time.perf_counter() - started)
+            if run.checkpoint is not None:
+                run.checkpoint.remove()
     except PipelineError as error:
         typer.echo(f"{name}: {error}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        typer.echo(f"{name}: interrupted; nothing was half-written.", err=True)
+        epoch = run.checkpoint.epoch if run is not None and run.checkpoint is not None else 0
+        kept = f"; the next run goes on after epoch {epoch}" if epoch else ""
+        typer.echo(f"{name}: interrupted; nothing was half-written{kept}.", err=True)
         raise typer.Exit(130) from None
 
 
 def _write_run_info(run: Run, outputs: Sequence[Path], folder: Path, seconds: float) -> None:
     from pipeline.storage import sha256, write_json
 
+    if run.checkpoint is not None and run.checkpoint.resumed_after:
+        run.facts["resumed_after_epoch"] = run.checkpoint.resumed_after  # not in the seconds
     facts = {
         "stage": run.name,
         "device": run.facts.pop("device", f"CPU ({platform.machine()})"),

@@ -50,6 +50,7 @@ def main(
         from pipeline.pairs import same_tasks
         from pipeline.storage import matrix, read_table, vectors, write_csv, write_table
         from pipeline.training.loop import best_row, rounded
+        from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 
         wanted = run.params.ratio
@@ -62,6 +63,7 @@ def main(
             read_table(exposures, schemas.EXPOSURES),
             read_table(splits, schemas.SPLITS),
         )
+        kept = checkpoint(run, features, tasks, exposures, splits, task_init)
         with EpochReporter("train", wanted.max_epochs) as report:
             made = train_conditional(
                 examples,
@@ -70,6 +72,7 @@ def main(
                 seed=run.params.seed,
                 device=run.device(),
                 report=report,
+                checkpoint=kept,
             )
         if rested_at_chance(made.history):
             run.warn("the loss never left 2 ln 2: nothing was learned; raise ratio.max_epochs")

@@ -17,6 +17,7 @@ from pipeline.params import Features
 from pipeline.training.dropout import MaskSource, set_masks
 from pipeline.training.loop import Patience, Row, fit
 from pipeline.training.negatives import UnseenItems
+from pipeline.training.snapshot import Checkpoint
 
 
 def exposure_loss(logits: Tensor) -> Tensor:
@@ -83,7 +84,12 @@ class ContrastedPairs:
 
 
 def train_deepfm(
-    data: Interactions, params: Features, *, seed: int, report: Callable[[Row], None]
+    data: Interactions,
+    params: Features,
+    *,
+    seed: int,
+    report: Callable[[Row], None],
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[DeepFM, list[Row]]:
     """Train DeepFM until the loss on the pairs kept for early stopping is lowest.
 
@@ -92,6 +98,7 @@ def train_deepfm(
         params: network and schedule.
         seed: of the weights, the pairs kept, the order, the negatives and the dropout masks.
         report: called with each epoch's row.
+        checkpoint: where to keep the training, and to go on from; see `fit`.
 
     Returns:
         The network at its best epoch, and the history: epoch, train_loss (under dropout),
@@ -110,7 +117,8 @@ def train_deepfm(
     )
     net.draw_weights(params.init_std, torch.Generator().manual_seed(seed))
     net.to(device)
-    set_masks(net, MaskSource(seed, device))
+    masks = MaskSource(seed, device)
+    set_masks(net, masks)
     pairs = ContrastedPairs(data, params.stop_share, torch.Generator(device).manual_seed(seed))
 
     def validate() -> Row:
@@ -126,6 +134,8 @@ def train_deepfm(
         patience=Patience(params.patience),
         report=report,
         weight_decay=params.weight_decay,
+        random={"pairs": pairs.gen, "masks": masks},
+        checkpoint=checkpoint,
     )
     return net, history
 

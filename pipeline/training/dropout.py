@@ -46,6 +46,22 @@ class MaskSource:
             flat = words.view(np.uint16)[:count] >= round(rate * RESOLUTION)
         return torch.from_numpy(flat).view(shape).float()
 
+    def get_state(self) -> Tensor:
+        """Where the stream of masks is, as a tensor on the CPU."""
+        if self._gen is not None:
+            return self._gen.get_state()
+        words = self._bits.state["state"]["state"]  # (4,), and no half-used word: see `keep`
+        return torch.from_numpy(words.view(np.int64).copy())
+
+    def set_state(self, new_state: Tensor) -> None:
+        """Go on from where `get_state` was called."""
+        if self._gen is not None:
+            self._gen.set_state(new_state)
+            return
+        state = self._bits.state
+        state["state"]["state"] = new_state.numpy().view(np.uint64)
+        self._bits.state = state
+
 
 class _ReluDropout(torch.autograd.Function):
     """relu(z) * keep / (1 - rate), in place; only the result is kept for the way back."""

@@ -1,6 +1,6 @@
 """The training loop: epochs until the validation loss no longer falls, the best one kept."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.params import Schedule
+from pipeline.training.snapshot import Checkpoint, RandomSource, Snapshot
 
 Row = dict[str, float]
 
@@ -57,6 +58,8 @@ def fit(
     patience: Patience,
     report: Callable[[Row], None],
     weight_decay: float = 0.0,
+    random: Mapping[str, RandomSource] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Row]:
     """Train `model` with Adam; leave it at its epoch of lowest validation loss, in eval mode.
 
@@ -69,6 +72,9 @@ def fit(
         patience: when to stop.
         report: called with each epoch's row.
         weight_decay: Adam's, which adds this times a weight to its gradient.
+        random: by name, every source that `batches` and `loss` draw from; a checkpoint needs them.
+        checkpoint: where to keep the run, and to go on from if one is kept there. On a CPU a run
+            that went on ends bit for bit as an unbroken one.
 
     Returns:
         One row an epoch: epoch, train_loss and what `validate` gives.
@@ -78,9 +84,11 @@ def fit(
     """
     learned = [p for p in model.parameters() if p.requires_grad]
     adam = torch.optim.Adam(learned, lr=schedule.lr, weight_decay=weight_decay, fused=True)
-    history: list[Row] = []
-    best: dict[str, Tensor] = {}
-    for epoch in range(1, schedule.max_epochs + 1):
+    run = _Run(model, adam, patience, random or {})
+    if checkpoint is not None and (kept := checkpoint.load()) is not None:
+        run.go_on_from(kept)
+    while len(run.history) < schedule.max_epochs and not patience.over:
+        epoch = len(run.history) + 1
         model.train()
         losses = []
         for batch in batches():
@@ -93,16 +101,56 @@ def fit(
         model.eval()
         with torch.no_grad():
             row: Row = {"epoch": epoch, "train_loss": train_loss, **validate()}
-        history.append(row)
+        run.history.append(row)
         report(row)
         if patience.improved(row["valid_loss"]):
-            best = {name: value.clone() for name, value in model.state_dict().items()}
-        if patience.over:
-            break
-    if not best:
-        raise _not_finite("the validation loss", len(history), schedule)
-    model.load_state_dict(best)
-    return history
+            run.best = {name: value.clone() for name, value in model.state_dict().items()}
+        if checkpoint is not None:
+            checkpoint.save(run.snapshot)
+    if not run.best:
+        raise _not_finite("the validation loss", len(run.history), schedule)
+    model.load_state_dict(run.best)
+    model.eval()  # also where there was no epoch left to go on with
+    return run.history
+
+
+@dataclass
+class _Run:
+    """What `fit` changes as it goes on."""
+
+    model: nn.Module
+    adam: torch.optim.Adam
+    patience: Patience
+    random: Mapping[str, RandomSource]
+    history: list[Row] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch so far
+
+    def snapshot(self) -> Snapshot:
+        """The run as it is."""
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "model": self.model.state_dict(),
+            "best": self.best,
+            "random": {name: source.get_state() for name, source in self.random.items()},
+        }
+        for number, moments in self.adam.state_dict()["state"].items():
+            groups[f"adam {number}"] = moments
+        tensors = {f"{g}/{name}": t for g, group in groups.items() for name, t in group.items()}
+        return Snapshot(tensors, self.history, self.patience.best, self.patience.waited)
+
+    def go_on_from(self, kept: Snapshot) -> None:
+        """Put everything back to where it was when `kept` was taken."""
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "random": {}}
+        for path, tensor in kept.tensors.items():
+            group, _, name = path.partition("/")
+            groups.setdefault(group, {})[name] = tensor
+        self.model.load_state_dict(groups["model"])
+        self.best = groups["best"]
+        for name, source in self.random.items():
+            source.set_state(groups["random"][name])
+        moments = {int(g.split()[1]): state for g, state in groups.items() if g.startswith("adam ")}
+        self.adam.load_state_dict({**self.adam.state_dict(), "state": moments})
+        self.history = kept.history
+        self.patience.best, self.patience.waited = kept.lowest, kept.waited
 
 
 def best_row(history: list[Row]) -> Row:

@@ -1,0 +1,144 @@
+"""A training run's snapshots in one file, for one process at a time.
+
+The file is replaced as a whole: a process killed at any moment leaves the newest whole snapshot.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import PipelineError
+from pipeline.model_files import read_model, write_model
+from pipeline.training.snapshot import Snapshot
+
+LEAST_WORK = 20  # times as long as keeping a snapshot takes, training goes on before the next
+
+
+class CheckpointFile:
+    """A `Checkpoint` in the file `path`; as a context manager it keeps other processes away.
+
+    Args:
+        path: of the file. Its name must stand for all that the training follows from (code, params,
+            inputs): whoever asks for the same path is given the same run to go on with.
+        seconds: at least so long between two snapshots.
+        tell: called with a line when the training goes on, or when the file is damaged.
+
+    Attributes:
+        epoch: that the file holds; 0 where there is none.
+        resumed_after: the epoch after which the training went on; 0 if it began afresh.
+    """
+
+    def __init__(self, path: Path, *, seconds: float, tell: Callable[[str], None]) -> None:
+        self.path = path
+        self.seconds = seconds
+        self.tell = tell
+        self.epoch = self.resumed_after = 0
+        self._not_before = time.monotonic() + seconds
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        self._lock = hold(self.path.with_suffix(".lock"))
+        for part in self.path.parent.glob(f".{self.path.name}.*.part"):
+            part.unlink()  # its writer was killed: while we hold the lock there is no other
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._lock is not None:
+            Path(self._lock.name).unlink(missing_ok=True)
+            self._lock.close()
+
+    def load(self) -> Snapshot | None:
+        """What an earlier process left there; None, and a word about it, if that is damaged."""
+        if not self.path.exists():
+            return None
+        try:
+            tensors, config = read_model(self.path)
+        except PipelineError:
+            tensors, config = {}, {}
+        record = str(config.get("record"))
+        if config.get("sha256") != _digest(self.path.name, tensors, record):
+            self.tell(f"warning: {self.path} is damaged; the training starts afresh")
+            return None
+        snapshot = Snapshot(tensors, *json.loads(record))
+        self.epoch = self.resumed_after = snapshot.epoch
+        self.tell(f"goes on after epoch {self.epoch}, which an earlier run reached")
+        return snapshot
+
+    def save(self, take: Callable[[], Snapshot]) -> None:
+        """Keep a snapshot, unless one was kept a moment ago."""
+        started = time.monotonic()
+        if started < self._not_before:
+            return
+        snapshot = take()
+        record = json.dumps([snapshot.history, snapshot.lowest, snapshot.waited])
+        digest = _digest(self.path.name, snapshot.tensors, record)
+        write_model(snapshot.tensors, {"record": record, "sha256": digest}, self.path)
+        self.epoch = snapshot.epoch
+        ended = time.monotonic()
+        self._not_before = ended + max(self.seconds, LEAST_WORK * (ended - started))
+
+    def remove(self) -> None:
+        """Forget the run: it has come to its end, and its results are written."""
+        self.path.unlink(missing_ok=True)
+        self.epoch = 0
+
+
+def _digest(name: str, tensors: Mapping[str, Tensor], record: str) -> str:
+    """SHA-256 of a checkpoint; safetensors itself does not notice a changed number."""
+    digest = hashlib.sha256(f"{name}\n{record}\n".encode())
+    for key, tensor in sorted(tensors.items()):
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def hold(path: Path) -> IO[str]:
+    """Open the file `path` as no other process can, until it is closed or this process ends.
+
+    Raises:
+        PipelineError: another process holds it, which is named; or it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+        while not _locked(file, path):  # its last holder removed it after we had opened it
+            file.close()
+            file = path.open("a+")
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+    except OSError as error:
+        raise PipelineError(f"{path}: cannot be written ({error.strerror}).") from error
+    return file
+
+
+def _locked(file: IO[str], path: Path) -> bool:
+    """Lock the open file; False if it no longer lies at `path`."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with file:
+            file.seek(0)
+            raise PipelineError(
+                f"{path}: process {file.read()} trains the same model on the same data. "
+                "Wait until it is done, or stop it, which loses nothing."
+            ) from None
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,47 @@
+"""The checkpoint of a stage that trains, named after all that its training follows from."""
+
+import hashlib
+import json
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from pipeline.storage import sha256
+from pipeline.training.checkpoint import CheckpointFile
+from stages.shell import Run
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("pipeline", "stages", "experiments")
+
+
+def checkpoint(run: Run, *inputs: Path) -> CheckpointFile:
+    """The checkpoint of this very training, this process's alone until the stage ends.
+
+    Another learning rate, other inputs or other code have another checkpoint, so they start afresh.
+    To be called once the code of the training is imported: that is how it is known.
+
+    Raises:
+        PipelineError: another process is at the same training.
+    """
+    follows_from = {
+        "params": run.params.model_dump(exclude={"runtime"}),
+        "inputs": [sha256(path) for path in inputs],
+        "code": _code(),
+        "versions": [version(name) for name in ("torch", "numpy")],
+        "device": run.device().type,  # random states are of no use on another kind
+    }
+    told = json.dumps(follows_from, sort_keys=True).encode()
+    name = f"{run.name}-{hashlib.sha256(told).hexdigest()[:32]}"
+    # Experiments in a temporary folder are told the root of the project itself, which outlives it.
+    folder = Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints"
+    seconds = run.params.runtime.checkpoint_seconds
+    return run.keep(CheckpointFile(folder / f"{name}.safetensors", seconds=seconds, tell=run.note))
+
+
+def _code() -> dict[str, str]:
+    """SHA-256 of every file of this project that is loaded: by now, all that the training runs."""
+    files = {Path(file) for m in [*sys.modules.values()] if (file := getattr(m, "__file__", None))}
+    ours = [file for file in files if file.is_relative_to(ROOT)]
+    names = {str(file.relative_to(ROOT)): file for file in ours}
+    return {name: sha256(file) for name, file in names.items() if name.startswith(ROOMS)}
