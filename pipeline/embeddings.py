@@ -65,7 +65,8 @@ class Projection:
             scale[:] = np.where(spread > 1e-6 * np.abs(statistic).max(), spread, 1)
         components: Floats = np.eye(d, dtype=np.float32)
         if reduce is not None and reduce < d:
-            components = _principal((statistic - mean) / scale, reduce, whiten=standardise)
+            centred = (statistic - statistic.mean(0)) / scale
+            components = _principal(centred, reduce, whiten=standardise)
         return cls(mean, scale, components)
 
     def apply(self, statistic: Floats) -> Floats:
