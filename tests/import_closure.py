@@ -1,4 +1,4 @@
-"""Which files of the repository a module imports, directly or through others."""
+"""Which files of the repository a module needs, directly or through others."""
 
 import ast
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ ROOMS = ("pipeline", "stages")
 def import_closure(module: str, root: Path) -> set[str]:
     """Files below `root`, as dvc.yaml names them, of `module` and of all that it imports.
 
-    Imports inside functions count, and so do the packages that a module lies in. Those under
-    `if TYPE_CHECKING` do not: they never run.
+    Imports inside functions count, and so do the packages that a module lies in, with the files in
+    them that are not Python. Imports under `if TYPE_CHECKING` do not count: they never run.
     """
     found: set[str] = set()
     waiting = [module]
@@ -20,6 +20,8 @@ def import_closure(module: str, root: Path) -> set[str]:
         if file is None or (name := file.relative_to(root).as_posix()) in found:
             continue
         found.add(name)
+        if file.name == "__init__.py":
+            found |= {path.relative_to(root).as_posix() for path in package_data(file.parent)}
         waiting += imported(ast.parse(file.read_text()))
     return found
 
@@ -28,6 +30,11 @@ def module_file(module: str, root: Path) -> Path | None:
     path = root.joinpath(*module.split("."))
     candidates = (path.with_suffix(".py"), path / "__init__.py")
     return next((file for file in candidates if file.is_file()), None)
+
+
+def package_data(folder: Path) -> Iterator[Path]:
+    """Files of a package that its modules read rather than import, such as a style sheet."""
+    return (path for path in folder.iterdir() if path.is_file() and path.suffix != ".py")
 
 
 def imported(tree: ast.AST) -> Iterator[str]:

@@ -1,0 +1,288 @@
+"""params.yaml: every mistake named at once, and only what is declared handed out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.errors import PipelineError
+from pipeline.params import FIGURES, declared_params, load_params
+
+ROOT = Path(__file__).parents[1]
+Edit = Callable[[dict], object]
+
+
+@pytest.fixture(autouse=True)
+def outside_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if typed by hand, even where the suite itself is run by a DVC stage."""
+    for name in ("DVC_STAGE", "DVC_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def edited(tmp_path: Path, edit: Edit) -> Path:
+    """The repository's params.yaml with an edit."""
+    yaml = YAML()
+    content = yaml.load(ROOT / "params.yaml")
+    edit(content)
+    path = tmp_path / "params.yaml"
+    yaml.dump(content, path)
+    return path
+
+
+def message(path: Path, *keys: str) -> str:
+    with pytest.raises(PipelineError) as caught:
+        load_params(path, *keys)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_repositorys_own_params_are_valid() -> None:
+    params = load_params(ROOT / "params.yaml", "init", "seed")
+    assert (params.init, params.seed) == ("learned", 0)
+
+
+def test_every_mistake_stands_in_one_message_with_key_value_and_what_is_allowed(
+    tmp_path: Path,
+) -> None:
+    def spoil(content: dict) -> None:
+        content["features"]["visible"] = "trian"
+        content["ratio"]["base"] = "people"
+        content["ratio"]["lr"] = -0.5
+        content["features"]["dropuot"] = 0.1
+        del content["tasks"]["keep_share"]
+
+    path = edited(tmp_path, spoil)
+    told = message(path, "seed")  # whatever part is asked for
+    assert told.startswith(f"{path}: ")
+    assert told.removeprefix(f"{path}: ").split("; ") == [
+        "features.visible: Input should be 'all' or 'train' (found 'trian')",
+        "features.dropuot: Extra inputs are not permitted (found 0.1)",
+        "tasks.keep_share: Field required",
+        "ratio.lr: Input should be greater than 0 (found -0.5)",
+        "ratio.base: Input should be 'exposures' or 'users' (found 'people')",
+    ]
+
+
+def set_value(section: str, key: str, value: object) -> Edit:
+    return lambda content: content[section].__setitem__(key, value)
+
+
+MISTAKES: dict[str, tuple[Edit, str]] = {
+    "unknown section": (
+        lambda c: c.__setitem__("training", {"lr": 1}),
+        "training: Extra inputs are not permitted",
+    ),
+    "unknown key": (
+        set_value("data", "sorce", "simulated"),
+        "data.sorce: Extra inputs are not permitted (found 'simulated')",
+    ),
+    "missing section": (lambda c: c.pop("runtime"), "runtime: Field required"),
+    "text for a number": (
+        set_value("ratio", "batch_size", "4096"),
+        "ratio.batch_size: Input should be a valid integer (found '4096')",
+    ),
+    "text for a fraction": (
+        set_value("ratio", "lr", "1e-3"),
+        "ratio.lr: Input should be a valid number (found '1e-3')",
+    ),
+    "fraction for a count": (
+        set_value("pretrain", "max_epochs", 2.0),
+        "pretrain.max_epochs: Input should be a valid integer (found 2.0)",
+    ),
+    "number for a switch": (
+        set_value("ratio", "freeze_e", 1),
+        "ratio.freeze_e: Input should be a valid boolean (found 1)",
+    ),
+    "one for a list": (
+        set_value("features", "user_fields", "user_id"),
+        "features.user_fields: Input should be a valid list (found 'user_id')",
+    ),
+    "switch for a number": (
+        lambda c: c.__setitem__("seed", True),
+        "seed: Input should be a valid integer (found True)",
+    ),
+    "no number": (
+        set_value("ratio", "lr", float("nan")),
+        "ratio.lr: Input should be a finite number (found nan)",
+    ),
+    "a share of one": (
+        set_value("data", "test_share", 1.0),
+        "data.test_share: Input should be less than 1 (found 1.0)",
+    ),
+    "a rate of one": (
+        set_value("ratio", "dropout", [0.5, 1.0, 0.3]),
+        "ratio.dropout.1: Input should be less than 1 (found 1.0)",
+    ),
+    "a rate too few": (
+        set_value("pretrain", "dropout", [0.5]),
+        "pretrain: hidden has 3 layers, dropout 1 rates",
+    ),
+    "a width that does not divide": (
+        set_value("features", "user_fields", ["gender", "age", "zip_code"]),
+        "features: f_dim (100) must be a multiple of the number of user_fields (3)",
+    ),
+    "a field twice": (
+        set_value("features", "user_fields", ["age", "age"]),
+        "features: user_fields must be distinct",
+    ),
+    "edges that fall": (
+        set_value("labels", "age", {"column": "age", "bins": [35, 25]}),
+        "labels.age: bins must rise",
+    ),
+    "a simulation too dense": (
+        set_value("simulation", "exposures", 500_001),
+        "simulation: exposures (500,001) must be at most half of users x items (1,000,000)",
+    ),
+    **{
+        f"a label called {name}": (
+            set_value("labels", name, {"column": "age"}),
+            f"labels.{name}.[key]: a label cannot be called exposure, ",
+        )
+        for name in FIGURES
+    },
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named(tmp_path: Path, mistake: str) -> None:
+    edit, told = MISTAKES[mistake]
+    path = edited(tmp_path, edit)
+    assert told in message(path)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("tasks", "labels", ["age", "income"]),
+        ("evaluate", "labels", ["income"]),
+        ("projection", "histogram_label", "income"),
+    ],
+)
+def test_a_label_that_does_not_exist_is_named_beside_those_that_do(
+    tmp_path: Path, section: str, key: str, value: object
+) -> None:
+    def spoil(content: dict) -> None:
+        content["init"] = "histogram"
+        content[section][key] = value
+
+    told = message(edited(tmp_path, spoil))
+    assert f"{section}.{key} names 'income'; the labels are" in told
+    assert "age, age7, occupation, gender" in told
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 0.001), ("1e-05", 1e-5), ("2.5E-4", 0.00025)])
+def test_an_exponent_makes_a_number(tmp_path: Path, text: str, value: float) -> None:
+    """DVC writes 1e-05 after `-S ratio.lr=0.00001`; to PyYAML both 1e-05 and 1e-3 are text."""
+    whole = (ROOT / "params.yaml").read_text().replace("  lr: 0.002\n", f"  lr: {text}\n")
+    path = tmp_path / "params.yaml"
+    path.write_text(whole)
+    params = load_params(path, "ratio", "pretrain")
+    assert (params.ratio.lr, params.pretrain.lr) == (value, value)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"init: [learned", "is not YAML"),
+        (b"init: \xff", "is not YAML"),
+        (b"seed: 0\nseed: 1\n", "is not YAML"),
+        (b"", "the file: Input should be a valid dictionary"),
+        (b"- init\n", "the file: Input should be a valid dictionary"),
+    ],
+)
+def test_a_file_that_holds_no_params_is_named(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    assert f"{path}: {told}" in message(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert message(tmp_path / "params.yaml").startswith(
+        f"{tmp_path}/params.yaml: there is no such file; run from the project's root"
+    )
+
+
+def test_only_what_was_asked_for_is_handed_out_and_runtime_always() -> None:
+    params = load_params(ROOT / "params.yaml", "tasks", "ratio.base", "data.source")
+    assert params.tasks.min_exposures == 100
+    assert params.ratio.base == "exposures"
+    assert params.data.source == "simulated"
+    assert params.runtime.device == "auto"
+    for section, key in ((params, "seed"), (params, "init"), (params.ratio, "lr")):
+        with pytest.raises(AttributeError, match=key):
+            getattr(section, key)
+
+
+def test_params_cannot_be_changed() -> None:
+    params = load_params(ROOT / "params.yaml", "tasks")
+    with pytest.raises(ValueError, match="frozen"):
+        params.tasks.min_exposures = 1
+
+
+PIPELINE = """
+stages:
+  train:
+    params: [ratio.base, seed]
+  score:
+    cmd: python -m stages.score
+  each:
+    foreach: [a, b]
+    do:
+      params:
+        - experiments/one/params.yaml: [ratio, seed]
+        - other.yaml: [tasks]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml and the pipeline above, and the same one level further down."""
+    for folder in (tmp_path, tmp_path / "experiments" / "one"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+        (folder / "dvc.yaml").write_text(PIPELINE)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    return tmp_path
+
+
+def test_declared_params_are_those_of_the_params_file_at_hand(project: Path) -> None:
+    assert declared_params(project / "dvc.yaml", "train") == {"ratio.base", "seed"}
+    assert declared_params(project / "dvc.yaml", "score") == set()
+    assert declared_params(project / "dvc.yaml", "each") == {"ratio", "seed"}
+    assert declared_params(project / "dvc.yaml", "each", "other.yaml") == {"tasks"}
+
+
+@pytest.mark.parametrize(
+    ("address", "keys"),
+    [
+        ("train", ["ratio.base", "seed"]),
+        ("score", []),
+        ("each@a", ["ratio.lr", "ratio"]),
+        ("experiments/one/dvc.yaml:each@b", ["seed", "ratio.base"]),
+    ],
+)
+def test_a_stage_under_dvc_is_handed_what_it_declares(
+    project: Path, monkeypatch: pytest.MonkeyPatch, address: str, keys: list[str]
+) -> None:
+    monkeypatch.setenv("DVC_STAGE", address)
+    load_params(project / "params.yaml", *keys)
+
+
+@pytest.mark.parametrize(
+    ("address", "keys", "told"),
+    [
+        ("train", ["seed", "ratio"], "dvc.yaml: stage train reads ratio, which its `params:`"),
+        ("score", ["seed", "init"], "dvc.yaml: stage score reads seed, init, which its `params:`"),
+        (
+            "experiments/one/dvc.yaml:each@b",
+            ["labels"],
+            "experiments/one/dvc.yaml: stage each@b reads labels, which its `params:`",
+        ),
+    ],
+)
+def test_an_undeclared_key_under_dvc_is_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch, address: str, keys: list[str], told: str
+) -> None:
+    monkeypatch.setenv("DVC_STAGE", address)
+    assert message(project / "params.yaml", *keys).startswith(told)

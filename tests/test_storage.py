@@ -1,0 +1,276 @@
+"""Artefacts on disk: replaced as a whole or not at all, equal bytes, every fault in one line."""
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import storage
+from pipeline.errors import PipelineError
+from pipeline.schemas import EXPOSURES, FEATURES, SCORES, SPLITS, USERS, Schema
+from pipeline.storage import (
+    matrix,
+    read_csv,
+    read_table,
+    replacing,
+    sha256,
+    vectors,
+    write_bytes,
+    write_csv,
+    write_json,
+    write_table,
+)
+
+
+def scores() -> pa.Table:
+    return pa.table(
+        {
+            "task_id": pa.array([0, 0, 1], pa.int32()),
+            "user_id": pa.array([7, 9, 7], pa.int64()),
+            "score": pa.array([0.5, -1.5, 0.25], pa.float32()),
+        }
+    )
+
+
+def features() -> pa.Table:
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    return pa.table({"user_id": pa.array([1, 2, 3], pa.int64()), "x": vectors(x)})
+
+
+def exposures() -> pa.Table:
+    return pa.table(
+        {
+            "user_id": pa.array([1, 1, 2], pa.int64()),
+            "item_id": pa.array([3, 4, 3], pa.int64()),
+            "rating": pa.array([5, None, 1], pa.int8()),
+            "timestamp": pa.nulls(3, pa.int64()),
+            "held_out": [False, True, False],
+        }
+    )
+
+
+def with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, values)
+
+
+@pytest.mark.parametrize(
+    ("make", "schema"), [(scores, SCORES), (features, FEATURES), (exposures, EXPOSURES)]
+)
+def test_a_table_comes_back_as_it_was_written(
+    tmp_path: Path, make: Callable[[], pa.Table], schema: Schema
+) -> None:
+    path = tmp_path / "new" / "folder" / "table.parquet"
+    write_table(make(), path, schema)
+    assert read_table(path, schema).equals(make())
+
+
+def test_vectors_and_matrix_are_inverses() -> None:
+    x = np.random.default_rng(0).standard_normal((5, 3), dtype=np.float32)
+    chunked = pa.chunked_array([vectors(x[:2]), vectors(x[2:])])
+    back = matrix(chunked)
+    assert np.array_equal(back, x)
+    back[:] = 0  # a copy that may be written to
+
+
+def test_equal_tables_give_equal_bytes_whatever_their_chunks_and_metadata(tmp_path: Path) -> None:
+    whole = scores()
+    pieces = pa.concat_tables([whole.slice(0, 1), whole.slice(1)])
+    named = whole.replace_schema_metadata({"pandas": "{}"})
+    written = []
+    for n, table in enumerate((whole, pieces, named)):
+        write_table(table, tmp_path / f"{n}.parquet", SCORES)
+        written.append((tmp_path / f"{n}.parquet").read_bytes())
+    assert written[0] == written[1] == written[2]
+    assert sha256(tmp_path / "0.parquet") == sha256(tmp_path / "2.parquet")
+
+
+FAULTS: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
+    "missing column": (
+        lambda t: t.drop_columns(["score"]),
+        "the scores table lacks the column score; found task_id, user_id",
+    ),
+    "unknown column": (
+        lambda t: t.append_column("extra", pa.array([1, 2, 3])),
+        "the scores table has the unknown column extra; expected only task_id, user_id, score",
+    ),
+    "wrong type": (
+        lambda t: with_column(t, "score", pa.array([0.5, 1.5, 2.5], pa.float64())),
+        "column score of the scores table: expected float, found double",
+    ),
+    "null": (
+        lambda t: with_column(t, "user_id", pa.array([7, None, 7], pa.int64())),
+        "column user_id of the scores table: row 1 has no value",
+    ),
+    "NaN": (
+        lambda t: with_column(t, "score", pa.array([0.5, float("nan"), 1], pa.float32())),
+        "column score of the scores table: found nan; every number must be finite",
+    ),
+    "infinity": (
+        lambda t: with_column(t, "score", pa.array([0.5, 1, float("-inf")], pa.float32())),
+        "column score of the scores table: found -inf",
+    ),
+    "duplicate key": (
+        lambda t: t.take([0, 0, 2]),
+        "row 1 of the scores table is a duplicate; rows must be distinct and sorted by task_id",
+    ),
+    "unsorted": (
+        lambda t: t.take([0, 2, 1]),
+        "row 2 of the scores table is out of order; rows must be distinct and sorted by task_id",
+    ),
+    "unsorted within a task": (
+        lambda t: t.take([1, 0, 2]),
+        "row 1 of the scores table is out of order",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_table_is_refused_on_write_and_on_read(tmp_path: Path, fault: str) -> None:
+    spoil, message = FAULTS[fault]
+    path = tmp_path / "scores.parquet"
+    write_table(scores(), path, SCORES)
+    before = path.read_bytes()
+    with pytest.raises(PipelineError) as on_write:
+        write_table(spoil(scores()), path, SCORES)
+    assert path.read_bytes() == before
+    pq.write_table(spoil(scores()), path)
+    with pytest.raises(PipelineError) as on_read:
+        read_table(path, SCORES)
+    assert str(on_write.value) == str(on_read.value)
+    assert str(on_read.value).startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (pa.array([[1.0], [2.0], [3.0]], pa.list_(pa.float32())), "expected a fixed_size_list"),
+        (pa.array([[1.0], [2.0], [3.0]], pa.list_(pa.float64(), 1)), "expected a fixed_size_list"),
+        (pa.array([[1.0], None, [3.0]], pa.list_(pa.float32(), 1)), "row 1 has no value"),
+        (vectors(np.array([[0, 1], [2, np.nan], [0, 1]])), "found nan"),
+    ],
+)
+def test_a_faulty_vector_is_refused(values: pa.Array, message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        FEATURES.check(with_column(features(), "x", values), "here")
+
+
+def test_a_nullable_column_may_be_empty_and_an_open_table_may_have_more(tmp_path: Path) -> None:
+    EXPOSURES.check(exposures(), "here")
+    labelled = pa.table({"user_id": pa.array([1, 2], pa.int64()), "gender": ["F", None]})
+    write_table(labelled, tmp_path / "users.parquet", USERS)
+    assert read_table(tmp_path / "users.parquet", USERS).equals(labelled)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and no more", b"user_id,split\n1,train\n"])
+def test_an_unreadable_file_is_one_line_of_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "splits.parquet"
+    path.write_bytes(content)
+    with pytest.raises(PipelineError) as caught:
+        read_table(path, SPLITS)
+    assert str(caught.value).startswith(f"{path}: is not a readable Parquet file (")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [lambda path: read_table(path, SPLITS), read_csv])
+def test_a_missing_file_is_one_line_of_error(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    with pytest.raises(PipelineError, match=r"nowhere: there is no such file\. Build it with"):
+        read(tmp_path / "nowhere")
+
+
+def fail_halfway(path: Path) -> None:
+    with replacing(path) as part:
+        part.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+
+def fail_to_flush(path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage.os, "fsync", fail_on_a_full_disk)
+        write_bytes(b"new", path)
+
+
+def fail_on_a_full_disk(_: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("write", "error"), [(fail_halfway, KeyboardInterrupt), (fail_to_flush, PipelineError)]
+)
+@pytest.mark.parametrize("old", [b"old", None])
+def test_a_failing_writer_leaves_the_old_file_and_no_other(
+    tmp_path: Path,
+    write: Callable[[Path], None],
+    error: type[BaseException],
+    old: bytes | None,
+) -> None:
+    path = tmp_path / "file"
+    if old is not None:
+        path.write_bytes(old)
+    with pytest.raises(error):
+        write(path)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == ([] if old is None else [old])
+
+
+def test_a_full_disk_is_named_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"file: cannot be written \(No space left on device\)"):
+        fail_to_flush(tmp_path / "file")
+
+
+def test_a_folder_in_the_way_is_named_in_one_line_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(PipelineError, match=r"file: cannot be written \(Is a directory\)"):
+        write_bytes(b"new", tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with replacing(path) as part:
+        part.write_bytes(b"new")
+        assert path.read_bytes() == b"old"
+        assert part.parent == path.parent  # a rename across file systems is no rename
+    assert path.read_bytes() == b"new"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_is_flushed_to_the_disk_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    flushed = []
+    fsync = os.fsync
+
+    def spy(handle: int) -> None:
+        flushed.append((os.fstat(handle).st_size, path.exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(storage.os, "fsync", spy)
+    write_bytes(b"new", path)
+    assert flushed == [(3, False)]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644  # mkstemp's 0600 would shut others out
+
+
+def test_json_keeps_the_order_of_its_keys_and_refuses_what_is_no_number(tmp_path: Path) -> None:
+    path = tmp_path / "auc.json"
+    write_json({"b": 1, "a": {"c": None}}, path)
+    assert path.read_text() == '{\n  "b": 1,\n  "a": {\n    "c": null\n  }\n}\n'
+    assert json.loads(path.read_text()) == {"b": 1, "a": {"c": None}}
+    with pytest.raises(ValueError, match="nan"):
+        write_json({"a": float("nan")}, path)
+    assert json.loads(path.read_text())["b"] == 1
+
+
+def test_csv_writes_a_missing_value_as_an_empty_field(tmp_path: Path) -> None:
+    path = tmp_path / "task_auc.csv"
+    write_csv([{"task_id": 0, "auc": None}, {"task_id": 1, "auc": 0.25}], path)
+    assert path.read_bytes() == b"task_id,auc\n0,\n1,0.25\n"
+    assert read_csv(path) == [{"task_id": "0", "auc": ""}, {"task_id": "1", "auc": "0.25"}]
