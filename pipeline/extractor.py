@@ -51,23 +51,26 @@ class Extractor:
         fields: for each user field, in the network's order, the codes it knows, sorted.
         items: (I,) item_id of each of the network's items, sorted.
         scale: of x over the users it was trained on.
+        activity: whether x ends with the user's log activity, which the embeddings do not hold:
+            DeepFM contrasts as many negatives as a user has exposures.
     """
 
     net: DeepFM
     fields: Mapping[str, Codes]
     items: npt.NDArray[np.int64]
     scale: Scale
+    activity: bool = False
 
-    def vectors(self, users: pa.Table) -> npt.NDArray[np.float32]:
-        """Standardised x (n, f_dim) of users that it was trained on."""
+    def vectors(self, users: pa.Table, exposures: pa.Table) -> npt.NDArray[np.float32]:
+        """Standardised x (n, d) of users that it was trained on, and of their exposures."""
         with torch.no_grad():
             embedded = self.net.embed_users(self._codes(users))
-        return self._standardised(embedded[..., 1:].flatten(1))
+        return self._standardised(embedded[..., 1:].flatten(1), users, exposures)
 
     def newcomers(
         self, users: pa.Table, exposures: pa.Table, gen: torch.Generator
     ) -> npt.NDArray[np.float32]:
-        """Standardised x (n, f_dim) of users that it was not trained on; see `fold_in`.
+        """Standardised x (n, d) of users that it was not trained on; see `fold_in`.
 
         Args:
             users: user_id, sorted, and the other fields.
@@ -85,14 +88,14 @@ class Extractor:
         item = rows_of(item_id[known], self.items, "item")
         codes = self._codes(users)
         own = list(self.fields).index(OWN_FIELD) if OWN_FIELD in self.fields else None
-        x = torch.empty(len(codes), len(self.scale.mean))
+        x = torch.empty(len(codes), len(self.scale.mean) - self.activity)
         for start in range(0, len(codes), AT_ONCE):
             part = slice(*np.searchsorted(user, [start, start + AT_ONCE]))
             rows = torch.from_numpy(user[part] - start).to(codes.device)
             seen = torch.from_numpy(item[part]).to(codes.device)
             some = slice(start, start + AT_ONCE)
             x[some] = fold_in(self.net, codes[some], rows, seen, own=own, gen=gen).cpu()
-        return self._standardised(x)
+        return self._standardised(x, users, exposures)
 
     def write(self, path: Path) -> None:
         """Write it as safetensors: network, vocabularies, items, mean and scale."""
@@ -100,7 +103,11 @@ class Extractor:
         tensors |= {f"codes.{name}": as_tensor(codes) for name, codes in self.fields.items()}
         tensors |= {"items": torch.from_numpy(self.items)}
         tensors |= {"mean": self.scale.mean, "scale": self.scale.scale}
-        config = {"user_fields": list(self.fields), "network": self.net.config}
+        config = {
+            "user_fields": list(self.fields),
+            "network": self.net.config,
+            "activity": self.activity,
+        }
         write_model(tensors, config, path)
 
     @classmethod
@@ -127,12 +134,28 @@ class Extractor:
         state = {n.removeprefix("net."): t for n, t in tensors.items() if n.startswith("net.")}
         net.load_state_dict(state)
         scale = Scale(tensors["mean"], tensors["scale"])
-        return cls(net.to(device).eval(), fields, tensors["items"].numpy(), scale)
+        activity = bool(config["activity"])
+        return cls(net.to(device).eval(), fields, tensors["items"].numpy(), scale, activity)
 
-    def _standardised(self, x: Tensor) -> npt.NDArray[np.float32]:
-        standardised: npt.NDArray[np.float32] = self.scale.apply(x.cpu()).numpy()
+    def _standardised(
+        self, x: Tensor, users: pa.Table, exposures: pa.Table
+    ) -> npt.NDArray[np.float32]:
+        raw = with_activity(x.cpu(), users, exposures) if self.activity else x.cpu()
+        standardised: npt.NDArray[np.float32] = self.scale.apply(raw).numpy()
         return standardised
 
     def _codes(self, users: pa.Table) -> Tensor:
         columns = [encode(raw_codes(users, name), codes) for name, codes in self.fields.items()]
         return torch.from_numpy(np.stack(columns, 1)).to(self.net.genres.device)
+
+
+def with_activity(x: Tensor, users: pa.Table, exposures: pa.Table) -> Tensor:
+    """Append log(1 + number of exposures) of each of the users: x (n, d) -> (n, d + 1).
+
+    Raises:
+        PipelineError: an exposure of somebody who is not among `users`.
+    """
+    ids, known = (table.column("user_id").to_numpy() for table in (exposures, users))
+    count = np.bincount(rows_of(ids, known, "user"), minlength=len(known))
+    activity = torch.from_numpy(np.log1p(count).astype(np.float32))
+    return torch.cat([x, activity[:, None]], 1)

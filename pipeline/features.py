@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 
 from pipeline.errors import PipelineError
-from pipeline.extractor import Extractor, Scale
+from pipeline.extractor import Extractor, Scale, with_activity
 from pipeline.pairs import in_rows, rows_of, split_rows
 from pipeline.params import Features
 from pipeline.training.deepfm import Interactions, train_deepfm
@@ -27,7 +27,7 @@ class Extraction:
     """A trained extractor, and what came out of it."""
 
     extractor: Extractor
-    x: Singles  # (U, f_dim) a row a user
+    x: Singles  # (U, f_dim, or one more with the activity) a row a user
     trained: Bools  # (U,) whom DeepFM was trained on; the others are folded in
     history: list[Row]
 
@@ -70,10 +70,12 @@ def extract(
     data = _interactions(known, items, learned, fields, item_ids, device)
     net, history = train_deepfm(data, params, seed=seed, report=report, checkpoint=checkpoint)
     with torch.no_grad():
-        scale = Scale.of(net.embed_users(data.codes)[..., 1:].flatten(1).cpu())
-    extractor = Extractor(net, fields, item_ids, scale)
-    x = np.empty((len(users), params.f_dim), np.float32)
-    x[trained] = extractor.vectors(known)
+        raw = net.embed_users(data.codes)[..., 1:].flatten(1).cpu()
+    if params.activity:
+        raw = with_activity(raw, known, learned)
+    extractor = Extractor(net, fields, item_ids, Scale.of(raw), params.activity)
+    x = np.empty((len(users), raw.shape[1]), np.float32)
+    x[trained] = extractor.vectors(known, learned)
     x[~trained] = extractor.newcomers(
         users.filter(pa.array(~trained)),
         shown.filter(pa.array(~trained[user])),

@@ -108,6 +108,7 @@ class Features(Schedule):
     model: Literal["deepfm", "latents", "table"]
     user_fields: Annotated[list[str], Field(min_length=1)]
     f_dim: Count
+    activity: bool
     visible: Literal["all", "train"]
     hidden: Annotated[list[Count], Field(min_length=1)]
     dropout: Rate

@@ -114,6 +114,20 @@ def test_vectors_are_standardised_over_the_users_trained_on(tables: Tables) -> N
     np.testing.assert_allclose(x.std(0), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("visible", ["all", "train"])
+def test_activity_is_the_last_dimension_of_visible_exposures_only(
+    tables: Tables, visible: str
+) -> None:
+    users, _, exposures, _ = tables
+    made = extracted(tables, activity=True, visible=visible)
+    assert made.x.shape[1] == 9
+    shown = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
+    met = np.isin(users.column("user_id"), shown.column("user_id"))
+    count = np.bincount(shown.column("user_id").to_numpy(), minlength=151)[1:]
+    assert np.corrcoef(made.x[met, 8], np.log1p(count[met]))[0, 1] == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(made.x[made.trained].std(0), 1, atol=1e-5)
+
+
 def test_a_dimension_without_variance_becomes_zero() -> None:
     x = torch.tensor([[0.1, 1.0, 1e6], [0.1, 2.0, 1e6], [0.1, 3.0, 1e6]])
     scaled = Scale.of(x).apply(x)
@@ -187,16 +201,21 @@ def test_an_unseen_code_of_a_field_counts_as_its_mean(tables: Tables) -> None:
     np.testing.assert_allclose(x, scale.apply(expected.detach()), rtol=1e-4, atol=1e-5)
 
 
-def test_an_extractor_read_back_gives_the_same_vectors(tables: Tables, tmp_path: Path) -> None:
+@pytest.mark.parametrize("activity", [False, True])
+def test_an_extractor_read_back_gives_the_same_vectors(
+    tables: Tables, tmp_path: Path, activity: bool
+) -> None:
     users, _, exposures, _ = tables
-    made = extracted(tables, user_fields=["user_id", "zip_code"], visible="train")
+    fields = ["user_id", "zip_code"]
+    made = extracted(tables, user_fields=fields, visible="train", activity=activity)
     file = tmp_path / "deepfm.safetensors"
     made.extractor.write(file)
     again = Extractor.read(file, CPU)
     known, others = users.filter(pa.array(made.trained)), users.filter(pa.array(~made.trained))
-    assert again.vectors(known).tobytes() == made.x[made.trained].tobytes()
     shown = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
-    theirs = shown.filter(pa.array(np.isin(shown.column("user_id"), others.column("user_id"))))
+    of_others = np.isin(shown.column("user_id"), others.column("user_id"))
+    ours, theirs = shown.filter(pa.array(~of_others)), shown.filter(pa.array(of_others))
+    assert again.vectors(known, ours).tobytes() == made.x[made.trained].tobytes()
     folded = again.newcomers(others, theirs, torch.Generator().manual_seed(0))
     assert folded.tobytes() == made.x[~made.trained].tobytes()
 
