@@ -300,7 +300,7 @@ def test_a_hostile_title_is_shown_as_it_is(artefacts: Artefacts, params: Params)
 
 
 def test_what_was_not_measured_is_left_out(artefacts: Artefacts, params: Params) -> None:
-    """No DeepFM where x is the true tastes, no truth of MovieLens; nor is any shown as zero."""
+    """No DeepFM where x is ready-made, no truth of MovieLens; nor is any shown as zero."""
     metrics = {k: v for k, v in artefacts.metrics.items() if k not in {"deepfm", "truth", "leak"}}
     bare = replace(artefacts, metrics=metrics, features_history=[{"epoch": "0"}])
     page = parsed(render(gather(bare, params), []))
@@ -310,12 +310,6 @@ def test_what_was_not_measured_is_left_out(artefacts: Artefacts, params: Params)
     assert len(list(losses.iter(f"{SVG}svg"))) == 2
     cells = {text(cell) for cell in page.iter(f"{HTML}td")}
     assert not cells & {"0", "0.0", "0.00"}
-    unlabelled = params.model_copy(
-        update={"evaluate": params.evaluate.model_copy(update={"labels": []})}
-    )
-    page = parsed(render(gather(bare, unlabelled), []))
-    assert "most frequent in its audience, by" not in text(page).lower()
-    assert len(list(page.iter(f"{HTML}dt"))) == 1
 
 
 def test_the_papers_figures_stand_beside_those_of_movielens_only(
@@ -521,3 +515,35 @@ def test_every_code_has_a_name() -> None:
 )
 def test_a_long_title_is_cut_for_a_figure(title: str, shown: str) -> None:
     assert short(title) == shown
+
+
+def test_of_your_own_tables_users_are_named_and_codes_are_left_as_they_are(
+    artefacts: Artefacts, params: Params
+) -> None:
+    own = of_source(params, "tables")
+    portrait = gather(artefacts, own).portraits[0]
+    users = artefacts.users.to_pandas().set_index("user_id")
+    for person in portrait.familiar:
+        user = users.loc[int(person.labels.split(",")[0])]
+        assert person.labels.endswith(
+            f"age {user.age}, occupation {user.occupation}, gender {user.gender}"
+        )
+    assert portrait.classes["occupation"][0].isdigit()
+    keys = [f"key {user}" for user in artefacts.users["user_id"].to_pylist()]
+    keyed = replace(artefacts, users=artefacts.users.append_column("user_key", [keys]))
+    assert gather(keyed, own).portraits[0].familiar[0].labels.startswith("key ")
+
+
+def test_a_source_without_labels_and_genres_has_its_page(
+    artefacts: Artefacts, params: Params
+) -> None:
+    unlabelled = of_source(params, "tables").model_copy(
+        update={"labels": {}, "evaluate": params.evaluate.model_copy(update={"labels": []})}
+    )
+    genres = pa.array([[]] * artefacts.items.num_rows, pa.list_(pa.string()))
+    bare = replace(artefacts, items=artefacts.items.set_column(2, "genres", genres))
+    page = parsed(render(gather(bare, unlabelled), []))
+    assert len(list(page.iter(f"{HTML}dt"))) == 1  # held-out exposures
+    (first, *_) = [p for p in page.iter(f"{HTML}p") if p.get("class") == "meta"]
+    assert text(first) == f"{max(artefacts.tasks['exposures'].to_pylist())} exposures."
+    assert "your own tables" in text(page)

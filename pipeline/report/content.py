@@ -62,8 +62,7 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
     source, figures = params.data.source, figures_of(artefacts.metrics)
     measured = yardsticks(artefacts, params)
     best, worst = extremes(artefacts)
-    test_users = TestUsers.of(artefacts, params.labels)
-    labels = {name: params.labels[name] for name in params.evaluate.labels}
+    test_users = TestUsers.of(artefacts, params)
     return Content(
         params=params,
         counts=_counts(artefacts),
@@ -74,7 +73,7 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
         best=best,
         worst=worst,
         portraits=[
-            portray(row, test_users, artefacts, labels)
+            portray(row, test_users, artefacts, params)
             for row in portrayed_tasks(artefacts.tasks, source).tolist()
         ],
         similarity=similarity(artefacts, source),

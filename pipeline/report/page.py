@@ -9,11 +9,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline import plots
+from pipeline.params import Source
 from pipeline.report.content import Content
 from pipeline.report.results import EXPOSURE, PAPER, PAPER_AUC
 from pipeline.report.run_facts import RunFacts
 
-SOURCES = {"simulated": "a simulated world", "movielens-1m": "MovieLens 1M"}
+SOURCES: Mapping[Source, str] = {
+    "simulated": "a simulated world",
+    "movielens-1m": "MovieLens 1M",
+    "tables": "your own tables",
+}
 MEETINGS = {"never": "never met it", "visible": "met it, visible", "held out": "met it, held out"}
 TITLE_WIDTH = 25  # letters of a title in a figure
 

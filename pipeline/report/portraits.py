@@ -13,12 +13,11 @@ import pyarrow as pa
 from pipeline.datasets.codes import code_name
 from pipeline.labels import label_classes
 from pipeline.pairs import Ints, rows_of, split_rows
-from pipeline.params import Label
+from pipeline.params import Params
 from pipeline.report.artefacts import Artefacts
 from pipeline.score_matrix import score_matrix
 
 Singles = npt.NDArray[np.float32]
-Labels = Mapping[str, Label]
 
 MET = ("never", "visible", "held out")
 VISIBLE, HELD_OUT = 1, 2
@@ -72,8 +71,8 @@ class TestUsers:
     exposures: Ints  # (T,) visible ones
 
     @classmethod
-    def of(cls, artefacts: Artefacts, labels: Labels) -> "TestUsers":
-        """The test users, described by the columns behind `labels`."""
+    def of(cls, artefacts: Artefacts, params: Params) -> "TestUsers":
+        """The test users of a run."""
         users, splits = artefacts.users, artefacts.splits
         ids = users.column("user_id").to_numpy()
         valid, test = (split_rows(splits, users, split) for split in ("valid", "test"))
@@ -84,7 +83,7 @@ class TestUsers:
         return cls(
             ids=ids[test],
             scores=scores[:, np.searchsorted(scored, test)],
-            labels=_in_words(users.take(test), labels),
+            labels=_in_words(users.take(test), params),
             exposures=np.bincount(visible, minlength=len(ids))[test],
         )
 
@@ -98,9 +97,9 @@ class TestUsers:
 
 
 def portray(
-    row: int, users: TestUsers, artefacts: Artefacts, labels: Labels, n: int = 6
+    row: int, users: TestUsers, artefacts: Artefacts, params: Params, n: int = 6
 ) -> Portrait:
-    """The item of task `row`, its classes by `labels`, and the `n` test users at either end."""
+    """The item of task `row`, its classes, and the `n` test users at either end."""
     task = artefacts.tasks.slice(row, 1).to_pylist()[0]
     item = artefacts.task_items.slice(row, 1).to_pylist()[0]
     scores, met = users.scores[row], users.met(task["item_id"], artefacts.exposures)
@@ -117,8 +116,8 @@ def portray(
         exposures=task["exposures"],
         classes={
             name: (words[task[f"nominal_{name}"]], words[task[f"anomalous_{name}"]])
-            for name, label in labels.items()
-            if (words := _class_names(artefacts.users, name, label))
+            for name in params.evaluate.labels
+            if (words := _class_names(artefacts.users, name, params))
         },
         spread={name: scores[met == how] for how, name in enumerate(MET) if how in met},
         familiar=people(np.argsort(-scores, kind="stable")),
@@ -126,18 +125,24 @@ def portray(
     )
 
 
-def _in_words(users: pa.Table, labels: Labels) -> list[str]:
-    """The columns behind `labels`, for each user."""
-    columns = list(dict.fromkeys(label.column for label in labels.values()))
+def _in_words(users: pa.Table, params: Params) -> list[str]:
+    """The columns behind the labels, for each user; of a user's own tables also who it is."""
+    columns = list(dict.fromkeys(label.column for label in params.labels.values()))
+    if params.data.source != "tables":
+        return [
+            ", ".join(code_name(name, user[name]) for name in columns) for user in users.to_pylist()
+        ]
+    identity = "user_key" if "user_key" in users.column_names else "user_id"
     return [
-        ", ".join(code_name(name, value) for name, value in user.items())
-        for user in users.select(columns).to_pylist()
+        ", ".join([str(user[identity]), *(f"{name} {user[name]}" for name in columns)])
+        for user in users.to_pylist()
     ]
 
 
-def _class_names(users: pa.Table, name: str, label: Label) -> list[str]:
+def _class_names(users: pa.Table, name: str, params: Params) -> list[str]:
     """The classes of a label in words, by their codes."""
-    if label.bins is not None:
+    label = params.labels[name]
+    if label.bins is not None or params.data.source == "tables":
         return label_classes(users, name, label).names
     values = np.unique(users.column(label.column).to_numpy()).tolist()
     return [code_name(label.column, value) for value in values]

@@ -128,7 +128,7 @@ def departures(params: Params) -> list[str]:
     features = params.features
     found = []
     if features.model != "deepfm":
-        found.append("user vectors are the simulation's true tastes; the paper's are from DeepFM")
+        found.append("user vectors are ready-made; the paper's come from DeepFM")
     elif set(features.user_fields) != PAPER_FIELDS:
         found.append(
             f"user vectors come from {' and '.join(features.user_fields)} alone; the paper lists "
