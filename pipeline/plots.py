@@ -179,7 +179,7 @@ def losses(series: Mapping[str, Floats], best: int) -> Figure:
             linewidth=1.3,
         )
     axes.plot(best, series["validation"][best - 1], "o", color=COMMON, markersize=5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
     figure.legend(loc="outside upper left", ncols=2, columnspacing=1.2)
