@@ -28,7 +28,7 @@ from pipeline.report.artefacts import Artefacts
 from pipeline.report.choice import WELL_KNOWN, compared_tasks, portrayed_tasks
 from pipeline.report.content import Content, gather
 from pipeline.report.page import render, short
-from pipeline.report.results import paper_auc
+from pipeline.report.results import departures, paper_auc
 from pipeline.report.run_facts import NOT_RECORDED, RESTORED, RunFacts, run_facts
 from pipeline.score_matrix import score_table
 from pipeline.splits import hold_out, split_users
@@ -344,6 +344,20 @@ def test_the_papers_figure_is_that_of_the_same_init(
     for label, expected in {"age": age, "occupation": occupation, "age7": None}.items():
         assert paper_auc(label, movielens) == (expected and pytest.approx(expected))
         assert paper_auc(label, of_source(movielens, "simulated")) is None
+
+
+def test_settings_that_are_not_the_papers_are_told(params: Params) -> None:
+    fields = ["zip_code", "gender", "age", "occupation"]
+    features = params.features.model_copy(update={"user_fields": fields})
+    alike = params.model_copy(update={"features": features})
+    assert departures(alike) == []
+    ratio = params.ratio.model_copy(update={"base": "users"})
+    features = features.model_copy(update={"activity": True})
+    other = params.model_copy(update={"features": features, "ratio": ratio, "init": "mean"})
+    told = departures(other)
+    words = ("user's activity", "base p is uniform", "no embedding called mean")
+    assert len(told) == len(words)
+    assert all(word in line for word, line in zip(words, told, strict=True))
 
 
 def test_portraits_show_the_users_at_either_end(artefacts: Artefacts, content: Content) -> None:

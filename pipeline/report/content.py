@@ -54,7 +54,7 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
     """Gather the content of the report.
 
     Reads the params init, seed, data.source, labels, features.model, features.user_fields,
-    projection.histogram_label, ratio.base and evaluate.labels.
+    features.activity, projection.histogram_label, ratio.base and evaluate.labels.
 
     Raises:
         PipelineError: artefacts that do not belong together.

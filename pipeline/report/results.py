@@ -134,6 +134,8 @@ def departures(params: Params) -> list[str]:
             f"user vectors come from {' and '.join(features.user_fields)} alone; the paper lists "
             "gender, age, occupation and zip code, and does not say which of them its DeepFM saw"
         )
+    if features.model == "deepfm" and features.activity:
+        found.append("user vectors end with the user's activity; the paper's do not")
     if params.ratio.base == "users":
         found.append("the base p is uniform over users; the paper's weighs them by their exposures")
     if params.init not in PAPER_METHOD:
