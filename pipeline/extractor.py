@@ -48,7 +48,8 @@ class Extractor:
 
     Attributes:
         net: the network, on any device.
-        fields: for each user field, in the network's order, the codes it knows, sorted.
+        fields: for each user field, in the network's order, the codes it knows, sorted. The
+            network may have one row more: of all the codes that were too rare.
         items: (I,) item_id of each of the network's items, sorted.
         scale: of x over the users it was trained on.
         activity: whether x ends with the user's log activity, which the embeddings do not hold:
@@ -127,7 +128,7 @@ class Extractor:
             for name in cast(list[str], config["user_fields"])
         }
         net = DeepFM(
-            sizes=[len(codes) for codes in fields.values()],
+            sizes=[len(tensors[f"net.user_fields.{n}"]) for n in range(len(fields))],
             genres=tensors["net.genres"],
             **cast(dict[str, Any], config["network"]),
         )

@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 
 from pipeline.errors import PipelineError
-from pipeline.extractor import Extractor, Scale, with_activity
+from pipeline.extractor import OWN_FIELD, Extractor, Scale, with_activity
 from pipeline.pairs import in_rows, rows_of, split_rows
 from pipeline.params import Features
 from pipeline.training.deepfm import Interactions, train_deepfm
@@ -65,7 +65,7 @@ def extract(
     may_learn = visible_users(users, splits, params)
     trained, item_ids = _choose(user, _ids(shown, "item_id"), may_learn)
     known = users.filter(pa.array(trained))
-    fields = {name: distinct_codes(known, name) for name in params.user_fields}
+    fields = {name: _vocabulary(known, name, params) for name in params.user_fields}
     learned = shown.filter(pa.array(trained[user]))
     data = _interactions(known, items, learned, fields, item_ids, device)
     net, history = train_deepfm(data, params, seed=seed, report=report, checkpoint=checkpoint)
@@ -89,6 +89,11 @@ def visible_users(users: pa.Table, splits: pa.Table, params: Features) -> Bools:
     if params.visible == "all":
         return np.ones(len(users), bool)
     return in_rows(np.arange(len(users)), split_rows(splits, users, "train"), len(users))
+
+
+def _vocabulary(users: pa.Table, field: str, params: Features) -> Codes:
+    """The codes of a field that get an embedding each; rarer ones share one. Ids are all rare."""
+    return distinct_codes(users, field, 1 if field == OWN_FIELD else params.min_users)
 
 
 def _choose(user: Ints, item_id: Ints, may_learn: Bools) -> tuple[Bools, Ints]:

@@ -107,6 +107,7 @@ class Features(Schedule):
 
     model: Literal["deepfm", "latents", "table"]
     user_fields: Annotated[list[str], Field(min_length=1)]
+    min_users: Count
     f_dim: Count
     activity: bool
     visible: Literal["all", "train"]

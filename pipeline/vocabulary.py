@@ -40,10 +40,11 @@ def raw_codes(users: pa.Table, field: str) -> Codes:
     )
 
 
-def distinct_codes(users: pa.Table, field: str) -> Codes:
-    """The codes that users have in `field`, sorted: its vocabulary."""
+def distinct_codes(users: pa.Table, field: str, min_users: int = 1) -> Codes:
+    """The codes that at least `min_users` users have in `field`, sorted: its vocabulary."""
     codes: Codes = raw_codes(users, field)
-    return codes[np.unique(codes, return_index=True)[1]]
+    _, first, count = np.unique(codes, return_index=True, return_counts=True)
+    return codes[first[count >= min_users]]
 
 
 def encode(raw: Codes, vocabulary: Codes) -> npt.NDArray[np.int64]:

@@ -201,6 +201,24 @@ def test_an_unseen_code_of_a_field_counts_as_its_mean(tables: Tables) -> None:
     np.testing.assert_allclose(x, scale.apply(expected.detach()), rtol=1e-4, atol=1e-5)
 
 
+def test_rare_codes_share_an_embedding_with_unseen_ones(tables: Tables, tmp_path: Path) -> None:
+    users = tables[0]
+    fields = ["user_id", "occupation"]
+    made = extracted(tables, user_fields=fields, f_dim=8, min_users=6)
+    jobs = users.column("occupation").to_numpy()
+    _, code, count = np.unique(jobs, return_inverse=True, return_counts=True)
+    rare = count[code] < 6
+    assert 0 < rare.sum() < len(rare)
+    assert len(np.unique(made.x[rare, 4:], axis=0)) == 1
+    assert len(np.unique(made.x[~rare, 4:], axis=0)) == (count >= 6).sum()
+    assert len(np.unique(made.x[:, :4], axis=0)) == users.num_rows  # user ids stay apart
+    file = tmp_path / "deepfm.safetensors"
+    made.extractor.write(file)
+    newcomer = pa.table({"user_id": [9999], "occupation": [99]})
+    x = Extractor.read(file, CPU).newcomers(newcomer, tables[2].slice(0, 0), torch.Generator())
+    np.testing.assert_allclose(x[0, 4:], made.x[rare][0, 4:], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("activity", [False, True])
 def test_an_extractor_read_back_gives_the_same_vectors(
     tables: Tables, tmp_path: Path, activity: bool
