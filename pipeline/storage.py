@@ -28,21 +28,31 @@ Scalar = str | int | float | bool | None
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path; on success it takes the place of `path`, on failure it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
+    """Give a temporary path; on success it takes the place of `path`, on failure it is removed.
+
+    Raises:
+        PipelineError: the disk is full, or nothing may be written there.
+    """
+    part: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        part = Path(name)
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.chmod(0o644)
         part.replace(path)
     except OSError as error:
-        raise PipelineError(f"{path}: cannot be written ({error.strerror or error}).") from error
+        reason = os.strerror(error.errno) if error.errno else error
+        raise PipelineError(
+            f"{path}: cannot be written ({reason}); what was there is unchanged. "
+            "Make room or give the permission, then run it again."
+        ) from error
     finally:
-        part.unlink(missing_ok=True)
+        if part is not None:
+            part.unlink(missing_ok=True)
 
 
 def write_bytes(content: bytes, path: Path) -> None:

@@ -1,0 +1,110 @@
+"""Small projects to run stages in: a folder with params, or a repository under git and DVC."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+STAGES = (
+    *("prepare", "extract_features", "filter_tasks", "pretrain"),
+    *("project", "train", "score", "evaluate"),
+)
+SMALL: dict[str, dict[str, object]] = {
+    "simulation": {"users": 200, "items": 40, "exposures": 2000},
+    "features": {"f_dim": 8, "hidden": [16], "batch_size": 128, "max_epochs": 40, "patience": 40},
+    "tasks": {"min_exposures": 10},
+    "pretrain": {"seed_tasks": 8, "batch_size": 32, "max_epochs": 40, "patience": 40},
+    "ratio": {"batch_size": 64, "max_epochs": 40, "patience": 40},
+    "evaluate": {"bootstrap": 100},
+    "runtime": {"device": "cpu", "threads": 1, "checkpoint_seconds": 0},
+}
+
+
+def set_params(folder: Path, changes: Mapping[str, Any]) -> None:
+    """Change values of a folder's params.yaml: section to key to value, or key to value."""
+    yaml, path = YAML(), folder / "params.yaml"
+    params = yaml.load(path)
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            params[key].update(value)
+        else:
+            params[key] = value
+    yaml.dump(params, path)
+
+
+def small_project(folder: Path) -> Path:
+    """A folder with the params of a small simulation, each of whose trainings takes a while."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "params.yaml", folder)
+    set_params(folder, SMALL)
+    return folder
+
+
+def small_repository(folder: Path) -> Path:
+    """A small project with the code in it, committed to git, ready for DVC."""
+    for room in ("pipeline", "stages"):
+        skipped = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / room, folder / room, ignore=skipped)
+    small_project(folder)
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder)
+    run(folder, "git", "init", "--quiet", "--initial-branch=main")
+    run(folder, "dvc", "init", "--quiet")
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc")
+    run(folder, "git", "add", ".")
+    run(folder, "git", "commit", "--quiet", "-m", "A small project")
+    return folder
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The environment in which a project's stages, DVC and git run by themselves."""
+    hidden = ("DVC_", "GIT_", "COV_")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    code = folder if (folder / "pipeline").exists() else ROOT
+    own = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(code),
+        "DVC_SITE_CACHE_DIR": str(folder.with_name(f"{folder.name}-site")),
+        "OMP_NUM_THREADS": "1",
+    }
+    for role in ("AUTHOR", "COMMITTER"):
+        own |= {f"GIT_{role}_NAME": "A test", f"GIT_{role}_EMAIL": "test@example.org"}
+    return inherited | own
+
+
+def start(folder: Path, *command: str, **options: Any) -> subprocess.Popen[str]:  # noqa: ANN401
+    """Start a command in a project, in a process group of its own."""
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run a command in a project to its end, which must be a good one; all that it printed."""
+    with start(folder, *command) as process:
+        printed, errors = process.communicate()
+    assert process.returncode == 0, f"{' '.join(command)}: {printed}{errors}"
+    return printed + errors
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every artefact and metric of a project; run facts, which differ from run to run, are left."""
+    files = [path for top in ("data", "metrics") for path in (folder / top).rglob("*")]
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(files)
+        if path.is_file() and path.parent.name != "run_info"
+    }

@@ -1,0 +1,277 @@
+"""Stages that are killed, interrupted or out of disk: they go on, and nothing is half-written."""
+
+import contextlib
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import Result
+from import_closure import import_closure
+from projects import (
+    ROOT,
+    STAGES,
+    contents,
+    environment,
+    run,
+    set_params,
+    small_project,
+    small_repository,
+    start,
+)
+from typer.testing import CliRunner
+
+from pipeline.training import checkpoint as checkpoint_module
+from pipeline.training.checkpoint import hold
+from stages.progress import EpochReporter
+
+TRAINING = {  # a stage, and the folder that it writes
+    "extract_features": "data/features",
+    "pretrain": "data/pretrain",
+    "train": "data/ratio",
+}
+CHANCE = random.SystemRandom()
+
+
+def invoke(folder: Path, stage: str) -> Result:
+    """Run a stage in `folder`, in this process."""
+    with contextlib.chdir(folder):
+        return CliRunner().invoke(import_module(f"stages.{stage}").app, [])
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A small project, built without interruption up to `train`."""
+    threads = torch.get_num_threads()
+    folder = small_project(tmp_path_factory.mktemp("built") / "project")
+    for stage in STAGES[: STAGES.index("train") + 1]:
+        result = invoke(folder, stage)
+        assert result.exit_code == 0, result.output
+    assert not any((folder / ".checkpoints").iterdir())
+    yield folder
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def project(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the built project, in which every epoch of this process is kept."""
+    monkeypatch.setattr(checkpoint_module, "LEAST_WORK", 0)
+    return Path(shutil.copytree(built, tmp_path / "project"))
+
+
+def remove_outputs(project: Path, stage: str) -> None:
+    """Remove what a stage writes, as DVC does before it runs one."""
+    shutil.rmtree(project / TRAINING[stage], ignore_errors=True)
+
+
+def interrupt(project: Path, stage: str, epoch: int, patch: pytest.MonkeyPatch) -> Result:
+    """Run a training stage in this process and interrupt it right after `epoch` is kept."""
+    remove_outputs(project, stage)
+
+    def call(self: EpochReporter, row: dict[str, float]) -> None:
+        if row["epoch"] == epoch + 1:
+            raise KeyboardInterrupt
+
+    with patch.context() as patched:
+        patched.setattr(EpochReporter, "__call__", call)
+        return invoke(project, stage)
+
+
+def kept(project: Path) -> list[Path]:
+    return sorted((project / ".checkpoints").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("stage", TRAINING)
+def test_an_interrupted_stage_says_so_and_ends_as_an_unbroken_one(
+    built: Path, project: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = CHANCE.randint(1, 30)
+    stopped = interrupt(project, stage, epoch, monkeypatch)
+    assert stopped.exit_code == 130
+    told = "interrupted; nothing was half-written; the next run goes on after epoch"
+    assert stopped.stderr == f"{stage}: {told} {epoch}.\n"
+    assert not (project / TRAINING[stage]).exists()
+    again = invoke(project, stage)
+    assert again.exit_code == 0
+    told = f"{stage}: goes on after epoch {epoch}, which an earlier run reached.\n"
+    assert again.stderr.startswith(told)
+    assert contents(project) == contents(built)
+    assert not any((project / ".checkpoints").iterdir())
+
+
+def test_another_learning_rate_starts_afresh(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(project, "train", 3, monkeypatch)
+    set_params(project, {"ratio": {"lr": 0.003}})
+    result = invoke(project, "train")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert len(kept(project)) == 1  # that of the first rate, for whoever returns to it
+
+
+def test_a_damaged_checkpoint_is_told_and_left_aside(
+    built: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(project, "pretrain", 3, monkeypatch)
+    (file,) = kept(project)
+    file.write_bytes(file.read_bytes()[:-8])
+    again = invoke(project, "pretrain")
+    name = file.relative_to(project)
+    told = f"pretrain: warning: {name} is damaged; the training starts afresh.\n"
+    assert (again.exit_code, again.stderr) == (0, told)
+    assert contents(project) == contents(built)
+
+
+def test_the_second_of_two_trainers_stops_in_one_line_that_names_the_first(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(project, "train", 3, monkeypatch)
+    (file,) = kept(project)
+    with hold(file.with_suffix(".lock")):
+        second = invoke(project, "train")
+    assert second.exit_code == 1
+    assert f"process {os.getpid()} trains the same model on the same data" in second.stderr
+    assert second.stderr.count("\n") == 1
+    assert kept(project) == [file]
+
+
+def test_whatever_the_training_follows_from_names_its_checkpoint(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def name() -> str:
+        interrupt(project, "pretrain", 1, monkeypatch)
+        (file,) = kept(project)
+        file.unlink()
+        return file.name
+
+    first = name()
+    set_params(project, {"runtime": {"checkpoint_seconds": 0.001}})
+    set_params(project, {"ratio": {"lr": 0.5}})  # pretrain does not read it
+    assert name() == first
+    names = {first}
+    set_params(project, {"seed": 1})
+    names.add(name())
+    set_params(project, {"seed": 0, "data": {"split_seed": 1}})
+    invoke(project, "prepare")
+    names.add(name())
+    monkeypatch.setattr("stages.checkpoint.version", lambda package: "0.0")
+    names.add(name())
+    monkeypatch.setattr("stages.checkpoint._code", dict)
+    names.add(name())
+    assert len(names) == 5
+
+
+@pytest.mark.parametrize(
+    ("stage", "library"),
+    [
+        ("extract_features", "pipeline.features"),
+        ("pretrain", "pipeline.pretraining"),
+        ("train", "pipeline.conditional"),
+    ],
+)
+def test_the_code_that_names_a_checkpoint_is_all_that_the_training_imports(
+    built: Path, stage: str, library: str
+) -> None:
+    """Asked for before its imports, a checkpoint would be gone on with by other code."""
+    code = f"""
+import stages.checkpoint
+ask = stages.checkpoint._code
+def told():
+    found = ask()
+    print(*sorted(found))
+    raise KeyboardInterrupt
+stages.checkpoint._code = told
+from stages.{stage} import app
+app()
+"""
+    with start(built, sys.executable, "-c", code) as process:
+        printed, _ = process.communicate()
+    assert process.returncode == 130
+    assert import_closure(library, ROOT) | {f"stages/{stage}.py"} <= set(printed.split())
+
+
+def test_a_signal_ends_a_stage_in_one_line(project: Path) -> None:
+    set_params(project, {"ratio": {"max_epochs": 100_000, "patience": 100_000}})
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with start(project, sys.executable, "-m", "stages.train") as process:
+            wait_for_checkpoint(project, process)
+            process.send_signal(number)
+            printed, errors = process.communicate()
+        assert process.returncode == 130
+        assert printed == ""
+        last = errors.splitlines()[-1]
+        assert last.startswith("train: interrupted; nothing was half-written; the next run goes on")
+        assert "Traceback" not in errors
+        assert [path.suffix for path in (project / ".checkpoints").iterdir()] == [".safetensors"]
+        (file,) = kept(project)
+        file.unlink()
+
+
+def wait_for_checkpoint(project: Path, process: subprocess.Popen[str]) -> None:
+    while not kept(project):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def kill_while_training(project: Path, *command: str) -> None:
+    """Start a command and kill it and its children at a random moment after a first checkpoint."""
+    with start(project, *command) as process:
+        wait_for_checkpoint(project, process)
+        time.sleep(CHANCE.random() / 2)
+        assert process.poll() is None, "it ended before it was killed; make the training longer"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_stage_killed_at_a_random_moment_goes_on_to_the_same_bytes(
+    built: Path, project: Path
+) -> None:
+    stage = CHANCE.choice([*TRAINING])
+    remove_outputs(project, stage)
+    kill_while_training(project, sys.executable, "-m", f"stages.{stage}")
+    assert f"{stage}: goes on after epoch " in run(project, sys.executable, "-m", f"stages.{stage}")
+    assert contents(project) == contents(built)
+
+
+def test_dvc_repro_killed_at_a_random_moment_goes_on_to_the_same_bytes(
+    built: Path, tmp_path: Path
+) -> None:
+    repository = small_repository(tmp_path / "repository")
+    shutil.copytree(built / "data", repository / "data")
+    command = ("dvc", "repro", "--single-item", "train")
+    kill_while_training(repository, *command)
+    assert not (repository / "data/ratio/model.safetensors").exists()
+    assert "train: goes on after epoch " in run(repository, *command)
+    assert contents(repository) == contents(built)
+    status = run(repository, "git", "status", "--porcelain")
+    assert status == "A  dvc.lock\n"  # neither checkpoints nor data are for git to see
+
+
+def test_a_disk_without_room_is_one_line_and_the_old_file_stays(project: Path) -> None:
+    before = contents(project)
+    set_params(project, {"tasks": {"min_exposures": 30}})
+    ran = subprocess.run(
+        [sys.executable, "-m", "stages.filter_tasks"],
+        cwd=project,
+        env=environment(project),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == (
+        "filter_tasks: data/tasks.parquet: cannot be written (File too large); what was there is "
+        "unchanged. Make room or give the permission, then run it again.\n"
+    )
+    assert contents(project) == before
