@@ -1,0 +1,186 @@
+"""SIGKILL in loops: of writers, and of everything that DVC runs, at random moments."""
+
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+from projects import STAGES, contents, run, set_params, small_project, small_repository, start
+from results import record
+
+from pipeline.storage import sha256
+
+CHANCE = random.SystemRandom()
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np, pyarrow as pa
+from pipeline.schemas import SCORES
+from pipeline.storage import write_table
+
+def table(value):
+    n = 100_000
+    scores = np.random.default_rng(value).random(n, np.float32)
+    ids = {"task_id": pa.array(np.zeros(n), pa.int32()), "user_id": pa.array(range(n))}
+    return pa.table({**ids, "score": scores})
+
+tables = [table(0), table(1)]
+for number, name in enumerate(sys.argv[1:3]):
+    write_table(tables[number], Path(name), SCORES)
+while True:
+    for one in tables:
+        write_table(one, Path(sys.argv[3]), SCORES)
+        print("written", flush=True)
+"""
+
+
+def kill_writers(folder: Path, kills: int) -> Counter[str]:
+    """Kill a process that never stops writing a table, time after time; count what is found."""
+    found: Counter[str] = Counter()
+    names = ("old.parquet", "new.parquet", "target.parquet")
+    for _ in range(kills):
+        with start(folder, sys.executable, "-c", WRITER, *names) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "written\n", process.communicate()
+            time.sleep(CHANCE.random() / 10)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        target = sha256(folder / "target.parquet")
+        known = {sha256(folder / name): name for name in names[:2]}
+        found[known.get(target, "neither")] += 1
+        parts = [*folder.glob(".*.part")]
+        found["a write was under way"] += bool(parts)
+        for part in parts:
+            part.unlink()
+    return found
+
+
+def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    assert kill_writers(tmp_path, kills=2)["neither"] == 0
+
+
+@pytest.mark.full
+def test_fifty_killed_writers_leave_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    found = kill_writers(tmp_path, kills=50)
+    assert found["neither"] == 0
+    assert found["a write was under way"] > 10
+    record(
+        "Writers killed",
+        __file__,
+        [
+            f"A process that writes two tables to one path in turn, killed {50} times by SIGKILL: "
+            f"{found['old.parquet']} times the one table was found whole, "
+            f"{found['new.parquet']} times the other, {found['neither']} times anything else. "
+            f"In {found['a write was under way']} cases it was killed in the middle of a write."
+        ],
+    )
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("command", "kills"),
+    [
+        (("dvc", "repro"), 20),
+        (("dvc", "exp", "run"), 20),
+        (("dvc", "exp", "run", "--temp", "--name", "killed"), 10),
+    ],
+    ids=["repro", "exp run", "exp run --temp"],
+)
+def test_dvc_killed_at_random_moments_ends_with_the_bytes_of_an_unbroken_run(
+    tmp_path: Path, command: tuple[str, ...], kills: int
+) -> None:
+    settings = ["-S", "seed=1"] if "exp" in command else []
+    reference, seconds = unbroken(tmp_path / "unbroken", seed=len(settings) // 2)
+    repository = small_repository(tmp_path / "repository")
+    killed: Counter[str] = Counter()
+    resumed = passes = 0
+    while killed.total() < kills:
+        stage, errors = kill_at_random(repository, [*command, *settings, STAGES[-1]], seconds)
+        resumed += errors.count("goes on after epoch")
+        if stage is not None:
+            killed[stage] += 1
+            continue
+        check_and_forget(repository, command, reference)
+        passes += 1
+    resumed += run(repository, *command, *settings, STAGES[-1]).count("goes on after epoch")
+    check_and_forget(repository, command, reference)
+    assert resumed > 0
+    stages = ", ".join(f"{name} {killed[name]}" for name in STAGES if killed[name])
+    record(
+        f"`{' '.join(command)}` killed",
+        __file__,
+        [
+            f"DVC and the stage under it, killed {killed.total()} times by SIGKILL ({stages}). "
+            f"Trainings went on from a checkpoint {resumed} times. "
+            f"All {len(reference)} artefacts and metrics of the {passes + 1} completed runs "
+            "were equal, byte for byte, to those of an unbroken run."
+        ],
+    )
+
+
+def unbroken(folder: Path, seed: int) -> tuple[dict[str, bytes], float]:
+    """What the stages write when nobody disturbs them, and the seconds that one takes."""
+    small_project(folder)
+    set_params(folder, {"seed": seed})
+    started = time.monotonic()
+    for stage in STAGES:
+        run(folder, sys.executable, "-m", f"stages.{stage}")
+    return contents(folder), (time.monotonic() - started) / len(STAGES)
+
+
+def kill_at_random(repository: Path, command: list[str], seconds: float) -> tuple[str | None, str]:
+    """Run DVC and kill it with all its children up to 2 x `seconds` after a stage began.
+
+    Returns:
+        The stage that was killed, or None if DVC came to its end first; what stood on stderr.
+    """
+    with start(repository, *command) as process:
+        while process.poll() is None and running_stage(process.pid) is None:
+            time.sleep(0.05)
+        until = time.monotonic() + 2 * seconds * CHANCE.random()
+        while process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        stage = running_stage(process.pid)
+        while process.poll() is None and stage is None:
+            stage = running_stage(process.pid)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        _, errors = process.communicate()
+    if process.returncode == -signal.SIGKILL:
+        return stage, errors
+    assert process.returncode == 0, errors
+    return None, errors
+
+
+def running_stage(pid: int) -> str | None:
+    """The stage that a child of the process is at, if any."""
+    try:
+        for child in psutil.Process(pid).children(recursive=True):
+            for argument in child.cmdline():
+                if argument.startswith("stages."):
+                    return argument.removeprefix("stages.")
+    except psutil.NoSuchProcess:
+        pass
+    return None
+
+
+def check_and_forget(
+    repository: Path, command: tuple[str, ...], reference: dict[str, bytes]
+) -> None:
+    """Compare what a completed run made with `reference`; then go back to where nothing is made."""
+    if "--temp" in command:
+        run(repository, "dvc", "exp", "apply", "killed")
+    assert contents(repository) == reference
+    assert not any((repository / ".checkpoints").iterdir())
+    run(repository, "git", "checkout", "--quiet", "--force", "main")
+    run(repository, "git", "clean", "--quiet", "--force", "-d")
+    if "exp" in command:
+        run(repository, "dvc", "exp", "remove", "--all-commits")
+    for name in ("data", "metrics", ".dvc/cache"):
+        shutil.rmtree(repository / name, ignore_errors=True)
