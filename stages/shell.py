@@ -74,13 +74,14 @@ class Run:
 
 @contextmanager
 def stage(
-    name: str, params_file: Path, *keys: str, outputs: Sequence[Path], run_info: Path
+    name: str, params_file: Path, *keys: str, outputs: Sequence[Path], run_info: Path | None
 ) -> Iterator[Run]:
     """Run a stage's body with the params `keys`; a PipelineError becomes one line and exit code 1.
 
     An interruption, by Ctrl-C or by SIGTERM, becomes one line and exit code 130.
     On success `run_info/NAME.json` tells device, versions, seconds, peak memory, and the SHA-256
-    of each output, by which a reader knows whether the facts belong to the files at hand.
+    of each output, by which a reader knows whether the facts belong to the files at hand. What is
+    no stage of the pipeline leaves none: `run_info` is None.
     """
     started = time.perf_counter()
     run: Run | None = None
@@ -92,7 +93,8 @@ def stage(
 
             run = Run(name, load_params(params_file, *keys), exits)
             yield run
-            _write_run_info(run, outputs, run_info, time.perf_counter() - started)
+            if run_info is not None:
+                _write_run_info(run, outputs, run_info, time.perf_counter() - started)
             if run.checkpoint is not None:
                 run.checkpoint.remove()
     except PipelineError as error:
