@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from pipeline.params import Count, Positive, Runtime, Schedule, Section, Seed
+from pipeline.params import Count, ParamsFile, Positive, Schedule, Section, Seed
 
 Dataset = Literal["cifar10", "mnist"]
 K = Annotated[int, Field(ge=1, le=5)]
@@ -63,12 +63,13 @@ class Unseen(Section):
     coordinates: Annotated[list[Count], Field(min_length=1)]
 
 
-class ImageParams(Section):
+class ImageParams(ParamsFile):
     """The whole of the file."""
 
     datasets: Annotated[list[Dataset], Field(min_length=1)]
     cells: Annotated[list[Cell], Field(min_length=1)]
     inits: Annotated[list[InitName], Field(min_length=1)]
+    seed_tasks: Annotated[list[Count], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
     data: ImageData
     network: Network
@@ -77,13 +78,15 @@ class ImageParams(Section):
     ratio: Schedule
     simclr: Simclr
     unseen: Unseen
-    runtime: Runtime
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
         for cell in self.cells:
             if cell.dataset not in self.datasets:
                 raise ValueError(f"cells name {cell.dataset}; the datasets are {self.datasets}")
+        for init in self.inits:
+            if seed_tasks_of(init) not in (None, *self.seed_tasks):
+                raise ValueError(f"inits name {init}; seed_tasks are {self.seed_tasks}")
         ks = {cell.k for cell in self.cells if cell.dataset == self.unseen.dataset and cell.k > 1}
         if len(ks) < 2 or not {self.unseen.train_k, self.unseen.test_k} <= ks:
             raise ValueError(

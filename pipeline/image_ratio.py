@@ -25,6 +25,7 @@ from pipeline.params import Schedule
 from pipeline.pretraining import Pretraining, choose_seed_tasks, pretrain_network, seed_ratios
 from pipeline.scoring import score_all
 from pipeline.training.loop import Row
+from pipeline.training.snapshot import Checkpoint
 
 Floats = npt.NDArray[np.float32]
 Report = Callable[[Row], None]
@@ -41,6 +42,7 @@ def pretrain_images(
     seed: int,
     device: torch.device,
     report: Report,
+    checkpoint: Checkpoint | None,
 ) -> Pretraining:
     """Train the pre-embedding model on `seed_tasks` tasks drawn at random, or on all if fewer.
 
@@ -65,6 +67,7 @@ def pretrain_images(
         seed=seed,
         device=device,
         report=report,
+        checkpoint=checkpoint,
     )
 
 
@@ -80,6 +83,7 @@ def train_images(
     seed: int,
     device: torch.device,
     report: Report,
+    checkpoint: Checkpoint | None,
 ) -> Conditional:
     """Run Algorithm 1 on all tasks from the embeddings `task_init` (M, e_dim); see `train_network`.
 
@@ -103,6 +107,7 @@ def train_images(
         seed=seed,
         device=device,
         report=report,
+        checkpoint=checkpoint,
     )
 
 

@@ -187,7 +187,13 @@ class Runtime(Section):
     checkpoint_seconds: Annotated[float, Field(ge=0)]
 
 
-class Params(Section):
+class ParamsFile(Section):
+    """The whole of a params file: the main pipeline's, or an experiment's own."""
+
+    runtime: Runtime
+
+
+class Params(ParamsFile):
     """The whole of params.yaml."""
 
     init: Init
@@ -201,7 +207,6 @@ class Params(Section):
     projection: Projection
     ratio: Ratio
     evaluate: Evaluate
-    runtime: Runtime
 
     @model_validator(mode="before")
     @classmethod
@@ -226,7 +231,7 @@ class Params(Section):
         return self
 
 
-Whole = TypeVar("Whole", bound=Section)
+Whole = TypeVar("Whole", bound=ParamsFile)
 
 
 def load_params(file: Path, *keys: str) -> Params:

@@ -14,6 +14,7 @@ from pipeline.models.simclr import Encoder, nt_xent
 from pipeline.models.weights import draw_layers
 from pipeline.pairs import Ints
 from pipeline.training.loop import Patience, Row, fit
+from pipeline.training.snapshot import Checkpoint
 from pipeline.training.views import random_views
 
 Floats = npt.NDArray[np.float32]
@@ -57,6 +58,7 @@ def train_simclr(
     seed: int,
     device: torch.device,
     report: Callable[[Row], None],
+    checkpoint: Checkpoint | None,
 ) -> tuple[Encoder, list[Row]]:
     """Train until the loss on fixed views of the validation images is lowest.
 
@@ -69,6 +71,7 @@ def train_simclr(
         seed: of weights, order and views.
         device: where to train.
         report: called with each epoch's row.
+        checkpoint: where to keep the training, and to go on from; see `fit`.
 
     Returns:
         The encoder on the CPU, in eval mode, and the history.
@@ -100,6 +103,8 @@ def train_simclr(
         schedule=params,
         patience=Patience(params.patience),
         report=report,
+        random={"views": gen},
+        checkpoint=checkpoint,
     )
     return net.cpu().eval(), history
 

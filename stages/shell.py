@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Generic, Protocol
+from typing import TYPE_CHECKING, Annotated, Generic
 
 import typer
 from typing_extensions import TypeVar
@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.params import Params, Runtime
+    from pipeline.params import Params, ParamsFile
     from pipeline.training.checkpoint import CheckpointFile
 
 ParamsOption = Annotated[Path, typer.Option("--params", help="The params file.")]
@@ -37,15 +37,7 @@ def stage_app() -> typer.Typer:
     return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-class HasRuntime(Protocol):
-    """Params of the main pipeline, or of an experiment with params of its own."""
-
-    @property
-    def runtime(self) -> "Runtime":
-        """Where and with how many threads."""
-
-
-P = TypeVar("P", bound=HasRuntime, default="Params")
+P = TypeVar("P", bound="ParamsFile", default="Params")
 
 
 @dataclass

@@ -32,11 +32,13 @@ def main(dataset: DatasetOption, root: RootOption = ROOT, params: ParamsOption =
         from pipeline.simclr import encode, probe_accuracy, train_simclr
         from pipeline.storage import vectors, write_csv, write_table
         from pipeline.training.loop import rounded
+        from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 
         tensors, _ = read_model(folder.images)
         pixels, device = tensors["pixels"].numpy(), run.device()
         rows = {split: folder.split(split)[0] for split in ("train", "valid", "test")}
+        kept = checkpoint(run, folder.images, folder.splits)
         with EpochReporter(name, run.params.simclr.max_epochs) as report:
             net, history = train_simclr(
                 pixels,
@@ -47,6 +49,7 @@ def main(dataset: DatasetOption, root: RootOption = ROOT, params: ParamsOption =
                 seed=SEED,
                 device=device,
                 report=report,
+                checkpoint=kept,
             )
         x = encode(net, pixels, device)
         users, _ = folder.people()

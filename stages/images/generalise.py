@@ -31,7 +31,7 @@ def main(
 ) -> None:
     """Score the tasks of every k with what was learned on another: projected, never trained."""
     folder = Folder(root, dataset)
-    out = root / dataset / f"seed{seed}" / "generalisation.csv"
+    out = root / dataset / "generalisation" / f"{seed}.csv"
     name = f"generalise-{dataset}-{seed}"
     with image_stage(name, params, "cells", "inits", outputs=[out], root=root) as run:
         from pipeline.image_params import seed_tasks_of
@@ -75,7 +75,10 @@ def _learned(runs: "Path", init: str) -> "Learned":
 
     tensors, _ = read_model(runs / "start" / f"{start_of(init)}.safetensors")
     return Learned(
-        read_network(ConvPreEmbeddingNet, runs / "pretrain" / f"{seed_tasks_of(init)}.safetensors"),
+        read_network(
+            ConvPreEmbeddingNet,
+            runs / "pretrain" / f"{seed_tasks_of(init)}" / "model.safetensors",
+        ),
         Projection.from_tensors(tensors),
         read_network(ConvRatioNet, runs / "ratio" / init / "model.safetensors"),
     )

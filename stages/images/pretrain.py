@@ -1,4 +1,8 @@
-"""Train the pre-embedding models of a k: one for each M0 that an initialisation asks for."""
+"""Train a pre-embedding model on M0 seed tasks of a k (Algorithm 1, one head a task)."""
+
+from typing import Annotated
+
+import typer
 
 from stages.images.shell import (
     PARAMS,
@@ -21,43 +25,44 @@ def main(
     dataset: DatasetOption,
     k: KOption,
     seed: SeedOption,
+    seed_tasks: Annotated[int, typer.Option(help="M0: so many tasks, or all if there are fewer.")],
     root: RootOption = ROOT,
     params: ParamsOption = PARAMS,
 ) -> None:
-    """Train the pre-embedding models of a k: one for each M0 that an initialisation asks for."""
+    """Train a pre-embedding model on M0 seed tasks of a k (Algorithm 1, one head a task)."""
     folder = Folder(root, dataset)
-    out = folder.runs(k, seed) / "pretrain"
-    name = f"pretrain-{dataset}-k{k}-{seed}"
-    keys = ("inits", "pretrain", "network")
-    with image_stage(name, params, *keys, outputs=[], root=root) as run:
-        from pipeline.image_params import seed_tasks_of
+    out = folder.runs(k, seed) / "pretrain" / f"{seed_tasks}"
+    outputs = [out / "model.safetensors", out / "history.csv"]
+    name = f"pretrain-{dataset}-k{k}-{seed_tasks}-{seed}"
+    with image_stage(name, params, "pretrain", "network", outputs=outputs, root=root) as run:
         from pipeline.image_ratio import pretrain_images
         from pipeline.model_files import write_network
         from pipeline.storage import write_csv
         from pipeline.training.loop import best_row, rounded
+        from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 
         examples = folder.examples(folder.pixels(), k)
-        schedule, device = run.params.pretrain, run.device()
-        for m0 in sorted({m for one in run.params.inits if (m := seed_tasks_of(one))}):
-            with EpochReporter(f"{name}-{m0}", schedule.max_epochs) as report:
-                made = pretrain_images(
-                    examples,
-                    m0,
-                    dataset=dataset,
-                    network=run.params.network,
-                    schedule=schedule,
-                    seed=seed,
-                    device=device,
-                    report=report,
-                )
-            write_network(made.net, out / f"{m0}.safetensors")
-            write_csv(rounded(made.history), out / f"{m0}.csv")
-            best = best_row(made.history)
-            run.say(
-                f"{name}: {len(made.seed_tasks)} seed tasks, loss {best['valid_loss']:.4f} "
-                f"after epoch {best['epoch']:.0f} of {len(made.history)}"
+        kept = checkpoint(run, *folder.inputs(k))
+        with EpochReporter(name, run.params.pretrain.max_epochs) as report:
+            made = pretrain_images(
+                examples,
+                seed_tasks,
+                dataset=dataset,
+                network=run.params.network,
+                schedule=run.params.pretrain,
+                seed=seed,
+                device=run.device(),
+                report=report,
+                checkpoint=kept,
             )
+        write_network(made.net, outputs[0])
+        write_csv(rounded(made.history), outputs[1])
+        best = best_row(made.history)
+        run.say(
+            f"{name}: {len(made.seed_tasks)} seed tasks, loss {best['valid_loss']:.4f} "
+            f"after epoch {best['epoch']:.0f} of {len(made.history)}"
+        )
 
 
 if __name__ == "__main__":

@@ -53,7 +53,9 @@ def main(
             return clusters(matrix(features.column("x")), examples.train, seed)
 
         def pre_embedding(m0: int) -> "PreEmbeddingNet":
-            return read_network(ConvPreEmbeddingNet, runs / "pretrain" / f"{m0}.safetensors")
+            return read_network(
+                ConvPreEmbeddingNet, runs / "pretrain" / str(m0) / "model.safetensors"
+            )
 
         inits = sorted({start_of(init) for init in run.params.inits})
         for init in inits:

@@ -88,6 +88,14 @@ class Folder:
         """The folder of what is learned on them."""
         return self.root / self.dataset / f"seed{seed}" / f"k{k}"
 
+    def inputs(self, k: int) -> list[Path]:
+        """The files that every training on pixels follows from."""
+        tasks = self.tasks(k)
+        return [
+            *(self.images, self.users, self.splits),
+            *(tasks / "tasks.parquet", tasks / "exposures.parquet"),
+        ]
+
     def people(self) -> "tuple[pa.Table, pa.Table]":
         """The images as users, and their splits."""
         from pipeline import schemas

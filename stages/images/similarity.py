@@ -24,7 +24,7 @@ def main(
 ) -> None:
     """Encode tasks by the pre-embedding model of all tasks of another k: Figure 3."""
     folder = Folder(root, dataset)
-    out = root / dataset / f"seed{seed}" / "similarity"
+    out = root / dataset / "similarity" / f"{seed}"
     outputs = [out / "statistic.parquet", out / "spearman.csv"]
     name = f"similarity-{dataset}-{seed}"
     keys = ("unseen", "pretrain", "network")
@@ -37,10 +37,12 @@ def main(
         from pipeline.image_tasks import active_categories
         from pipeline.similarity import agreement
         from pipeline.storage import vectors, write_csv, write_table
+        from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 
         unseen, schedule, pixels = run.params.unseen, run.params.pretrain, folder.pixels()
         examples = folder.examples(pixels, unseen.train_k)
+        kept = checkpoint(run, *folder.inputs(unseen.train_k))
         with EpochReporter(name, schedule.max_epochs) as report:
             made = pretrain_images(
                 examples,
@@ -51,6 +53,7 @@ def main(
                 seed=seed,
                 device=run.device(),
                 report=report,
+                checkpoint=kept,
             )
         tasks = folder.task_set(unseen.test_k).tasks
         statistic = project_images(made.net, folder.examples(pixels, unseen.test_k))

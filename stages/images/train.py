@@ -49,12 +49,15 @@ def main(
         from pipeline.pairs import same_tasks
         from pipeline.storage import matrix, read_table, vectors, write_csv, write_table
         from pipeline.training.loop import best_row, rounded
+        from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 
         tasks = folder.task_set(k).tasks
-        begin = read_table(runs / "start" / f"{start_of(init)}.parquet", schemas.TASK_EMBEDDINGS)
+        task_init = runs / "start" / f"{start_of(init)}.parquet"
+        begin = read_table(task_init, schemas.TASK_EMBEDDINGS)
         same_tasks(begin, tasks)
         _, category = folder.split("valid")
+        kept = checkpoint(run, *folder.inputs(k), task_init)
         with EpochReporter(name, run.params.ratio.max_epochs) as report:
             made = train_images(
                 folder.examples(folder.pixels(), k),
@@ -67,6 +70,7 @@ def main(
                 seed=seed,
                 device=run.device(),
                 report=report,
+                checkpoint=kept,
             )
         if rested_at_chance(made.history):
             run.warn("the loss never left 2 ln 2: nothing was learned; raise ratio.max_epochs")
