@@ -5,13 +5,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from pipeline.params import Count, ParamsFile, Positive, Schedule, Section, Seed
+from pipeline.params import Count, ParamsFile, Positive, Schedule, Section, Seed, Trunk
 
 Dataset = Literal["cifar10", "mnist"]
 K = Annotated[int, Field(ge=1, le=5)]
 INIT = r"label|pseudo|random|learned-[1-9]\d*(-frozen)?"
 InitName = Annotated[str, StringConstraints(pattern=f"^({INIT})$")]
-Method = Literal["gaussian", "maf", "ratio-features", "svdd", "csi", "ratio"]
+Method = Literal["gaussian", "ratio-features", "ratio", "svdd", "csi"]
 
 
 class Cell(Section):
@@ -53,6 +53,39 @@ class Simclr(Schedule):
     temperature: Positive
 
 
+class Svdd(Schedule):
+    """Deep SVDD."""
+
+    width: Count
+    autoencoder_epochs: Count
+    weight_decay: Annotated[float, Field(ge=0)]
+
+
+class Csi(Schedule):
+    """CSI."""
+
+    width: Count
+    temperature: Positive
+
+
+class Separate(Section):
+    """One model a task (Table 2, left)."""
+
+    ks: Annotated[list[K], Field(min_length=1)]
+    methods: Annotated[list[Method], Field(min_length=1)]
+    tasks: Count | None
+    ratio: Schedule
+    features: Trunk
+    svdd: Svdd
+    csi: Csi
+
+
+class OnFeatures(Section):
+    """Conditional learning on features (Table 2, right)."""
+
+    ratio: Trunk
+
+
 class Unseen(Section):
     """Tasks that were not trained on: of which data set (Table 3, right; Figure 3), and for the
     figure, by the pre-embedding of which k and by how many of its coordinates."""  # noqa: D205, D209
@@ -78,6 +111,8 @@ class ImageParams(ParamsFile):
     ratio: Schedule
     simclr: Simclr
     unseen: Unseen
+    separate: Separate
+    on_features: OnFeatures
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:

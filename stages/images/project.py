@@ -43,14 +43,13 @@ def main(
         from pipeline.image_tasks import active_categories
         from pipeline.model_files import read_network, write_model
         from pipeline.models.conv_ratio import ConvPreEmbeddingNet
-        from pipeline.storage import matrix, read_table, vectors, write_table
+        from pipeline.storage import vectors, write_table
 
         examples = folder.examples(folder.pixels(), k)
         tasks = folder.task_set(k).tasks
 
         def cluster_of() -> "Ints":
-            features = read_table(folder.features / "users.parquet", schemas.FEATURES)
-            return clusters(matrix(features.column("x")), examples.train, seed)
+            return clusters(folder.load_features(), examples.train, seed)
 
         def pre_embedding(m0: int) -> "PreEmbeddingNet":
             return read_network(

@@ -113,6 +113,20 @@ class Folder:
         users, splits = self.people()
         return standardised(tensors["pixels"].numpy(), split_rows(splits, users, "train"))
 
+    def load_features(self) -> "Floats":
+        """SimCLR's features (U, 128)."""
+        from pipeline import schemas
+        from pipeline.storage import matrix, read_table
+
+        return matrix(read_table(self.features / "users.parquet", schemas.FEATURES).column("x"))
+
+    def load_shares(self) -> "Floats":
+        """Pixels as shares of the brightest, in [0, 1]: (U, channels, side, side)."""
+        from pipeline.model_files import read_model
+
+        tensors, _ = read_model(self.images)
+        return (tensors["pixels"].float() / 255).numpy()
+
     def task_set(self, k: int) -> "TaskSet":
         """The tasks of k active categories and their exposures."""
         from pipeline import schemas
