@@ -13,7 +13,7 @@ from pipeline.models.conv_ratio import Trunk
 from pipeline.models.simclr import nt_xent
 
 SHIFTS = 4
-FLOOR = 1e-6
+FLOOR = 0.1  # of a mean that scores are divided by: one near or below 0 would turn them around
 
 
 class CsiNet(nn.Module):
