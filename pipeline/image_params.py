@@ -99,6 +99,7 @@ class Unseen(Section):
 class ImageParams(ParamsFile):
     """The whole of the file."""
 
+    name: str
     datasets: Annotated[list[Dataset], Field(min_length=1)]
     cells: Annotated[list[Cell], Field(min_length=1)]
     inits: Annotated[list[InitName], Field(min_length=1)]

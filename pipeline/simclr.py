@@ -110,13 +110,14 @@ def train_simclr(
 
 
 @torch.no_grad()
-def encode(net: Encoder, pixels: Bytes, device: torch.device) -> Floats:
-    """Features (U, 128) of images (U, C, side, side), standardised in each dimension."""
+def encode(net: Encoder, pixels: Bytes, train: Ints, device: torch.device) -> Floats:
+    """Features (U, 128) of images (U, C, side, side), standardised over the rows `train`."""
     net.to(device).eval()
     parts = torch.from_numpy(pixels).split(BLOCK)
     features = torch.cat([net(part.to(device).float() / 255).cpu() for part in parts])
     net.cpu()
-    features = (features - features.mean(0)) / features.std(0).clamp(min=1e-6)
+    learned = features[torch.from_numpy(train)]
+    features = (features - learned.mean(0)) / learned.std(0).clamp(min=1e-6)
     found: Floats = features.numpy()
     return found
 

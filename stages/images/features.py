@@ -51,7 +51,7 @@ def main(dataset: DatasetOption, root: RootOption = ROOT, params: ParamsOption =
                 report=report,
                 checkpoint=kept,
             )
-        x = encode(net, pixels, device)
+        x = encode(net, pixels, rows["train"], device)
         users, _ = folder.people()
         category = users.column("category").to_numpy()
         accuracy = probe_accuracy(x, category, rows["train"], rows["test"])
