@@ -5,9 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 RAW ?=
+PARAMS ?= small
 READY := $(VENV)/.ready
 
-.PHONY: help setup repro test test-full lint movielens compare
+.PHONY: help setup repro test test-full lint movielens compare images
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -41,3 +42,6 @@ movielens: setup ## MovieLens 1M as an experiment; commits metrics/movielens/auc
 
 compare: setup ## four initialisations x three seeds, one table
 	python -m experiments.compare
+
+images: setup ## CIFAR-10 and MNIST: tables 2, 3 and 6; PARAMS=smoke, small or full, RAW=folder spares the download
+	python -m experiments.images.run --params $(PARAMS) $(if $(RAW),--raw-dir '$(RAW)')

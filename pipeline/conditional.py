@@ -15,7 +15,8 @@ from pipeline.estimation import estimate_ratio, make_estimation
 from pipeline.examples import Examples
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
-from pipeline.params import Ratio
+from pipeline.pairs import Ints
+from pipeline.params import Base, Ratio, Schedule
 from pipeline.scoring import score_all
 from pipeline.training.loop import Row
 from pipeline.training.snapshot import Checkpoint
@@ -59,37 +60,69 @@ def train_conditional(
     Raises:
         PipelineError: no exposures to learn from, or a loss that is not finite.
     """
-    data = make_estimation(examples, base=params.base, device=device)
-    x = torch.from_numpy(examples.x)
     net = RatioNet(
-        x_dim=x.shape[1],
+        x_dim=examples.x.shape[1],
         task_dim=task_init.shape[1],
         hidden=params.hidden,
         dropout=params.dropout,
     )
+    return train_network(
+        net,
+        examples,
+        task_init,
+        watched=exposure_sides(examples.pairs, examples.valid, examples.tasks),
+        base=params.base,
+        freeze_e=params.freeze_e,
+        schedule=params,
+        seed=seed,
+        device=device,
+        report=report,
+        checkpoint=checkpoint,
+    )
+
+
+def train_network(
+    net: RatioNet,
+    examples: Examples,
+    task_init: Floats,
+    *,
+    watched: Sides,
+    base: Base,
+    freeze_e: bool,
+    schedule: Schedule,
+    seed: int,
+    device: torch.device,
+    report: Callable[[Row], None],
+    checkpoint: Checkpoint | None = None,
+) -> Conditional:
+    """The same for a network of one's own, whose weights are drawn here.
+
+    `watched` are the validation users that each task should tell apart, (M, valid users): theirs is
+    the `valid_auc`.
+    """
+    data = make_estimation(examples, base=base, device=device)
     draw_layers(net, torch.Generator().manual_seed(seed))
-    model = TaskRatios(net, x=x, e=torch.from_numpy(task_init), freeze_e=params.freeze_e).to(device)
+    x, e = torch.from_numpy(examples.x), torch.from_numpy(task_init)
+    model = TaskRatios(net, x=x, e=e, freeze_e=freeze_e).to(device)
     history = estimate_ratio(
         model,
         data,
-        params,
+        schedule,
         seed=seed,
         report=report,
-        figures=_watch(model, examples),
+        figures=_watch(model, examples.valid, watched),
         checkpoint=checkpoint,
     )
     return Conditional(net.cpu().eval(), model.e.detach().cpu().numpy(), history)
 
 
-def _watch(model: TaskRatios, examples: Examples) -> Callable[[], Row]:
+def _watch(model: TaskRatios, valid: Ints, sides: Sides) -> Callable[[], Row]:
     """Figures of an epoch: the loss can still fall while the AUC does, so both are logged.
 
     Where all tasks would be too many, every n-th one is watched.
     """
-    valid = examples.valid
-    step = -(-examples.tasks * len(valid) // WATCHED)
-    every = np.arange(0, examples.tasks, step)
-    sides = exposure_sides(examples.pairs, valid, examples.tasks)
+    tasks = len(model.e)
+    every = np.arange(0, tasks, -(-tasks * len(valid) // WATCHED))
     sides = Sides(sides.positive[every], sides.negative[every])
 
     def figures() -> Row:

@@ -28,9 +28,10 @@ VALID_SEED = 20_220_909  # validation negatives are the same whatever the traini
 def ratio_loss(logits: Tensor) -> Tensor:
     """Equation 3 on logits (2, N): row 0 under q_t, row 1 under p. At its minimum f = log q_t/p.
 
-    Softplus is stable for large logits, where a logarithm of a sigmoid is not.
+    Softplus is stable for large logits, where a logarithm of a sigmoid is not. Of several ratios
+    side by side, (2, N, M), each has its own loss, (M,).
     """
-    return F.softplus(-logits[0]).mean() + F.softplus(logits[1]).mean()
+    return F.softplus(-logits[0]).mean(0) + F.softplus(logits[1]).mean(0)
 
 
 @dataclass(frozen=True)

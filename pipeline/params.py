@@ -8,7 +8,7 @@ DVC does not track.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -189,7 +189,13 @@ class Runtime(Section):
     checkpoint_seconds: Annotated[float, Field(ge=0)]
 
 
-class Params(Section):
+class ParamsFile(Section):
+    """The whole of a params file: the main pipeline's, or an experiment's own."""
+
+    runtime: Runtime
+
+
+class Params(ParamsFile):
     """The whole of params.yaml."""
 
     init: Init
@@ -203,7 +209,6 @@ class Params(Section):
     projection: Projection
     ratio: Ratio
     evaluate: Evaluate
-    runtime: Runtime
 
     @model_validator(mode="before")
     @classmethod
@@ -228,8 +233,16 @@ class Params(Section):
         return self
 
 
+Whole = TypeVar("Whole", bound=ParamsFile)
+
+
 def load_params(file: Path, *keys: str) -> Params:
-    """Validate params.yaml and hand out only `keys` (such as "tasks" or "ratio.base") of it.
+    """`load_sections` of the main pipeline's params."""
+    return load_sections(Params, file, *keys)
+
+
+def load_sections(kind: type[Whole], file: Path, *keys: str) -> Whole:
+    """Validate a params file and hand out only `keys` (such as "tasks" or "ratio.base") of it.
 
     Everything else is absent from the result: touching it is an AttributeError. `runtime` is
     always handed out. Under DVC the keys must be among those that the stage declares.
@@ -238,9 +251,9 @@ def load_params(file: Path, *keys: str) -> Params:
         PipelineError: naming every wrong key, its value and what is allowed; or a key that the
             running stage does not declare.
     """
-    params = _validate(_load_yaml(file), file)
+    params = _validate(kind, _load_yaml(file), file)
     _check_declared(file, keys)
-    restricted: Params = _restrict(params, (*keys, "runtime"))
+    restricted: Whole = _restrict(params, (*keys, "runtime"))
     return restricted
 
 
@@ -255,9 +268,9 @@ def _load_yaml(file: Path) -> Any:  # noqa: ANN401 - whatever stands in the file
         raise PipelineError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
 
 
-def _validate(content: object, file: Path) -> Params:
+def _validate(kind: type[Whole], content: object, file: Path) -> Whole:
     try:
-        return Params.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         lines = []
         for one in error.errors():

@@ -221,6 +221,25 @@ def similarity(cosines: Floats, names: Sequence[str] | None = None) -> Figure:
 
 
 @_as_svg
+def heat_maps(panels: Mapping[str, Floats]) -> Figure:
+    """Similarities (N, N) of many tasks, one panel a name, side by side; light = alike.
+
+    Each panel runs from its own lowest to its own highest value, its diagonal left out.
+    """
+    figure = Figure(figsize=(SMALL * len(panels), SMALL + 0.3), layout="constrained")
+    for axes, (name, panel) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        others = panel[~np.eye(len(panel), dtype=bool)]
+        axes.imshow(
+            panel, cmap="gray", vmin=others.min(), vmax=others.max(), interpolation="nearest"
+        )
+        axes.set_title(name, fontsize=8.5)
+        axes.set_axis_off()
+    return figure
+
+
+@_as_svg
 def score_spread(groups: Mapping[str, Floats]) -> Figure:
     """Scores of groups of users: a dot at the median, a bar over the middle half, a line over 80 %.
 

@@ -17,7 +17,7 @@ from pipeline.examples import Examples
 from pipeline.models.ratio import PreEmbeddingNet, SeedRatios
 from pipeline.models.weights import draw_layers
 from pipeline.pairs import Ints, Pairs
-from pipeline.params import Base, Pretrain
+from pipeline.params import Base, Pretrain, Schedule
 from pipeline.training.loop import Row
 from pipeline.training.snapshot import Checkpoint
 
@@ -72,19 +72,45 @@ def pretrain(
     Raises:
         PipelineError: no exposures to learn from, or a loss that is not finite.
     """
-    pairs = examples.pairs
-    head = np.searchsorted(seed_tasks, pairs.task)
-    own = Pairs(pairs.user, head, pairs.held_out).where(np.isin(pairs.task, seed_tasks))
-    data = make_estimation(replace(examples, pairs=own), base=base, device=device)
     net = PreEmbeddingNet(
         x_dim=examples.x.shape[1],
         heads=len(seed_tasks),
         hidden=params.hidden,
         dropout=params.dropout,
     )
+    return pretrain_network(
+        net,
+        examples,
+        seed_tasks,
+        base=base,
+        schedule=params,
+        seed=seed,
+        device=device,
+        report=report,
+        checkpoint=checkpoint,
+    )
+
+
+def pretrain_network(
+    net: PreEmbeddingNet,
+    examples: Examples,
+    seed_tasks: Ints,
+    *,
+    base: Base,
+    schedule: Schedule,
+    seed: int,
+    device: torch.device,
+    report: Callable[[Row], None],
+    checkpoint: Checkpoint | None = None,
+) -> Pretraining:
+    """The same for a network of one's own, with a head a seed task; its weights are drawn here."""
+    pairs = examples.pairs
+    head = np.searchsorted(seed_tasks, pairs.task)
+    own = Pairs(pairs.user, head, pairs.held_out).where(np.isin(pairs.task, seed_tasks))
+    data = make_estimation(replace(examples, pairs=own), base=base, device=device)
     draw_layers(net, torch.Generator().manual_seed(seed))
     model = SeedRatios(net, x=torch.from_numpy(examples.x)).to(device)
-    history = estimate_ratio(model, data, params, seed=seed, report=report, checkpoint=checkpoint)
+    history = estimate_ratio(model, data, schedule, seed=seed, report=report, checkpoint=checkpoint)
     return Pretraining(net.cpu().eval(), seed_tasks, history)
 
 

@@ -19,8 +19,9 @@ def score_grid(net: RatioNet, x: Tensor, e: Tensor, block: int = BLOCK) -> Itera
     Shape: x (U, x_dim), e (M, task_dim) -> blocks (tasks, U), in the order of the tasks.
     """
     net.eval()
+    of_user = net.user_side(x)
     for part in e.split(max(1, block // len(x))):
-        yield net.of_grid(x, part)
+        yield net.of_grid(of_user, part)
 
 
 def score_all(net: RatioNet, x: Tensor, e: Tensor) -> npt.NDArray[np.float32]:

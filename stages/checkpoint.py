@@ -9,13 +9,13 @@ from pathlib import Path
 
 from pipeline.storage import sha256
 from pipeline.training.checkpoint import CheckpointFile
-from stages.shell import Run
+from stages.shell import P, Run
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("pipeline", "stages", "experiments")
 
 
-def checkpoint(run: Run, *inputs: Path) -> CheckpointFile:
+def checkpoint(run: Run[P], *inputs: Path) -> CheckpointFile:
     """The checkpoint of this very training, this process's alone until the stage ends.
 
     Another learning rate, other inputs or other code have another checkpoint, so they start afresh.

@@ -1,17 +1,14 @@
 """Lay the source out as users, items and distinct exposures; split the users."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stages.downloads import download_progress
 from stages.shell import PARAMS, RUN_INFO, ParamsOption, Run, RunInfoOption, stage, stage_app
 
 if TYPE_CHECKING:
-    from pipeline.datasets.download import Progress
     from pipeline.datasets.source import Source
 
 app = stage_app()
@@ -83,7 +80,7 @@ def _read_source(run: Run, raw: Path) -> tuple["Source", str]:
     from pipeline.storage import sha256
 
     if data.raw_dir is None:
-        with _progress(movielens.ARCHIVE.url) as progress:
+        with download_progress(movielens.ARCHIVE.url) as progress:
             folder = fetch(movielens.ARCHIVE, raw, progress)
     else:
         folder = Path(data.raw_dir)
@@ -103,26 +100,6 @@ def _read_tables(run: Run) -> tuple["Source", str]:
     source = read_tables(folder, text_ids=data.text_ids)
     run.facts["raw"] = {str(path): sha256(path) for path in find_tables(folder).values()}
     return source, f"the tables in {folder} ({source.repeats:,} repeats counted once)"
-
-
-@contextmanager
-def _progress(url: str, seconds: float = 10) -> Iterator["Progress"]:
-    """Shows a download on stderr: a bar on a terminal, else a line every so many seconds."""
-    from tqdm import tqdm
-
-    shown = time.monotonic()
-    with tqdm(desc=url, unit="B", unit_scale=True, disable=None) as bar:
-
-        def show(done: int, total: int | None) -> None:
-            nonlocal shown
-            bar.total = total
-            bar.update(done - bar.n)
-            if bar.disable and (done == total or time.monotonic() - shown >= seconds):
-                shown = time.monotonic()
-                of_total = f" of {total / 1e6:.1f}" if total else ""
-                typer.echo(f"{url}: {done / 1e6:.1f}{of_total} MB", err=True)
-
-        yield show
 
 
 if __name__ == "__main__":

@@ -6,21 +6,22 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Generic
 
 import typer
+from typing_extensions import TypeVar
 
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.params import Params
+    from pipeline.params import Params, ParamsFile
     from pipeline.training.checkpoint import CheckpointFile
 
 ParamsOption = Annotated[Path, typer.Option("--params", help="The params file.")]
@@ -36,12 +37,15 @@ def stage_app() -> typer.Typer:
     return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
+P = TypeVar("P", bound="ParamsFile", default="Params")
+
+
 @dataclass
-class Run:
+class Run(Generic[P]):
     """A stage at work: its params, and what is known of the run."""
 
     name: str
-    params: "Params"
+    params: P
     exits: ExitStack  # closed when the stage ends, however it ends
     facts: dict[str, object] = field(default_factory=dict)
     checkpoint: "CheckpointFile | None" = None
@@ -76,7 +80,22 @@ class Run:
 def stage(
     name: str, params_file: Path, *keys: str, outputs: Sequence[Path], run_info: Path | None
 ) -> Iterator[Run]:
-    """Run a stage's body with the params `keys`; a PipelineError becomes one line and exit code 1.
+    """Run a stage's body with the params `keys`; see `running`."""
+
+    def load() -> "Params":
+        from pipeline.params import load_params
+
+        return load_params(params_file, *keys)
+
+    with running(name, load, outputs=outputs, run_info=run_info) as run:
+        yield run
+
+
+@contextmanager
+def running(
+    name: str, load: Callable[[], P], *, outputs: Sequence[Path], run_info: Path
+) -> Iterator[Run[P]]:
+    """Run a stage's body with what `load` gives; a PipelineError becomes one line and exit code 1.
 
     An interruption, by Ctrl-C or by SIGTERM, becomes one line and exit code 130.
     On success `run_info/NAME.json` tells device, versions, seconds, peak memory, and the SHA-256
@@ -84,14 +103,12 @@ def stage(
     no stage of the pipeline leaves none: `run_info` is None.
     """
     started = time.perf_counter()
-    run: Run | None = None
+    run: Run[P] | None = None
     try:
         with ExitStack() as exits:
             before = signal.signal(signal.SIGTERM, signal.default_int_handler)
             exits.callback(signal.signal, signal.SIGTERM, before)
-            from pipeline.params import load_params
-
-            run = Run(name, load_params(params_file, *keys), exits)
+            run = Run(name, load(), exits)
             yield run
             if run_info is not None:
                 _write_run_info(run, outputs, run_info, time.perf_counter() - started)
@@ -107,7 +124,7 @@ def stage(
         raise typer.Exit(130) from None
 
 
-def _write_run_info(run: Run, outputs: Sequence[Path], folder: Path, seconds: float) -> None:
+def _write_run_info(run: Run[P], outputs: Sequence[Path], folder: Path, seconds: float) -> None:
     from pipeline.storage import sha256, write_json
 
     if run.checkpoint is not None and run.checkpoint.resumed_after:

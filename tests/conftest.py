@@ -9,14 +9,20 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def movielens_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the real MovieLens 1M, unpacked from the packed copy below CAD_DATA."""
+def packed_data() -> Path:
+    """The folder of the packed real data, which CAD_DATA names; without it the test is skipped."""
     packed = os.environ.get("CAD_DATA")
     if not packed:
-        pytest.skip("CAD_DATA is unset: it names the folder of the packed MovieLens 1M")
-    unpack = Path(packed) / "unpack.py"
-    if not unpack.exists():
-        pytest.skip(f"CAD_DATA holds no unpack.py: {unpack}")
+        pytest.skip("CAD_DATA is unset: it names the folder of the packed real data")
+    if not (Path(packed) / "unpack.py").exists():
+        pytest.skip(f"CAD_DATA holds no unpack.py: {packed}")
+    return Path(packed)
+
+
+@pytest.fixture(scope="session")
+def movielens_dir(packed_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the real MovieLens 1M, unpacked from the packed copy below CAD_DATA."""
+    unpack = packed_data / "unpack.py"
     target = tmp_path_factory.mktemp("raw")
     subprocess.run([sys.executable, unpack, "ml-1m", target], check=True, stdout=subprocess.DEVNULL)
     return target / "ml-1m"

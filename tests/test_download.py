@@ -1,7 +1,9 @@
 """The publisher's archive: checked, kept, downloaded once, never taken for whole when cut."""
 
+import gzip
 import hashlib
 import io
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -38,12 +40,13 @@ class Server:
 
     url: str
     content: bytes = GOOD
+    path: str = "/made.zip"
     missing: int = 0  # bytes that it promises and does not send
     asked: list[str] = field(default_factory=list)
 
     def archive(self) -> Archive:
         digest = hashlib.sha256(self.content).hexdigest()
-        return Archive(f"{self.url}/made.zip", digest, "made", tuple(FILES))
+        return Archive(f"{self.url}{self.path}", digest, "made", tuple(FILES))
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             served.asked.append(self.path)
-            if self.path != "/made.zip":
+            if self.path != served.path:
                 self.send_error(404)
                 return
             self.send_response(200)
@@ -191,8 +194,51 @@ def test_a_zip_bomb_is_refused(
 @pytest.mark.parametrize("content", [b"<html>no zip</html>", GOOD[:200] + b"?" + GOOD[201:]])
 def test_what_is_no_readable_zip_is_refused(server: Server, tmp_path: Path, content: bytes) -> None:
     server.content = content
-    with pytest.raises(PipelineError, match=r"made.zip: is not a readable zip archive \("):
+    with pytest.raises(PipelineError, match=r"made.zip: is not a readable archive \("):
         fetch(server.archive(), tmp_path, silent)
+
+
+def taped(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        folder = tarfile.TarInfo("made")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def test_a_tar_is_unpacked_and_one_with_other_members_or_cut_is_refused(
+    server: Server, tmp_path: Path
+) -> None:
+    server.path = "/made.tar.gz"
+    server.content = taped({f"made/{name}": content for name, content in FILES.items()})
+    folder = fetch(server.archive(), tmp_path / "good", silent)
+    assert {name: (folder / name).read_bytes() for name in FILES} == FILES
+    server.content = server.content[: len(server.content) // 2]
+    with pytest.raises(PipelineError, match=r"made.tar.gz: is not a readable archive \("):
+        fetch(server.archive(), tmp_path / "cut", silent)
+    server.content = taped({"made/README": b"", "made/ratings.dat": b"", "made/../evil": b"x"})
+    with pytest.raises(PipelineError, match=r"expected made/README, .*, found made/../evil"):
+        fetch(server.archive(), tmp_path / "other", silent)
+    assert names(tmp_path / "other") == ["made.tar.gz"]
+
+
+def test_a_gzipped_file_is_put_into_its_folder_and_a_damaged_one_refused(
+    server: Server, tmp_path: Path
+) -> None:
+    server.path = "/ratings.dat.gz"
+    server.content = gzip.compress(FILES["ratings.dat"])
+    archive = replace(server.archive(), files=("ratings.dat",))
+    folder = fetch(archive, tmp_path / "good", silent)
+    assert (folder / "ratings.dat").read_bytes() == FILES["ratings.dat"]
+    server.content = server.content[:-20]
+    archive = replace(server.archive(), files=("ratings.dat",))
+    with pytest.raises(PipelineError, match=r"ratings.dat.gz: is not a readable archive \("):
+        fetch(archive, tmp_path / "cut", silent)
 
 
 def test_the_stage_downloads_once_and_says_so_in_plain_lines(

@@ -3,15 +3,18 @@
 A file takes its name only when it is whole and its checksum is right; until then it has another.
 """
 
+import gzip
 import hashlib
 import http.client
+import tarfile
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 from pipeline.errors import PipelineError
 from pipeline.storage import replacing, sha256, write_bytes
@@ -22,17 +25,21 @@ CHUNK = 2**18  # bytes
 LARGEST_ARCHIVE = 2**28  # bytes: an answer without end is cut off
 LARGEST_FILE = 2**27  # bytes of an unpacked file: so is a zip bomb
 SILENCE = 60  # seconds without a byte
+UNREADABLE = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error),
+    *(EOFError, RuntimeError),
+)
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip archive on the network.
+    """An archive on the network: .zip, .tar.gz, or .gz, which is a single file.
 
     Attributes:
         url: where it is.
         sha256: of its bytes, in hexadecimal.
-        folder: the one folder that it holds.
-        files: the names of all files in that folder.
+        folder: the one folder that it holds; for .gz, the one that its file is put into.
+        files: the names of all files in that folder; for .gz, the name without the ending.
     """
 
     url: str
@@ -101,24 +108,44 @@ def _unpack(path: Path, archive: Archive, folder: Path) -> None:
     """Write the archive's files to `folder`, if it holds exactly those and the folder's entry."""
     expected = {f"{archive.folder}/{name}" for name in archive.files}
     try:
-        with zipfile.ZipFile(path) as opened:
-            names = [name for name in opened.namelist() if name != f"{archive.folder}/"]
+        with _opened(path, archive) as (entries, member):
+            names = [name for name in entries if name.rstrip("/") != archive.folder]
             if sorted(names) != sorted(expected):
                 raise PipelineError(
                     f"{path}: expected {', '.join(sorted(expected))} and nothing else, "
-                    f"found {', '.join(sorted(names))}. Delete it and run `dvc repro prepare`."
+                    f"found {', '.join(sorted(names))}. Delete it to have it downloaded again."
                 )
             for name in archive.files:
-                with opened.open(f"{archive.folder}/{name}") as member:
-                    content = member.read(LARGEST_FILE + 1)
+                with member(f"{archive.folder}/{name}") as file:
+                    content = file.read(LARGEST_FILE + 1)
                 if len(content) > LARGEST_FILE:
                     raise PipelineError(
                         f"{path}: {name} unpacks to more than {LARGEST_FILE:,} bytes. "
-                        "Delete the archive and run `dvc repro prepare`."
+                        "Delete the archive to have it downloaded again."
                     )
                 write_bytes(content, folder / name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise PipelineError(
-            f"{path}: is not a readable zip archive ({error}). "
-            "Delete it and run `dvc repro prepare`."
+            f"{path}: is not a readable archive ({error}). Delete it to have it downloaded again."
         ) from error
+
+
+@contextmanager
+def _opened(path: Path, archive: Archive) -> Iterator[tuple[list[str], Callable[[str], IO[bytes]]]]:
+    """The names of an archive's entries, and what opens one of them."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as opened:
+            yield opened.namelist(), opened.open
+    elif path.suffixes[-2:] == [".tar", ".gz"]:
+        with tarfile.open(path, "r:gz") as tape:
+
+            def member(name: str) -> IO[bytes]:
+                file = tape.extractfile(name)
+                if file is None:
+                    raise tarfile.TarError(f"{name} is no file")
+                return file
+
+            yield tape.getnames(), member
+    else:  # gzip, which holds one file and may not know its name
+        with gzip.open(path) as only:
+            yield [f"{archive.folder}/{path.stem}"], lambda _: cast(IO[bytes], only)

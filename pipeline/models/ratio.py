@@ -74,10 +74,13 @@ class RatioNet(nn.Module):
         logits: Tensor = self.rest(of_user + of_task)
         return logits.squeeze(-1)
 
-    def of_grid(self, x: Tensor, e: Tensor) -> Tensor:
-        """Logits of every task and user: x (U, x_dim), e (M, task_dim) -> (M, U)."""
-        w_x, w_e = self.first.weight.split([x.shape[1], e.shape[1]], dim=1)
-        of_user, of_task = x @ w_x.T, e @ w_e.T + self.first.bias
+    def user_side(self, x: Tensor) -> Tensor:
+        """All of f that does not depend on the task: x (U, x_dim) -> (U, hidden[0])."""
+        return x @ self.first.weight[:, : x.shape[1]].T
+
+    def of_grid(self, of_user: Tensor, e: Tensor) -> Tensor:
+        """Logits of every task and user: of_user from `user_side`, e (M, task_dim) -> (M, U)."""
+        of_task = e @ self.first.weight[:, -e.shape[1] :].T + self.first.bias
         logits: Tensor = self.rest(of_task[:, None] + of_user)
         return logits.squeeze(-1)
 

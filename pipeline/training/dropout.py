@@ -46,6 +46,13 @@ class MaskSource:
             flat = words.view(np.uint16)[:count] >= round(rate * RESOLUTION)
         return torch.from_numpy(flat).view(shape).float()
 
+    def integers(self, count: int, below: int) -> Tensor:
+        """`count` whole numbers, each from 0 to `below` - 1 with equal chance (to 2^-50), int64."""
+        if self._gen is not None:
+            return torch.randint(below, (count,), generator=self._gen, device=self.device)
+        words: Any = self._bits.random_raw(count)
+        return torch.from_numpy((words % np.uint64(below)).astype(np.int64))
+
     def get_state(self) -> Tensor:
         """Where the stream of masks is, as a tensor on the CPU."""
         if self._gen is not None:
@@ -81,19 +88,30 @@ class _ReluDropout(torch.autograd.Function):
         return torch.ops.aten.threshold_backward(grads[0], y, 0).mul_(ctx.scale), None, None
 
 
-class ReluDropout(torch.nn.Module):
-    """ReLU followed by dropout, as each hidden layer of Table 5 has them.
+class Random(torch.nn.Module):
+    """A module that draws in training mode, from a `MaskSource` in `masks`.
 
-    In training mode it needs a `MaskSource` in `masks`; the training loop sets it
-    (`set_masks`), so that randomness is never global. In eval mode it is a ReLU.
+    The training loop sets it (`set_masks`), so that randomness is never global.
+    """
+
+    masks: MaskSource | None = None
+
+    def source(self) -> MaskSource:
+        """Where to draw from."""
+        if self.masks is None:
+            name = type(self).__name__
+            raise RuntimeError(f"{name} draws from a MaskSource; call set_masks(model, ...)")
+        return self.masks
+
+
+class ReluDropout(Random):
+    """ReLU followed by dropout, as each hidden layer of Table 5 has them; in eval mode a ReLU.
 
     Args:
         rate: share of the elements that are dropped.
 
     Shape: any -> the same. Works in place in training mode.
     """
-
-    masks: MaskSource | None = None
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -102,9 +120,7 @@ class ReluDropout(torch.nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return z.relu()
-        if self.masks is None:
-            raise RuntimeError("ReluDropout draws from a MaskSource; call set_masks(model, ...)")
-        keep = self.masks.keep(z.shape, self.rate)
+        keep = self.source().keep(z.shape, self.rate)
         scale = 1 / (1 - representable(self.rate))
         out: Tensor = _ReluDropout.apply(z, keep, scale)  # type: ignore[no-untyped-call]
         return out
@@ -114,7 +130,7 @@ class ReluDropout(torch.nn.Module):
 
 
 def set_masks(model: torch.nn.Module, masks: MaskSource) -> None:
-    """Let every ReluDropout inside `model` draw from `masks`."""
+    """Let every module inside `model` that draws do so from `masks`."""
     for module in model.modules():
-        if isinstance(module, ReluDropout):
+        if isinstance(module, Random):
             module.masks = masks

@@ -1,0 +1,143 @@
+"""The params of the image experiments as typed, checked values: experiments/images/*.yaml."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from pipeline.params import Count, ParamsFile, Positive, Schedule, Section, Seed, Trunk
+
+Dataset = Literal["cifar10", "mnist"]
+K = Annotated[int, Field(ge=1, le=5)]
+INIT = r"label|pseudo|random|learned-[1-9]\d*(-frozen)?"
+InitName = Annotated[str, StringConstraints(pattern=f"^({INIT})$")]
+Method = Literal["gaussian", "ratio-features", "ratio", "svdd", "csi"]
+
+
+class Cell(Section):
+    """One column of tables 2, 3 or 6: all tasks of k active categories."""
+
+    dataset: Dataset
+    k: K
+
+
+class ImageData(Section):
+    """Which images take part."""
+
+    raw_dir: str | None
+    train_images: Count | None
+    valid_images: Count
+    test_images: Count | None
+    split_seed: Seed
+    task_seed: Seed
+
+
+class Network(Section):
+    """The trunk of Table 4 and what follows it."""
+
+    width: Count
+    head: Count
+
+
+class ImageProjection(Section):
+    """From statistics of a task to the embedding it starts from."""
+
+    random_dim: Count
+    standardise: bool
+
+
+class Simclr(Schedule):
+    """Features without labels."""
+
+    width: Count
+    temperature: Positive
+
+
+class Svdd(Schedule):
+    """Deep SVDD."""
+
+    width: Count
+    autoencoder_epochs: Count
+    weight_decay: Annotated[float, Field(ge=0)]
+
+
+class Csi(Schedule):
+    """CSI."""
+
+    width: Count
+    temperature: Positive
+
+
+class Separate(Section):
+    """One model a task (Table 2, left)."""
+
+    ks: Annotated[list[K], Field(min_length=1)]
+    methods: Annotated[list[Method], Field(min_length=1)]
+    tasks: Count | None
+    ratio: Schedule
+    features: Trunk
+    svdd: Svdd
+    csi: Csi
+
+
+class OnFeatures(Section):
+    """Conditional learning on features (Table 2, right)."""
+
+    ratio: Trunk
+
+
+class Unseen(Section):
+    """Tasks that were not trained on: of which data set (Table 3, right; Figure 3), and for the
+    figure, by the pre-embedding of which k and by how many of its coordinates."""  # noqa: D205, D209
+
+    dataset: Dataset
+    train_k: K
+    test_k: K
+    coordinates: Annotated[list[Count], Field(min_length=1)]
+
+
+class ImageParams(ParamsFile):
+    """The whole of the file."""
+
+    name: str
+    datasets: Annotated[list[Dataset], Field(min_length=1)]
+    cells: Annotated[list[Cell], Field(min_length=1)]
+    inits: Annotated[list[InitName], Field(min_length=1)]
+    seed_tasks: Annotated[list[Count], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    data: ImageData
+    network: Network
+    pretrain: Schedule
+    projection: ImageProjection
+    ratio: Schedule
+    simclr: Simclr
+    unseen: Unseen
+    separate: Separate
+    on_features: OnFeatures
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        for cell in self.cells:
+            if cell.dataset not in self.datasets:
+                raise ValueError(f"cells name {cell.dataset}; the datasets are {self.datasets}")
+        for init in self.inits:
+            if seed_tasks_of(init) not in (None, *self.seed_tasks):
+                raise ValueError(f"inits name {init}; seed_tasks are {self.seed_tasks}")
+        ks = {cell.k for cell in self.cells if cell.dataset == self.unseen.dataset and cell.k > 1}
+        if len(ks) < 2 or not {self.unseen.train_k, self.unseen.test_k} <= ks:
+            raise ValueError(
+                f"unseen needs two k > 1 of {self.unseen.dataset} at least, unseen.train_k and "
+                f"unseen.test_k among them; cells name {sorted(ks)}"
+            )
+        return self
+
+
+def seed_tasks_of(init: str) -> int | None:
+    """M0 of a learned initialisation, such as 64 of "learned-64-frozen"; None of the others."""
+    found = re.fullmatch(r"learned-(\d+)(-frozen)?", init)
+    return int(found[1]) if found else None
+
+
+def start_of(init: str) -> str:
+    """The initialisation whose embeddings `init` starts from: itself, less "-frozen"."""
+    return init.removesuffix("-frozen")

@@ -1,0 +1,193 @@
+"""Algorithm 1 on images, from each of the paper's initialisations, and what it comes to.
+
+Paper: Bai et al., section 5.2 and tables 3 and 6. The loss, the loop, the sampler, equation 4 and
+the AUC are those of the main pipeline; only the networks and the initialisations are others.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.mixture import GaussianMixture
+
+from pipeline.auc import Sides, task_aucs
+from pipeline.conditional import Conditional, train_network
+from pipeline.datasets.images import CATEGORIES, SOURCES
+from pipeline.embeddings import Projection, histogram_values, random_embeddings, task_means
+from pipeline.examples import Examples
+from pipeline.image_params import Dataset, ImageProjection, Network, seed_tasks_of
+from pipeline.models.conv_ratio import ConvPreEmbeddingNet, ConvRatioNet
+from pipeline.models.ratio import PreEmbeddingNet, RatioNet
+from pipeline.pairs import Bools, Ints
+from pipeline.params import Schedule
+from pipeline.pretraining import Pretraining, choose_seed_tasks, pretrain_network, seed_ratios
+from pipeline.scoring import score_all
+from pipeline.training.loop import Row
+from pipeline.training.snapshot import Checkpoint
+
+Floats = npt.NDArray[np.float32]
+Report = Callable[[Row], None]
+BLOCK = 1 << 12  # images that are encoded at once
+
+
+def pretrain_images(
+    examples: Examples,
+    seed_tasks: int,
+    *,
+    dataset: Dataset,
+    network: Network,
+    schedule: Schedule,
+    seed: int,
+    device: torch.device,
+    report: Report,
+    checkpoint: Checkpoint | None,
+) -> Pretraining:
+    """Train the pre-embedding model on `seed_tasks` tasks drawn at random, or on all if fewer.
+
+    Of ten tasks (k = 1) or 45 (k = 2) there are no 64 to draw.
+    """
+    learned = examples.learned
+    wanted = min(seed_tasks, len(np.unique(learned.task)))
+    chosen = choose_seed_tasks(learned, wanted, np.random.default_rng(seed))
+    net = ConvPreEmbeddingNet(
+        heads=wanted,
+        channels=examples.x.shape[1],
+        width=network.width,
+        head=network.head,
+        flips=SOURCES[dataset].flips,
+    )
+    return pretrain_network(
+        net,
+        examples,
+        chosen,
+        base="exposures",
+        schedule=schedule,
+        seed=seed,
+        device=device,
+        report=report,
+        checkpoint=checkpoint,
+    )
+
+
+def train_images(
+    examples: Examples,
+    task_init: Floats,
+    *,
+    watched: Sides,
+    freeze_e: bool,
+    dataset: Dataset,
+    network: Network,
+    schedule: Schedule,
+    seed: int,
+    device: torch.device,
+    report: Report,
+    checkpoint: Checkpoint | None,
+) -> Conditional:
+    """Run Algorithm 1 on all tasks from the embeddings `task_init` (M, e_dim); see `train_network`.
+
+    `watched` are the validation images of active categories against the rest.
+    """
+    net = ConvRatioNet(
+        task_dim=task_init.shape[1],
+        channels=examples.x.shape[1],
+        width=network.width,
+        head=network.head,
+        flips=SOURCES[dataset].flips,
+    )
+    return train_network(
+        net,
+        examples,
+        task_init,
+        watched=watched,
+        base="exposures",
+        freeze_e=freeze_e,
+        schedule=schedule,
+        seed=seed,
+        device=device,
+        report=report,
+        checkpoint=checkpoint,
+    )
+
+
+def clusters(features: Floats, train: Ints, seed: int) -> Ints:
+    """The most likely of ten components of a Gaussian mixture, for each of the images (U,).
+
+    The paper does not say what its mixture is fitted to: here to SimCLR features (U, 128) of the
+    training images, with diagonal covariances.
+    """
+    mixture = GaussianMixture(CATEGORIES, covariance_type="diag", random_state=seed)
+    of_image: Ints = mixture.fit(features[train]).predict(features)
+    return of_image
+
+
+def task_statistic(
+    init: str,
+    examples: Examples,
+    *,
+    active: Bools,
+    cluster_of: Callable[[], Ints],
+    pre_embedding: Callable[[int], PreEmbeddingNet],
+) -> Floats:
+    """What an initialisation other than `random` knows of each task, (M, d).
+
+    Args:
+        init: label (the active categories: extra knowledge), pseudo (the task's shares of the
+            clusters) or learned-M0 (equation 4).
+        examples: images and their exposures.
+        active: (M, CATEGORIES).
+        cluster_of: gives the cluster of each image, for `pseudo`.
+        pre_embedding: gives the model of M0 seed tasks, for `learned-M0`.
+    """
+    if init == "label":
+        return active.astype(np.float32)
+    if init == "pseudo":
+        values = histogram_values(cluster_of(), CATEGORIES)
+        return task_means(values, examples.learned, examples.tasks)
+    wanted = seed_tasks_of(init)
+    if wanted is None:
+        raise ValueError(f"init must be label, pseudo or learned-M0. Got {init!r}.")
+    return project_images(pre_embedding(wanted), examples)
+
+
+def project_images(net: PreEmbeddingNet, examples: Examples) -> Floats:
+    """Equation 4: the mean of f_1(x), ..., f_M0(x) over each task's training images, (M, M0)."""
+    return task_means(seed_ratios(net, examples.x, BLOCK), examples.learned, examples.tasks)
+
+
+def start(
+    statistic: Floats | None, tasks: int, params: ImageProjection, seed: int
+) -> tuple[Floats, Projection | None]:
+    """Embeddings to start from, (tasks, e_dim), and what places a new task: None for `random`."""
+    if statistic is None:
+        gen = np.random.default_rng(seed)
+        return random_embeddings(tasks, params.random_dim, gen), None
+    projection = Projection.fit(statistic, standardise=params.standardise, reduce=None)
+    return projection.apply(statistic), projection
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What was learned on the tasks of one k: enough to place tasks of another, without training.
+
+    Attributes:
+        pre_embedding: the model whose values are averaged.
+        projection: from these means to an embedding, fitted to the k's own tasks.
+        net: the ratio.
+    """
+
+    pre_embedding: PreEmbeddingNet
+    projection: Projection
+    net: RatioNet
+
+    def auc_on(self, unseen: Examples, x: Floats, sides: Sides) -> float:
+        """Mean AUC on tasks never trained on, on the images x (U, ...) of `sides`."""
+        e = self.projection.apply(project_images(self.pre_embedding, unseen))
+        return mean_auc(self.net, x, e, sides)
+
+
+def mean_auc(net: RatioNet, x: Floats, e: Floats, sides: Sides) -> float:
+    """Mean AUC over the tasks of e (M, e_dim), on the images x (U, ...) of `sides`."""
+    scores = score_all(net, torch.from_numpy(x), torch.from_numpy(e))
+    return float(task_aucs(scores, sides).defined.mean())

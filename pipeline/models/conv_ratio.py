@@ -1,0 +1,159 @@
+"""The networks of Algorithm 1 for images: those of vectors, on top of a convolutional trunk.
+
+Paper: Bai et al., Table 4 and appendix D.1. Of Figure 4, which joins the trunk and e, no picture is
+to be had: here trunk and e are concatenated, then one hidden layer of 256 (our reading; the paper's
+pre-embedding model has one of that width).
+Outputs are log ratios log q_t(x)/p(x) in nats: HIGH = nominal, LOW = anomalous.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.models.ratio import PreEmbeddingNet, RatioNet
+from pipeline.training.dropout import Random
+
+MARGIN = 4  # zeros around an image, out of which it is cropped again
+BLOCK = 1 << 10  # images at once where no gradient is wanted
+
+
+class Augment(Random):
+    """A crop of the image padded with zeros, mirrored half the time; nothing in eval mode.
+
+    Args:
+        flips: whether images are mirrored.
+
+    Shape: (B, C, side, side) -> the same. Each image has draws of its own.
+    """
+
+    def __init__(self, *, flips: bool) -> None:
+        super().__init__()
+        self.flips = flips
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        masks, (n, channels, side, _) = self.source(), x.shape
+        span = torch.arange(side, device=x.device)
+        rows = span + masks.integers(n, 2 * MARGIN + 1)[:, None]
+        columns = span + masks.integers(n, 2 * MARGIN + 1)[:, None]  # (B, side)
+        if self.flips:
+            columns = torch.where(masks.integers(n, 2)[:, None] == 1, columns.flip(1), columns)
+        padded = F.pad(x, [MARGIN] * 4)
+        places = rows[:, :, None] * padded.shape[-1] + columns[:, None]  # (B, side, side)
+        wanted = places.view(n, 1, -1).expand(-1, channels, -1)
+        return padded.view(n, channels, -1).gather(2, wanted).view_as(x)
+
+
+class Trunk(nn.Module):
+    """The feature extractor of Table 4, augmentation first.
+
+    Args:
+        channels: of an image: 3 or 1.
+        width: c_dim (Table 4: 64).
+        flips: whether training images are mirrored.
+
+    Shape: (B, channels, 32, 32) -> (B, 8 * width).
+    """
+
+    def __init__(self, *, channels: int, width: int, flips: bool) -> None:
+        super().__init__()
+        self.augment = Augment(flips=flips)
+        layers: list[nn.Module] = []
+        for before, after, kernel, stride, padding in (
+            (channels, width, 4, 2, 1),
+            (width, 2 * width, 4, 2, 1),
+            (2 * width, 4 * width, 5, 1, 0),
+            (4 * width, 8 * width, 4, 1, 0),
+        ):
+            # A bias would be taken away again by the batch normalisation.
+            conv = nn.Conv2d(before, after, kernel, stride, padding, bias=False)
+            layers += [conv, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers[:-1], nn.Flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return torch.cat([self.layers(part) for part in x.split(BLOCK)])
+        h: Tensor = self.layers(self.augment(x))
+        return h
+
+
+class ConvRatioNet(RatioNet):
+    """f(x, e) of an image x: a RatioNet whose vectors come out of a trunk.
+
+    Args:
+        task_dim: width of a task embedding.
+        channels: of an image.
+        width: c_dim of the trunk.
+        head: width of the hidden layer on trunk and e.
+        flips: whether training images are mirrored.
+
+    Shape: x (B, channels, 32, 32), e (B, task_dim) -> (B,).
+
+    Example:
+        >>> net = ConvRatioNet(task_dim=2, channels=3, width=4, head=8, flips=True).eval()
+        >>> net(torch.zeros(5, 3, 32, 32), torch.zeros(5, 2)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, *, task_dim: int, channels: int, width: int, head: int, flips: bool) -> None:
+        super().__init__(x_dim=8 * width, task_dim=task_dim, hidden=(head,), dropout=(0.0,))
+        self.config = {
+            "task_dim": task_dim,
+            "channels": channels,
+            "width": width,
+            "head": head,
+            "flips": flips,
+        }
+        self.trunk = Trunk(channels=channels, width=width, flips=flips)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        return super().forward(self.trunk(x), e)
+
+    def of_pairs(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
+        """Logits of pairs of rows: x (U, C, 32, 32), user (..., N), task (N,) -> (..., N).
+
+        An image that occurs twice is augmented and run through the trunk twice.
+        """
+        return super().of_pairs(self.trunk(x[user.reshape(-1)]), e, _rows(user), task)
+
+    def user_side(self, x: Tensor) -> Tensor:
+        """All of f that does not depend on the task: x (U, C, 32, 32) -> (U, head)."""
+        return super().user_side(self.trunk(x))
+
+
+class ConvPreEmbeddingNet(PreEmbeddingNet):
+    """f_1(x), ..., f_M0(x) of an image x: a PreEmbeddingNet on top of a trunk.
+
+    Args:
+        heads: number of seed tasks, M0.
+        channels: of an image.
+        width: c_dim of the trunk.
+        head: width of the hidden layer (appendix D.1: 256).
+        flips: whether training images are mirrored.
+
+    Shape: x (B, channels, 32, 32) -> (B, heads).
+    """
+
+    def __init__(self, *, heads: int, channels: int, width: int, head: int, flips: bool) -> None:
+        super().__init__(x_dim=8 * width, heads=heads, hidden=(head,), dropout=(0.0,))
+        self.config = {
+            "heads": heads,
+            "channels": channels,
+            "width": width,
+            "head": head,
+            "flips": flips,
+        }
+        self.trunk = Trunk(channels=channels, width=width, flips=flips)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.trunk(x))
+
+    def of_pairs(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:
+        """The head of `task` (N,) only: x (U, C, 32, 32), user (..., N) -> (..., N)."""
+        return super().of_pairs(self.trunk(x[user.reshape(-1)]), _rows(user), task)
+
+
+def _rows(user: Tensor) -> Tensor:
+    """Rows of the images that were gathered for `user`, in its shape."""
+    return torch.arange(user.numel(), device=user.device).view_as(user)

@@ -1,0 +1,156 @@
+"""Deep SVDD and CSI on raw images, a model for each task, trained together (Table 2, left)."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pipeline.image_params import Csi, Svdd
+from pipeline.models.csi import SHIFTS, CsiNet, csi_loss, csi_score, shifted
+from pipeline.models.stacked import Stacked
+from pipeline.models.svdd import SvddNet, centre_of, squared_distance
+from pipeline.separate import BLOCK, VALID_SEED, Apart, score_apart, train_apart
+from pipeline.training.loop import Row
+from pipeline.training.snapshot import Checkpoint
+from pipeline.training.views import random_views
+
+Floats = npt.NDArray[np.float32]
+
+
+def svdd_scores(
+    data: Apart,
+    x: Tensor,
+    test: Tensor,
+    params: Svdd,
+    *,
+    seed: int,
+    report: Callable[[Row], None],
+    checkpoint: Checkpoint | None,
+) -> Floats:
+    """Minus the squared distance of `test` (U', C, 32, 32) to each task's centre, (M, U').
+
+    The networks start from those of autoencoders; only what follows is kept in `checkpoint`, since
+    the autoencoders are the shorter part.
+
+    Args:
+        data: the tasks' own images.
+        x: standardised images (U, C, 32, 32), on the device of `data`.
+        test: those to score.
+        params: width and schedules.
+        seed: of weights and draws.
+        report: called with each epoch's row.
+        checkpoint: where to keep the training, and to go on from; see `fit`.
+    """
+    tasks = len(data.tasks)
+    net = Stacked(
+        lambda: SvddNet(channels=x.shape[1], width=params.width),
+        tasks,
+        torch.Generator().manual_seed(seed),
+    )
+
+    def reconstruction(own: Tensor, _: Tensor) -> Tensor:
+        error: Tensor = (net(x[own]) - x[own]).square().flatten(1).mean(1)
+        return error
+
+    before = params.model_copy(update={"max_epochs": params.autoencoder_epochs})
+    train_apart(net, data, reconstruction, before, seed=seed, report=_silent, checkpoint=None)
+    with torch.no_grad():
+        outputs = _in_blocks(lambda rows: net.call("encode", x[rows]), data.train.own)
+        centre = centre_of(outputs, data.train.weights()[..., None])  # (M, d), fixed from here on
+
+    def loss(own: Tensor, _: Tensor) -> Tensor:
+        return squared_distance(net.call("encode", x[own]), centre).mean(1)
+
+    train_apart(
+        net,
+        data,
+        loss,
+        params,
+        seed=seed,
+        report=report,
+        checkpoint=checkpoint,
+        weight_decay=params.weight_decay,
+    )
+    return score_apart(
+        lambda part: -squared_distance(net.call("encode", part), centre), test, tasks
+    )
+
+
+def csi_scores(
+    data: Apart,
+    x: Tensor,
+    test: Tensor,
+    params: Csi,
+    *,
+    flips: bool,
+    seed: int,
+    report: Callable[[Row], None],
+    checkpoint: Checkpoint | None,
+) -> Floats:
+    """Scores of `test` (U', C, 32, 32) by each task's CSI, (M, U'); HIGH = nominal.
+
+    Args:
+        data: the tasks' own images.
+        x: images in [0, 1], (U, C, 32, 32), on the device of `data`.
+        test: those to score.
+        params: width, temperature and schedule.
+        flips: whether views may be mirrored.
+        seed: of weights, draws and views.
+        report: called with each epoch's row.
+        checkpoint: where to keep the training, and to go on from; see `fit`.
+    """
+    tasks, device = len(data.tasks), x.device
+    gen = torch.Generator(device).manual_seed(seed)
+    net = Stacked(
+        lambda: CsiNet(channels=x.shape[1], width=params.width),
+        tasks,
+        torch.Generator().manual_seed(seed),
+    )
+
+    def outputs(images: Tensor) -> Tensor:
+        """Of every rotation of images (M, B, ...), (M, SHIFTS, B, d + SHIFTS)."""
+        turned = shifted(images).transpose(0, 1).flatten(1, 2)  # (M, SHIFTS * B, ...)
+        found: Tensor = net(turned).unflatten(1, (SHIFTS, -1))
+        return found
+
+    def loss(own: Tensor, _: Tensor) -> Tensor:
+        source = gen if net.training else torch.Generator(device).manual_seed(VALID_SEED)
+        flat = x[own.flatten()]
+        views = [
+            outputs(random_views(flat, flips=flips, gen=source).view(*own.shape, *x.shape[1:]))
+            for _ in range(2)
+        ]
+        each: Tensor = torch.vmap(lambda a, b: csi_loss(a, b, params.temperature))(*views)
+        return each
+
+    train_apart(
+        net,
+        data,
+        loss,
+        params,
+        seed=seed,
+        report=report,
+        checkpoint=checkpoint,
+        random={"views": gen},
+    )
+    with torch.no_grad():
+        known = _in_blocks(lambda rows: outputs(x[rows]), data.train.own, dim=2)
+        parts = [part.expand(tasks, *part.shape) for part in test.split(BLOCK)]
+        found = torch.cat([outputs(part) for part in parts], dim=2)  # (M, SHIFTS, U', d + SHIFTS)
+        scores = [
+            csi_score(found[t], known[t, :, :count])
+            for t, count in enumerate(data.train.count.tolist())
+        ]
+    result: Floats = torch.stack(scores).cpu().numpy()
+    return result
+
+
+def _silent(row: Row) -> None:
+    """No progress."""
+
+
+def _in_blocks(call: Callable[[Tensor], Tensor], rows: Tensor, dim: int = 1) -> Tensor:
+    """`call` on rows (M, N), a block of columns at a time, joined along `dim`."""
+    return torch.cat([call(part) for part in rows.split(BLOCK, dim=1)], dim=dim)

@@ -1,0 +1,100 @@
+"""The ratio and the Gaussian of separate learning: LRatio, LRatio+ and Gaussian+ of Table 2.
+
+A ratio is learned on raw images by the trunk of Table 4, and on features by two hidden layers.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from pipeline.estimation import ratio_loss
+from pipeline.image_params import Network
+from pipeline.models.conv_ratio import Augment, Trunk
+from pipeline.models.stacked import Stacked
+from pipeline.params import Schedule
+from pipeline.separate import Apart, score_apart, train_apart
+from pipeline.training.loop import Row
+from pipeline.training.snapshot import Checkpoint
+
+Floats = npt.NDArray[np.float32]
+LOG_VARIANCE = 7.0  # log-variances lie within this of zero, as in the conditional Gaussian
+
+
+def feature_net(x_dim: int, hidden: Sequence[int]) -> nn.Module:
+    """The ratio of one task on features: (B, x_dim) -> (B, 1)."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise((x_dim, *hidden)):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(hidden[-1], 1))
+
+
+def image_net(channels: int, network: Network) -> nn.Module:
+    """The ratio of one task on images, unaugmented: (B, channels, 32, 32) -> (B, 1)."""
+    trunk = Trunk(channels=channels, width=network.width, flips=False)
+    head = feature_net(8 * network.width, [network.head])
+    return nn.Sequential(trunk.layers, head)
+
+
+def ratio_scores(
+    make: Callable[[], nn.Module],
+    data: Apart,
+    x: Tensor,
+    test: Tensor,
+    schedule: Schedule,
+    *,
+    augment: Augment | None,
+    seed: int,
+    report: Callable[[Row], None],
+    checkpoint: Checkpoint | None,
+) -> Floats:
+    """Learn the log ratio of every task by itself; score `test` (U', ...): (M, U').
+
+    Args:
+        make: gives the network of one task.
+        data: the tasks' own images, and those of p.
+        x: images or features (U, ...), on the device of `data`.
+        test: those to score.
+        schedule: learning rate, batch, epochs, patience.
+        augment: what is done to images in training.
+        seed: of weights, draws and augmentation.
+        report: called with each epoch's row.
+        checkpoint: where to keep the training, and to go on from; see `fit`.
+    """
+    tasks = len(data.tasks)
+    net = Stacked(make, tasks, torch.Generator().manual_seed(seed))
+
+    def loss(own: Tensor, base: Tensor) -> Tensor:
+        rows = torch.cat([own, base], dim=1)  # (M, 2 B)
+        inputs = x[rows.flatten()]
+        if augment is not None:
+            inputs = augment(inputs)
+        logits = net(inputs.view(*rows.shape, *x.shape[1:])).squeeze(-1)
+        return ratio_loss(torch.stack(logits.T.chunk(2)))  # (2, B, M) -> (M,)
+
+    train_apart(
+        net, data, loss, schedule, seed=seed, report=report, checkpoint=checkpoint, also=augment
+    )
+    return score_apart(lambda part: net(part).squeeze(-1), test, tasks)
+
+
+def gaussian_scores(data: Apart, x: Tensor, test: Tensor) -> Floats:
+    """Log densities of `test` (U', d) under each task's own diagonal Gaussian, (M, U').
+
+    Its likelihood is greatest at the mean and the variance of the task's training features.
+    """
+    weight = data.train.weights()[..., None]  # (M, longest, 1)
+    own = x[data.train.own]  # (M, longest, d)
+    mean = (own * weight).sum(1)
+    variance = ((own - mean[:, None]).square() * weight).sum(1)
+    log_variance = variance.log().clamp(-LOG_VARIANCE, LOG_VARIANCE)[:, None]
+
+    def score(part: Tensor) -> Tensor:
+        z2 = (part - mean[:, None]).square() * (-log_variance).exp()
+        return -0.5 * (z2 + log_variance + math.log(2 * math.pi)).sum(-1)
+
+    return score_apart(score, test, len(data.tasks))

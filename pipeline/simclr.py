@@ -1,0 +1,128 @@
+"""SimCLR on images: training, features, and how much a linear model reads out of them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from pipeline.image_params import Simclr
+from pipeline.models.simclr import Encoder, nt_xent
+from pipeline.models.weights import draw_layers
+from pipeline.pairs import Ints
+from pipeline.training.loop import Patience, Row, fit
+from pipeline.training.snapshot import Checkpoint
+from pipeline.training.views import random_views
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+VALID_SEED = 20_220_909  # the views that validate are the same whatever the training's seed
+BLOCK = 1 << 10  # images that are encoded at once
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """Images on one device, of which views are drawn.
+
+    Attributes:
+        images: (N, C, side, side), bytes.
+        flips: whether views may be mirrored.
+    """
+
+    images: Tensor
+    flips: bool
+
+    def pair(self, rows: Tensor, gen: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Two views of each of the images `rows` (B,)."""
+        images = self.images[rows].float() / 255
+        first = random_views(images, flips=self.flips, gen=gen)
+        return first, random_views(images, flips=self.flips, gen=gen)
+
+    def epoch(self, batch_size: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Two views of every image, in random order and batches of nearly equal size."""
+        order = torch.randperm(len(self.images), generator=gen, device=self.images.device)
+        for rows in order.chunk(max(1, round(len(order) / batch_size))):
+            yield self.pair(rows, gen)
+
+
+def train_simclr(
+    pixels: Bytes,
+    *,
+    train: Ints,
+    valid: Ints,
+    flips: bool,
+    params: Simclr,
+    seed: int,
+    device: torch.device,
+    report: Callable[[Row], None],
+    checkpoint: Checkpoint | None,
+) -> tuple[Encoder, list[Row]]:
+    """Train until the loss on fixed views of the validation images is lowest.
+
+    Args:
+        pixels: (U, C, side, side).
+        train: rows to learn from.
+        valid: rows to stop by.
+        flips: whether views may be mirrored.
+        params: width, temperature and schedule.
+        seed: of weights, order and views.
+        device: where to train.
+        report: called with each epoch's row.
+        checkpoint: where to keep the training, and to go on from; see `fit`.
+
+    Returns:
+        The encoder on the CPU, in eval mode, and the history.
+
+    Raises:
+        PipelineError: a loss that is not a finite number.
+    """
+    net = Encoder(channels=pixels.shape[1], width=params.width)
+    draw_layers(net, torch.Generator().manual_seed(seed))
+    net.to(device)
+    gen = torch.Generator(device).manual_seed(seed)
+    learned, stop = (
+        Contrasts(torch.from_numpy(pixels[rows]).to(device), flips) for rows in (train, valid)
+    )
+    fixed = list(stop.epoch(params.batch_size, torch.Generator(device).manual_seed(VALID_SEED)))
+
+    def loss(first: Tensor, second: Tensor) -> Tensor:
+        z = net.project(torch.cat([first, second])).chunk(2)
+        return nt_xent(z[0], z[1], params.temperature)
+
+    def validate() -> Row:
+        return {"valid_loss": float(torch.stack([loss(*views) for views in fixed]).mean())}
+
+    history = fit(
+        net,
+        batches=lambda: learned.epoch(params.batch_size, gen),
+        loss=loss,
+        validate=validate,
+        schedule=params,
+        patience=Patience(params.patience),
+        report=report,
+        random={"views": gen},
+        checkpoint=checkpoint,
+    )
+    return net.cpu().eval(), history
+
+
+@torch.no_grad()
+def encode(net: Encoder, pixels: Bytes, train: Ints, device: torch.device) -> Floats:
+    """Features (U, 128) of images (U, C, side, side), standardised over the rows `train`."""
+    net.to(device).eval()
+    parts = torch.from_numpy(pixels).split(BLOCK)
+    features = torch.cat([net(part.to(device).float() / 255).cpu() for part in parts])
+    net.cpu()
+    learned = features[torch.from_numpy(train)]
+    features = (features - learned.mean(0)) / learned.std(0).clamp(min=1e-6)
+    found: Floats = features.numpy()
+    return found
+
+
+def probe_accuracy(features: Floats, category: Ints, train: Ints, test: Ints) -> float:
+    """Share of the test images that a logistic regression on the features classifies right."""
+    probe = LogisticRegression(max_iter=300).fit(features[train], category[train])
+    return float(probe.score(features[test], category[test]))

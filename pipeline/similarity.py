@@ -1,0 +1,67 @@
+"""Whether embeddings know which tasks are alike: Figure 3 of Bai et al.
+
+The truth about two tasks is the number of categories that are active in both.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import spearmanr
+
+from pipeline.pairs import Bools, Ints
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Cosine similarities of tasks by some coordinates of their embeddings.
+
+    Attributes:
+        coordinates: how many were taken.
+        cosine: (M, M).
+        spearman: rank correlation with the truth over all pairs of different tasks.
+    """
+
+    coordinates: int
+    cosine: Doubles
+    spearman: float
+
+
+def overlap(active: Bools) -> Ints:
+    """Number of categories that two tasks share, (M, M), of active (M, CATEGORIES)."""
+    counts = active.astype(np.int64)
+    shared: Ints = counts @ counts.T
+    return shared
+
+
+def cosine_similarity(e: npt.NDArray[np.floating]) -> Doubles:
+    """Cosine of the angle between any two rows of e (M, d), (M, M); a row of zeros has 0."""
+    rows = e.astype(np.float64)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    cosine: Doubles = rows @ rows.T
+    return cosine
+
+
+def agreement(
+    statistic: Floats, active: Bools, coordinates: int, gen: np.random.Generator
+) -> Agreement:
+    """Compare tasks by `coordinates` of the columns of their statistic, drawn at random.
+
+    The statistic is centred over the tasks first: what all tasks have in common tells none apart,
+    and would make every cosine nearly 1.
+
+    Args:
+        statistic: equation 4 for each task, (M, M0).
+        active: (M, CATEGORIES).
+        coordinates: how many of the M0 to use; all of them if there are fewer.
+        gen: draws them.
+    """
+    chosen = gen.permutation(statistic.shape[1])[:coordinates]
+    cosine = cosine_similarity((statistic - statistic.mean(0))[:, chosen])
+    pairs = np.triu_indices(len(active), k=1)
+    rank = spearmanr(overlap(active)[pairs], cosine[pairs]).statistic
+    return Agreement(len(chosen), cosine, float(rank))

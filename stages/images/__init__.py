@@ -1,0 +1,1 @@
+"""Stages of the image experiments, experiments/images/dvc.yaml."""

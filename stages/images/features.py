@@ -1,0 +1,67 @@
+"""Train SimCLR on the training images; give every image its 128 features."""
+
+from stages.images.shell import (
+    PARAMS,
+    ROOT,
+    DatasetOption,
+    Folder,
+    ParamsOption,
+    RootOption,
+    image_stage,
+)
+from stages.shell import stage_app
+
+app = stage_app()
+SEED = 0  # all runs on features share the same ones
+
+
+@app.command()
+def main(dataset: DatasetOption, root: RootOption = ROOT, params: ParamsOption = PARAMS) -> None:
+    """Train SimCLR on the training images; give every image its 128 features."""
+    folder = Folder(root, dataset)
+    out = folder.features
+    files = ("users.parquet", "encoder.safetensors", "history.csv", "probe.csv")
+    outputs = [out / file for file in files]
+    name = f"features-{dataset}"
+    with image_stage(name, params, "simclr", outputs=outputs, root=root) as run:
+        import pyarrow as pa
+
+        from pipeline import schemas
+        from pipeline.datasets.images import SOURCES
+        from pipeline.model_files import read_model, write_network
+        from pipeline.simclr import encode, probe_accuracy, train_simclr
+        from pipeline.storage import vectors, write_csv, write_table
+        from pipeline.training.loop import rounded
+        from stages.checkpoint import checkpoint
+        from stages.progress import EpochReporter
+
+        tensors, _ = read_model(folder.images)
+        pixels, device = tensors["pixels"].numpy(), run.device()
+        rows = {split: folder.split(split)[0] for split in ("train", "valid", "test")}
+        kept = checkpoint(run, folder.images, folder.splits)
+        with EpochReporter(name, run.params.simclr.max_epochs) as report:
+            net, history = train_simclr(
+                pixels,
+                train=rows["train"],
+                valid=rows["valid"],
+                flips=SOURCES[dataset].flips,
+                params=run.params.simclr,
+                seed=SEED,
+                device=device,
+                report=report,
+                checkpoint=kept,
+            )
+        x = encode(net, pixels, rows["train"], device)
+        users, _ = folder.people()
+        category = users.column("category").to_numpy()
+        accuracy = probe_accuracy(x, category, rows["train"], rows["test"])
+        table = pa.table({"user_id": users.column("user_id"), "x": vectors(x)})
+        write_table(table, outputs[0], schemas.FEATURES)
+        write_network(net, outputs[1])
+        write_csv(rounded(history), outputs[2])
+        write_csv([{"dataset": dataset, "accuracy": round(accuracy, 6)}], outputs[3])
+        run.say(f"{name}: a linear probe on x is right in {accuracy:.1%} of the test images")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,88 @@
+"""Score the tasks of every k with what was learned on another: projected, never trained."""
+
+from typing import TYPE_CHECKING
+
+from stages.images.shell import (
+    PARAMS,
+    ROOT,
+    DatasetOption,
+    Folder,
+    ParamsOption,
+    RootOption,
+    SeedOption,
+    image_stage,
+)
+from stages.shell import stage_app
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.image_ratio import Learned
+
+app = stage_app()
+
+
+@app.command()
+def main(
+    dataset: DatasetOption,
+    seed: SeedOption,
+    root: RootOption = ROOT,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Score the tasks of every k with what was learned on another: projected, never trained."""
+    folder = Folder(root, dataset)
+    out = root / dataset / "generalisation" / f"{seed}.csv"
+    name = f"generalise-{dataset}-{seed}"
+    with image_stage(name, params, "cells", "inits", outputs=[out], root=root) as run:
+        from pipeline.image_params import seed_tasks_of
+        from pipeline.image_tasks import active_categories, category_sides
+        from pipeline.storage import write_csv
+
+        pixels = folder.pixels()
+        test, category = folder.split("test")
+        ks = [cell.k for cell in run.params.cells if cell.dataset == dataset and cell.k > 1]
+        examples = {k: folder.examples(pixels, k) for k in ks}
+        sides = {
+            k: category_sides(active_categories(folder.task_set(k).tasks), category) for k in ks
+        }
+        rows: list[dict[str, str | int | float]] = []
+        for init in (one for one in run.params.inits if seed_tasks_of(one)):
+            for m in ks:
+                learned = _learned(folder.runs(m, seed), init)
+                rows += [
+                    {
+                        "dataset": dataset,
+                        "seed": seed,
+                        "init": init,
+                        "train_k": m,
+                        "test_k": n,
+                        "auc": round(learned.auc_on(examples[n], pixels[test], sides[n]), 6),
+                    }
+                    for n in ks
+                    if n != m
+                ]
+        write_csv(rows, out)
+        run.say(f"{name}: {len(rows)} AUCs of tasks that were projected only")
+
+
+def _learned(runs: "Path", init: str) -> "Learned":
+    """What was learned on the tasks of one k from the initialisation `init`."""
+    from pipeline.embeddings import Projection
+    from pipeline.image_params import seed_tasks_of, start_of
+    from pipeline.image_ratio import Learned
+    from pipeline.model_files import read_model, read_network
+    from pipeline.models.conv_ratio import ConvPreEmbeddingNet, ConvRatioNet
+
+    tensors, _ = read_model(runs / "start" / f"{start_of(init)}.safetensors")
+    return Learned(
+        read_network(
+            ConvPreEmbeddingNet,
+            runs / "pretrain" / f"{seed_tasks_of(init)}" / "model.safetensors",
+        ),
+        Projection.from_tensors(tensors),
+        read_network(ConvRatioNet, runs / "ratio" / init / "model.safetensors"),
+    )
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,69 @@
+"""Train a pre-embedding model on M0 seed tasks of a k (Algorithm 1, one head a task)."""
+
+from typing import Annotated
+
+import typer
+
+from stages.images.shell import (
+    PARAMS,
+    ROOT,
+    DatasetOption,
+    Folder,
+    KOption,
+    ParamsOption,
+    RootOption,
+    SeedOption,
+    image_stage,
+)
+from stages.shell import stage_app
+
+app = stage_app()
+
+
+@app.command()
+def main(
+    dataset: DatasetOption,
+    k: KOption,
+    seed: SeedOption,
+    seed_tasks: Annotated[int, typer.Option(help="M0: so many tasks, or all if there are fewer.")],
+    root: RootOption = ROOT,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Train a pre-embedding model on M0 seed tasks of a k (Algorithm 1, one head a task)."""
+    folder = Folder(root, dataset)
+    out = folder.runs(k, seed) / "pretrain" / f"{seed_tasks}"
+    outputs = [out / "model.safetensors", out / "history.csv"]
+    name = f"pretrain-{dataset}-k{k}-{seed_tasks}-{seed}"
+    with image_stage(name, params, "pretrain", "network", outputs=outputs, root=root) as run:
+        from pipeline.image_ratio import pretrain_images
+        from pipeline.model_files import write_network
+        from pipeline.storage import write_csv
+        from pipeline.training.loop import best_row, rounded
+        from stages.checkpoint import checkpoint
+        from stages.progress import EpochReporter
+
+        examples = folder.examples(folder.pixels(), k)
+        kept = checkpoint(run, *folder.inputs(k))
+        with EpochReporter(name, run.params.pretrain.max_epochs) as report:
+            made = pretrain_images(
+                examples,
+                seed_tasks,
+                dataset=dataset,
+                network=run.params.network,
+                schedule=run.params.pretrain,
+                seed=seed,
+                device=run.device(),
+                report=report,
+                checkpoint=kept,
+            )
+        write_network(made.net, outputs[0])
+        write_csv(rounded(made.history), outputs[1])
+        best = best_row(made.history)
+        run.say(
+            f"{name}: {len(made.seed_tasks)} seed tasks, loss {best['valid_loss']:.4f} "
+            f"after epoch {best['epoch']:.0f} of {len(made.history)}"
+        )
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,79 @@
+"""Give every task of a k the embeddings to start from, one table an initialisation."""
+
+from typing import TYPE_CHECKING
+
+from stages.images.shell import (
+    PARAMS,
+    ROOT,
+    DatasetOption,
+    Folder,
+    KOption,
+    ParamsOption,
+    RootOption,
+    SeedOption,
+    image_stage,
+)
+from stages.shell import stage_app
+
+if TYPE_CHECKING:
+    from pipeline.models.ratio import PreEmbeddingNet
+    from pipeline.pairs import Ints
+
+app = stage_app()
+
+
+@app.command()
+def main(
+    dataset: DatasetOption,
+    k: KOption,
+    seed: SeedOption,
+    root: RootOption = ROOT,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Give every task of a k the embeddings to start from, one table an initialisation."""
+    folder = Folder(root, dataset)
+    runs = folder.runs(k, seed)
+    name = f"project-{dataset}-k{k}-{seed}"
+    with image_stage(name, params, "inits", "projection", outputs=[], root=root) as run:
+        import pyarrow as pa
+
+        from pipeline import schemas
+        from pipeline.image_params import start_of
+        from pipeline.image_ratio import clusters, start, task_statistic
+        from pipeline.image_tasks import active_categories
+        from pipeline.model_files import read_network, write_model
+        from pipeline.models.conv_ratio import ConvPreEmbeddingNet
+        from pipeline.storage import vectors, write_table
+
+        examples = folder.examples(folder.pixels(), k)
+        tasks = folder.task_set(k).tasks
+
+        def cluster_of() -> "Ints":
+            return clusters(folder.load_features(), examples.train, seed)
+
+        def pre_embedding(m0: int) -> "PreEmbeddingNet":
+            return read_network(
+                ConvPreEmbeddingNet, runs / "pretrain" / str(m0) / "model.safetensors"
+            )
+
+        inits = sorted({start_of(init) for init in run.params.inits})
+        for init in inits:
+            statistic = None
+            if init != "random":
+                statistic = task_statistic(
+                    init,
+                    examples,
+                    active=active_categories(tasks),
+                    cluster_of=cluster_of,
+                    pre_embedding=pre_embedding,
+                )
+            e, projection = start(statistic, examples.tasks, run.params.projection, seed)
+            table = pa.table({"task_id": tasks.column("task_id"), "e": vectors(e)})
+            write_table(table, runs / "start" / f"{init}.parquet", schemas.TASK_EMBEDDINGS)
+            tensors = projection.tensors() if projection else {}
+            write_model(tensors, {"init": init}, runs / "start" / f"{init}.safetensors")
+        run.say(f"{name}: {examples.tasks} tasks by {', '.join(inits)}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,146 @@
+"""Learn some tasks of a k one by one, by one method; AUC on test images (Table 2, left)."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from stages.images.shell import (
+    PARAMS,
+    ROOT,
+    DatasetOption,
+    Folder,
+    KOption,
+    ParamsOption,
+    RootOption,
+    SeedOption,
+    image_stage,
+)
+from stages.shell import stage_app
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from pipeline.image_params import ImageParams
+    from pipeline.separate import Apart
+    from stages.shell import Run
+
+app = stage_app()
+Method = Literal["gaussian", "ratio-features", "ratio", "svdd", "csi"]
+
+
+@app.command()
+def main(
+    dataset: DatasetOption,
+    k: KOption,
+    seed: SeedOption,
+    method: Annotated[Method, typer.Option(help="Those on features say so, but for gaussian.")],
+    root: RootOption = ROOT,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Learn some tasks of a k one by one, by one method; AUC on test images (Table 2, left)."""
+    folder = Folder(root, dataset)
+    out = folder.runs(k, seed) / "separate" / f"{method}.csv"
+    name = f"separate-{dataset}-k{k}-{method}-{seed}"
+    keys = ("separate", "network")
+    with image_stage(name, params, *keys, outputs=[out], root=root) as run:
+        import numpy as np
+
+        from pipeline.auc import task_aucs
+        from pipeline.image_tasks import active_categories, category_sides
+        from pipeline.separate import choose_tasks, set_apart
+        from pipeline.storage import write_csv
+
+        load = {
+            "gaussian": folder.load_features,
+            "ratio-features": folder.load_features,
+            "csi": folder.load_shares,
+        }
+        inputs = load.get(method, folder.pixels)()
+        examples = folder.examples(inputs, k)
+        tasks = choose_tasks(examples, run.params.separate.tasks, np.random.default_rng(seed))
+        data = set_apart(examples, tasks, run.device())
+        test, category = folder.split("test")
+        scores = _scores(run, folder, method, data, inputs, test, seed)
+        active = active_categories(folder.task_set(k).tasks)[tasks]
+        auc = task_aucs(scores, category_sides(active, category)).auc
+        write_csv(
+            [
+                {
+                    "dataset": dataset,
+                    "k": k,
+                    "seed": seed,
+                    "method": method,
+                    "task_id": int(task),
+                    "auc": round(float(one), 6),
+                }
+                for task, one in zip(tasks, auc, strict=True)
+            ],
+            out,
+        )
+        run.say(f"{name}: mean AUC {np.mean(auc):.4f} of {len(tasks)} tasks")
+
+
+def _scores(
+    run: "Run[ImageParams]",
+    folder: Folder,
+    method: str,
+    data: "Apart",
+    inputs: "npt.NDArray[np.float32]",
+    test: "npt.NDArray[np.int64]",
+    seed: int,
+) -> "npt.NDArray[np.float32]":
+    """Scores of the test images by each task's own model, (M, test images)."""
+    import torch
+
+    from pipeline.datasets.images import SOURCES
+    from pipeline.models.conv_ratio import Augment
+    from pipeline.separate_images import csi_scores, svdd_scores
+    from pipeline.separate_ratio import feature_net, gaussian_scores, image_net, ratio_scores
+    from stages.checkpoint import checkpoint
+    from stages.progress import EpochReporter
+
+    wanted, network = run.params.separate, run.params.network
+    x = torch.from_numpy(inputs).to(run.device())
+    judged = x[torch.from_numpy(test).to(x.device)]
+    flips = SOURCES[folder.dataset].flips
+    if method == "gaussian":
+        return gaussian_scores(data, x, judged)
+    schedules = {
+        "ratio-features": wanted.features,
+        "ratio": wanted.ratio,
+        "svdd": wanted.svdd,
+        "csi": wanted.csi,
+    }
+    schedule = schedules[method]
+    kept = checkpoint(run, folder.images, folder.splits)
+    with EpochReporter(run.name, schedule.max_epochs) as report:
+        if method == "svdd":
+            return svdd_scores(
+                data, x, judged, wanted.svdd, seed=seed, report=report, checkpoint=kept
+            )
+        if method == "csi":
+            return csi_scores(
+                *(data, x, judged, wanted.csi),
+                flips=flips,
+                seed=seed,
+                report=report,
+                checkpoint=kept,
+            )
+        on_features = method == "ratio-features"
+        return ratio_scores(
+            lambda: (
+                feature_net(x.shape[1], wanted.features.hidden)
+                if on_features
+                else image_net(x.shape[1], network)
+            ),
+            *(data, x, judged, schedule),
+            augment=None if on_features else Augment(flips=flips),
+            seed=seed,
+            report=report,
+            checkpoint=kept,
+        )
+
+
+if __name__ == "__main__":
+    app()

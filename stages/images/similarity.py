@@ -1,0 +1,74 @@
+"""Encode tasks by the pre-embedding model of all tasks of another k: Figure 3."""
+
+from stages.images.shell import (
+    PARAMS,
+    ROOT,
+    DatasetOption,
+    Folder,
+    ParamsOption,
+    RootOption,
+    SeedOption,
+    image_stage,
+)
+from stages.shell import stage_app
+
+app = stage_app()
+
+
+@app.command()
+def main(
+    dataset: DatasetOption,
+    seed: SeedOption,
+    root: RootOption = ROOT,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Encode tasks by the pre-embedding model of all tasks of another k: Figure 3."""
+    folder = Folder(root, dataset)
+    out = root / dataset / "similarity" / f"{seed}"
+    outputs = [out / "statistic.parquet", out / "spearman.csv"]
+    name = f"similarity-{dataset}-{seed}"
+    keys = ("unseen", "pretrain", "network")
+    with image_stage(name, params, *keys, outputs=outputs, root=root) as run:
+        import numpy as np
+        import pyarrow as pa
+
+        from pipeline import schemas
+        from pipeline.image_ratio import pretrain_images, project_images
+        from pipeline.image_tasks import active_categories
+        from pipeline.similarity import agreement
+        from pipeline.storage import vectors, write_csv, write_table
+        from stages.checkpoint import checkpoint
+        from stages.progress import EpochReporter
+
+        unseen, schedule, pixels = run.params.unseen, run.params.pretrain, folder.pixels()
+        examples = folder.examples(pixels, unseen.train_k)
+        kept = checkpoint(run, *folder.inputs(unseen.train_k))
+        with EpochReporter(name, schedule.max_epochs) as report:
+            made = pretrain_images(
+                examples,
+                examples.tasks,
+                dataset=dataset,
+                network=run.params.network,
+                schedule=schedule,
+                seed=seed,
+                device=run.device(),
+                report=report,
+                checkpoint=kept,
+            )
+        tasks = folder.task_set(unseen.test_k).tasks
+        statistic = project_images(made.net, folder.examples(pixels, unseen.test_k))
+        table = pa.table({"task_id": tasks.column("task_id"), "e": vectors(statistic)})
+        write_table(table, outputs[0], schemas.TASK_EMBEDDINGS)
+        gen, active = np.random.default_rng(seed), active_categories(tasks)
+        found = [agreement(statistic, active, n, gen) for n in unseen.coordinates]
+        rows = [
+            {"seed": seed, "coordinates": one.coordinates, "spearman": round(one.spearman, 6)}
+            for one in found
+        ]
+        write_csv(rows, outputs[1])
+        shown = ", ".join(f"{one.spearman:.3f} by {one.coordinates}" for one in found)
+        run.say(f"{name}: rank correlation with the true overlap {shown} coordinates")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,89 @@
+"""Learn log q_t(x)/p(x) of images for all tasks of a k together (Algorithm 1)."""
+
+from typing import Annotated
+
+import typer
+
+from stages.images.shell import (
+    PARAMS,
+    ROOT,
+    DatasetOption,
+    Folder,
+    KOption,
+    ParamsOption,
+    RootOption,
+    SeedOption,
+    image_stage,
+)
+from stages.shell import stage_app
+
+app = stage_app()
+
+
+@app.command()
+def main(
+    dataset: DatasetOption,
+    k: KOption,
+    seed: SeedOption,
+    init: Annotated[
+        str, typer.Option(help="label, pseudo, random, learned-M0 or learned-M0-frozen.")
+    ],
+    root: RootOption = ROOT,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Learn log q_t(x)/p(x) of images for all tasks of a k together (Algorithm 1)."""
+    folder = Folder(root, dataset)
+    runs = folder.runs(k, seed)
+    out = runs / "ratio" / init
+    outputs = [out / f for f in ("model.safetensors", "task_embeddings.parquet", "history.csv")]
+    name = f"train-{dataset}-k{k}-{init}-{seed}"
+    with image_stage(name, params, "ratio", "network", outputs=outputs, root=root) as run:
+        import pyarrow as pa
+
+        from pipeline import schemas
+        from pipeline.estimation import rested_at_chance
+        from pipeline.image_params import start_of
+        from pipeline.image_ratio import train_images
+        from pipeline.image_tasks import active_categories, category_sides
+        from pipeline.model_files import write_network
+        from pipeline.pairs import same_tasks
+        from pipeline.storage import matrix, read_table, vectors, write_csv, write_table
+        from pipeline.training.loop import best_row, rounded
+        from stages.checkpoint import checkpoint
+        from stages.progress import EpochReporter
+
+        tasks = folder.task_set(k).tasks
+        task_init = runs / "start" / f"{start_of(init)}.parquet"
+        begin = read_table(task_init, schemas.TASK_EMBEDDINGS)
+        same_tasks(begin, tasks)
+        _, category = folder.split("valid")
+        kept = checkpoint(run, *folder.inputs(k), task_init)
+        with EpochReporter(name, run.params.ratio.max_epochs) as report:
+            made = train_images(
+                folder.examples(folder.pixels(), k),
+                matrix(begin.column("e")),
+                watched=category_sides(active_categories(tasks), category),
+                freeze_e=init.endswith("-frozen"),
+                dataset=dataset,
+                network=run.params.network,
+                schedule=run.params.ratio,
+                seed=seed,
+                device=run.device(),
+                report=report,
+                checkpoint=kept,
+            )
+        if rested_at_chance(made.history):
+            run.warn("the loss never left 2 ln 2: nothing was learned; raise ratio.max_epochs")
+        write_network(made.net, outputs[0])
+        table = pa.table({"task_id": tasks.column("task_id"), "e": vectors(made.e)})
+        write_table(table, outputs[1], schemas.TASK_EMBEDDINGS)
+        write_csv(rounded(made.history), outputs[2])
+        best = best_row(made.history)
+        run.say(
+            f"{name}: validation loss {best['valid_loss']:.4f}, AUC {best['valid_auc']:.4f} "
+            f"after epoch {best['epoch']:.0f} of {len(made.history)}"
+        )
+
+
+if __name__ == "__main__":
+    app()
