@@ -93,7 +93,7 @@ def stage(
 
 @contextmanager
 def running(
-    name: str, load: Callable[[], P], *, outputs: Sequence[Path], run_info: Path
+    name: str, load: Callable[[], P], *, outputs: Sequence[Path], run_info: Path | None
 ) -> Iterator[Run[P]]:
     """Run a stage's body with what `load` gives; a PipelineError becomes one line and exit code 1.
 
