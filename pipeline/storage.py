@@ -10,7 +10,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +48,12 @@ def write_bytes(content: bytes, path: Path) -> None:
     """Write `content` to `path` as a whole or not at all."""
     with replacing(path) as part:
         part.write_bytes(content)
+
+
+def write_text(parts: Iterable[str], path: Path) -> None:
+    """Write a text, part by part, to `path` as a whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(parts)
 
 
 def vectors(matrix: npt.NDArray[np.float32]) -> pa.FixedSizeListArray:

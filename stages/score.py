@@ -1,10 +1,11 @@
-"""Score every validation and test user under every task."""
+"""Score every validation and test user under every task; by hand, score whom you like."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from stages.by_hand import Asked, Files, Format, answer
 from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, stage_app
 
 app = stage_app()
@@ -30,8 +31,56 @@ def main(
     ] = Path("data/evaluation/scores.parquet"),
     params: ParamsOption = PARAMS,
     run_info: RunInfoOption = RUN_INFO,
+    users: Annotated[
+        str | None,
+        typer.Option("--users", "--user", help="By hand: ids, separated by commas, or their file."),
+    ] = None,
+    items: Annotated[
+        str | None,
+        typer.Option("--items", "--item", help="By hand: ids, separated by commas, or their file."),
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="By hand: a file with the columns user_id, item_id.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="By hand: every user under every item.")
+    ] = False,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="By hand: so many of each user named, else of each item."),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="--top by the lowest score.")] = False,
+    unseen: Annotated[bool, typer.Option("--unseen", help="Only pairs not known to be.")] = False,
+    alpha: Annotated[
+        float, typer.Option(min=0.001, max=0.5, help="False-alarm rate of the verdicts.")
+    ] = 0.05,
+    shape: Annotated[
+        Format | None, typer.Option("--format", help="Else by the name of --to, else a table.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Writes: the answer; else it is shown.")] = None,
+    exposures: Annotated[Path, typer.Option(help="By hand: who met what.")] = Path(
+        "data/prepared/exposures.parquet"
+    ),
+    user_table: Annotated[Path, typer.Option(help="By hand: the users.")] = Path(
+        "data/prepared/users.parquet"
+    ),
+    item_table: Annotated[Path, typer.Option(help="By hand: the items.")] = Path(
+        "data/prepared/items.parquet"
+    ),
 ) -> None:
-    """Score every validation and test user under every task: log ratios, high = common."""
+    """Score every validation and test user under every task: log ratios, high = common.
+
+    With --users, --items, --pairs or --all, score those by hand instead, and write nothing but
+    --to. docs/score.md explains the columns.
+    """
+    asked = Asked(users, items, pairs, everything, top, fresh, unseen, alpha, shape, to)
+    if asked.anything:
+        files = Files(
+            model, task_embeddings, features, tasks, splits, exposures, user_table, item_table
+        )
+        with stage("score", params, outputs=[], run_info=None) as run:
+            answer(asked, files, run)
+        return
     with stage("score", params, outputs=[out], run_info=run_info) as run:
         import numpy as np
         import torch

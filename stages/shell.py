@@ -61,12 +61,13 @@ class Run:
 
 @contextmanager
 def stage(
-    name: str, params_file: Path, *keys: str, outputs: Sequence[Path], run_info: Path
+    name: str, params_file: Path, *keys: str, outputs: Sequence[Path], run_info: Path | None
 ) -> Iterator[Run]:
     """Run a stage's body with the params `keys`; a PipelineError becomes one line and exit code 1.
 
     On success `run_info/NAME.json` tells device, versions, seconds, peak memory, and the SHA-256
-    of each output, by which a reader knows whether the facts belong to the files at hand.
+    of each output, by which a reader knows whether the facts belong to the files at hand. What is
+    no stage of the pipeline leaves none: `run_info` is None.
     """
     started = time.perf_counter()
     try:
@@ -74,7 +75,8 @@ def stage(
 
         run = Run(name, load_params(params_file, *keys))
         yield run
-        _write_run_info(run, outputs, run_info, time.perf_counter() - started)
+        if run_info is not None:
+            _write_run_info(run, outputs, run_info, time.perf_counter() - started)
     except PipelineError as error:
         typer.echo(f"{name}: {error}", err=True)
         raise typer.Exit(1) from None

@@ -1,0 +1,143 @@
+"""What a person calls users and items, and their rows: numbers, or text where a source has text."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.datasets.own_ids import Who, number_of, own_ids
+from pipeline.datasets.table_files import OwnTable, read_own
+from pipeline.errors import PipelineError
+from pipeline.pairs import Ints, rows_of
+
+SHOWN = 5  # names in a message
+
+
+@dataclass(frozen=True)
+class Names:
+    """The users, or the items, that can be asked for.
+
+    Attributes:
+        who: which of the two.
+        ids: (n,) rising.
+        names: (n,) what each is called: its id, or a text.
+        others: ids that are known too, but cannot be asked for.
+        why_not: why they cannot.
+    """
+
+    who: Who
+    ids: Ints
+    names: pa.Array
+    others: Ints
+    why_not: str
+
+    @classmethod
+    def of(cls, who: Who, ids: Ints, table: pa.Table, why_not: str = "") -> Self:
+        """Name the `ids` (n,) among those of the users or items table.
+
+        Names are the column user_key or item_key where there is one, else the ids themselves.
+        """
+        known = table.column(f"{who}_id").to_numpy()
+        names = pa.array(ids)
+        if f"{who}_key" in table.column_names:
+            rows = pa.array(np.searchsorted(known, ids))
+            names = table.column(f"{who}_key").combine_chunks().take(rows)
+        return cls(who, ids, names, np.setdiff1d(known, ids), why_not)
+
+    @property
+    def are_text(self) -> bool:
+        """Whether names are text."""
+        return bool(pa.types.is_string(self.names.type))
+
+    def rows(self, wanted: str) -> Ints:
+        """Rows of the names in `wanted`: separated by commas, or the path of a table of them.
+
+        Raises:
+            PipelineError: a name that is not known, or a faulty table.
+        """
+        path = Path(wanted)
+        if path.suffix in (".csv", ".parquet"):
+            return self.rows_in(read_own(path))
+        names = [name.strip() for name in wanted.split(",")]
+        if self.are_text:
+            return self._rows(np.array([number_of(name) for name in names], np.int64), names)
+        if wrong := [name for name in names if not name.removeprefix("-").isdecimal()]:
+            raise PipelineError(
+                f"--{self.who}s: expected whole numbers separated by commas, or a .csv or .parquet "
+                f"file with a column {self.who}_id; found {wrong[0]!r}."
+            )
+        numbers = [min(int(name), 2**63 - 1) for name in names]
+        return self._rows(np.array(numbers, np.int64), names)
+
+    def rows_in(self, own: OwnTable) -> Ints:
+        """Rows of the column user_id or item_id of a table.
+
+        Raises:
+            PipelineError: a name that is not known, or no such column.
+        """
+        ids = own_ids(own, self.who, text_ids=self.are_text)
+        return self._rows(ids.column(0).to_numpy(), ids.columns[-1].to_pylist())
+
+    def _rows(self, ids: Ints, called: list[str]) -> Ints:
+        rows = np.searchsorted(self.ids, ids)
+        rows[rows == len(self.ids)] = 0
+        unknown = np.flatnonzero(self.ids[rows] != ids)
+        if not len(unknown):
+            return rows
+        first = unknown[0]
+        more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
+        if ids[first] in self.others:
+            raise PipelineError(f"{self.who} {called[first]}{more}: {self.why_not}.")
+        some = ", ".join(map(str, self.names[:SHOWN].to_pylist()))
+        raise PipelineError(
+            f"{self.who} {called[first]}{more} is not known; the {len(self.ids):,} known ones are "
+            f"{some}, ... up to {self.names[-1]}."
+        )
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The users and the items that can be asked for; items are rows of the tasks table."""
+
+    users: Names
+    items: Names
+    titles: pa.Array  # (M,)
+
+    @classmethod
+    def of(cls, features: pa.Table, tasks: pa.Table, users: pa.Table, items: pa.Table) -> Self:
+        """From the tables: users with vectors, items that are tasks, and all there are."""
+        item_ids = tasks.column("item_id").to_numpy()
+        row = rows_of(item_ids, items.column("item_id").to_numpy(), "item")
+        why_not = (
+            f"it is no task; filter_tasks kept {len(item_ids):,} of {items.num_rows:,} items, see "
+            "`tasks` in params.yaml"
+        )
+        return cls(
+            Names.of("user", features.column("user_id").to_numpy(), users, "it has no vector x"),
+            Names.of("item", item_ids, items, why_not),
+            items.column("title").combine_chunks().take(pa.array(row)),
+        )
+
+    def product(self, users: str | None, items: str | None) -> tuple[Ints, Ints]:
+        """Rows of the users and of the items named; all where none are named."""
+        return (
+            np.arange(len(self.users.ids)) if users is None else self.users.rows(users),
+            np.arange(len(self.items.ids)) if items is None else self.items.rows(items),
+        )
+
+    def pairs(self, own: OwnTable) -> tuple[Ints, Ints]:
+        """Rows of the user and of the item of each row of a table of pairs."""
+        return self.users.rows_in(own), self.items.rows_in(own)
+
+    def named(self, readings: pa.Table) -> pa.Table:
+        """Readings by row as readings by name: user_id, item_id and title in place of rows."""
+        task = readings.column("task")
+        names = {
+            "user_id": self.users.names.take(readings.column("user")),
+            "item_id": self.items.names.take(task),
+            "title": self.titles.take(task),
+        }
+        rest = readings.drop_columns(["user", "task"])
+        return pa.table(names | dict(zip(rest.column_names, rest.columns, strict=True)))

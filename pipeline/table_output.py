@@ -1,0 +1,106 @@
+"""Readings for people and programs: as a text table, CSV, JSON or Parquet, streamed if possible."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from pipeline.errors import PipelineError
+from pipeline.storage import replacing
+
+Format = Literal["table", "csv", "json", "parquet"]
+ROW_GROUP = 1 << 18  # rows of a Parquet file that are written together
+DIGITS = 6  # of numbers in JSON: single precision knows no more
+SHORT: Mapping[str, tuple[str, Callable[[object], str]]] = {  # heading and value in a text table
+    "exposed": ("exposed", lambda value: "yes" if value else "no"),
+    "score": ("score", "{:.3f}".format),
+    "audience_percentile": ("audience%", lambda value: "" if value is None else f"{value:.1f}"),
+    "population_percentile": ("all%", "{:.1f}".format),
+    "p_value": ("p_value", "{:.4f}".format),
+    "calibration": ("counted on", str),
+    "calibration_pairs": ("pairs", "{:,}".format),
+}
+
+
+def as_text(tables: Iterable[pa.Table], shape: Format) -> Iterator[str]:
+    """The rows of tables of one schema as parts of one text; a text table needs all rows first."""
+    if shape == "csv":
+        for number, table in enumerate(tables):
+            yield _csv(table, header=number == 0)
+    elif shape == "json":
+        for number, table in enumerate(tables):
+            for place, row in enumerate(table.to_pylist()):
+                yield "[\n " if number == place == 0 else ",\n "
+                yield json.dumps({name: _rounded(value) for name, value in row.items()})
+        yield "\n]\n"
+    else:
+        yield from _text_table(pa.concat_tables(tables))
+
+
+def write_parquet(tables: Iterable[pa.Table], path: Path) -> int:
+    """Write tables of one schema as one Parquet file, a few at a time; gives the number of rows.
+
+    Raises:
+        PipelineError: the file cannot be written.
+    """
+    rows = 0
+    with replacing(path) as part:
+        writer: pq.ParquetWriter | None = None
+        for group in _grouped(tables):
+            writer = writer or pq.ParquetWriter(part, group.schema, compression="zstd")
+            writer.write_table(group)
+            rows += group.num_rows
+        if writer is None:
+            raise PipelineError(f"{path}: there is not one row to write.")
+        writer.close()
+    return rows
+
+
+def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Tables put together until they fill a row group."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(one.num_rows for one in waiting) >= ROW_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _csv(table: pa.Table, *, header: bool) -> str:
+    sink = pa.BufferOutputStream()
+    options = pacsv.WriteOptions(include_header=header, quoting_style="needed")
+    pacsv.write_csv(_plain(table), sink, options)
+    text: str = sink.getvalue().to_pybytes().decode()
+    return text
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """The table with its words as text, which a CSV writer understands."""
+    fields = [
+        pa.field(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type)
+        for f in table.schema
+    ]
+    return table.cast(pa.schema(fields))
+
+
+def _rounded(value: object) -> object:
+    return round(value, DIGITS) if isinstance(value, float) else value
+
+
+def _text_table(table: pa.Table) -> Iterator[str]:
+    """Columns side by side, numbers to the right."""
+    columns = []
+    for field in table.schema:
+        heading, show = SHORT.get(field.name, (field.name, str))
+        cells = [heading, *map(show, table.column(field.name).to_pylist())]
+        width = max(map(len, cells))
+        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        columns.append([cell.rjust(width) if number else cell.ljust(width) for cell in cells])
+    for row in zip(*columns, strict=True):
+        yield f"{'  '.join(row).rstrip()}\n"

@@ -1,0 +1,161 @@
+"""Scoring by hand: reads what `score` reads, gives the pairs asked for, shows or writes them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import typer
+
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pipeline.familiarity import Familiarity
+    from pipeline.naming import Catalogue
+    from stages.shell import Run
+
+Format = Literal["table", "csv", "json", "parquet"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of `score` that ask for something by hand; see there."""
+
+    users: str | None
+    items: str | None
+    pairs: Path | None
+    everything: bool
+    top: int | None
+    fresh: bool
+    unseen: bool
+    alpha: float
+    shape: Format | None
+    to: Path | None
+
+    @property
+    def anything(self) -> bool:
+        """Whether any of them is set, sensible or not."""
+        chosen = (self.users, self.items, self.pairs, self.top, self.shape, self.to)
+        flags = self.everything or self.fresh or self.unseen
+        return flags or any(option is not None for option in chosen)
+
+    @property
+    def format(self) -> Format:
+        """What the answer looks like: as asked, or as the file to write is called."""
+        ending = self.to.suffix.removeprefix(".") if self.to else "table"
+        if self.shape is not None:
+            return self.shape
+        return next((known for known in get_args(Format) if known == ending), "table")
+
+    def check(self) -> None:
+        """Raise PipelineError unless the options go together."""
+        ways = {
+            "--users or --items": bool(self.users or self.items),
+            "--pairs": self.pairs is not None,
+            "--all": self.everything,
+        }
+        chosen = [way for way, taken in ways.items() if taken]
+        if len(chosen) != 1:
+            raise PipelineError(
+                f"scoring by hand takes one of {', '.join(ways)}; "
+                f"found {' and '.join(chosen) or 'none of them'}."
+            )
+        if self.top is not None and chosen != ["--users or --items"]:
+            raise PipelineError("--top picks from what --users or --items name; name either.")
+        if self.fresh and self.top is None:
+            raise PipelineError("--fresh takes the lowest scores first; say how many by --top.")
+        if self.to is None and (self.everything or self.format == "parquet"):
+            raise PipelineError("that is nothing to show on a screen; name a file by --to.")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the trained ratio lies, and whom it knows."""
+
+    model: Path
+    task_embeddings: Path
+    features: Path
+    tasks: Path
+    splits: Path
+    exposures: Path
+    users: Path
+    items: Path
+
+
+def answer(asked: Asked, files: Files, run: "Run") -> None:
+    """Score what is asked for, and show or write it.
+
+    Raises:
+        PipelineError: options that do not go together, an id that is not known, a faulty file.
+    """
+    asked.check()
+    from pipeline.storage import write_text
+    from pipeline.table_output import as_text, write_parquet
+
+    familiarity, catalogue = _read(files, asked.alpha, run)
+    tables = (catalogue.named(table) for table in _chosen(asked, familiarity, catalogue))
+    if asked.format == "parquet" and asked.to is not None:
+        write_parquet(tables, asked.to)
+    elif asked.to is not None:
+        write_text(as_text(tables, asked.format), asked.to)
+    else:
+        for part in as_text(tables, asked.format):
+            typer.echo(part, nl=False)
+    share = f"{100 * asked.alpha:g} %"
+    typer.echo(
+        f"fresh: at most {share} of an item's own audience is called that by mistake; "
+        f"common: at most {share} of all users score as high.",
+        err=True,
+    )
+
+
+def _read(files: Files, alpha: float, run: "Run") -> tuple["Familiarity", "Catalogue"]:
+    """The trained ratio with whom it compares, and what users and items are called."""
+    import torch
+
+    from pipeline import schemas
+    from pipeline.familiarity import Familiarity
+    from pipeline.model_files import read_network
+    from pipeline.models.ratio import RatioNet
+    from pipeline.naming import Catalogue
+    from pipeline.pairs import same_tasks, split_rows, task_pairs
+    from pipeline.storage import matrix, read_table
+
+    features = read_table(files.features, schemas.FEATURES)
+    tasks = read_table(files.tasks, schemas.TASKS)
+    embeddings = read_table(files.task_embeddings, schemas.TASK_EMBEDDINGS)
+    same_tasks(embeddings, tasks)
+    device = run.device()
+    familiarity = Familiarity(
+        read_network(RatioNet, files.model).to(device),
+        x=torch.from_numpy(matrix(features.column("x"))).to(device),
+        e=torch.from_numpy(matrix(embeddings.column("e"))).to(device),
+        pairs=task_pairs(read_table(files.exposures, schemas.EXPOSURES), features, tasks),
+        valid=split_rows(read_table(files.splits, schemas.SPLITS), features, "valid"),
+        size=tasks.column("train_exposures").to_numpy(),
+        alpha=alpha,
+    )
+    users, items = read_table(files.users, schemas.USERS), read_table(files.items, schemas.ITEMS)
+    return familiarity, Catalogue.of(features, tasks, users, items)
+
+
+def _chosen(
+    asked: Asked, familiarity: "Familiarity", catalogue: "Catalogue"
+) -> Iterator["pa.Table"]:
+    """What is asked for, as rows of users and tasks."""
+    from pipeline.datasets.table_files import read_own
+    from pipeline.familiarity import best, unseen
+
+    if asked.pairs is not None:
+        own = read_own(asked.pairs)
+        tables = iter([familiarity.pairs(*catalogue.pairs(own))])
+    else:
+        tables = familiarity.grid(*catalogue.product(asked.users, asked.items))
+    if asked.unseen:
+        tables = unseen(tables)
+    if asked.top is not None:
+        of: Literal["user", "task"] = "user" if asked.users else "task"
+        tables = best(tables, asked.top, of=of, lowest=asked.fresh)
+    return tables

@@ -1,0 +1,248 @@
+"""Scoring by hand as a user types it: whom to name, what comes back, what is refused."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import Result
+from typer.testing import CliRunner
+
+from pipeline import schemas, table_output
+from pipeline.datasets.own_ids import number_of
+from pipeline.model_files import write_network
+from pipeline.models.ratio import RatioNet
+from pipeline.splits import hold_out, split_users
+from pipeline.storage import vectors, write_table
+from stages.score import app
+
+ROOT = Path(__file__).parents[1]
+USERS, ITEMS = 60, 9  # items 10, 20, ..., 90; all but 20 and 90 are tasks
+COLUMNS = [
+    *("user_id", "item_id", "title", "exposed", "score"),
+    *("audience_percentile", "population_percentile", "p_value"),
+    *("calibration", "calibration_pairs", "verdict"),
+]
+HEADING = (
+    r"user_id +item_id +title +exposed +score +audience% +all% +p_value +counted on +pairs +verdict"
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a ratio that nobody trained, as the working directory; ids are numbers."""
+    ids = np.arange(1, USERS + 1)
+    lay_out(tmp_path, ids, 10 * np.arange(1, ITEMS + 1))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def lay_out(folder: Path, user_ids: np.ndarray, item_ids: np.ndarray, **keys: list[str]) -> None:
+    """Write all that is read; `keys` are user_key and item_key in the order of the ids."""
+    gen, torch_gen = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    users, items = np.sort(user_ids), np.sort(item_ids)
+    are_tasks = np.delete(np.arange(ITEMS), [1, 8])
+    tasks = items[are_tasks]
+    user, item = np.nonzero(gen.random((USERS, ITEMS)) < 0.5)
+    pairs = pa.table(
+        {
+            "user_id": users[user],
+            "item_id": items[item],
+            "rating": pa.nulls(len(user), pa.int8()),
+            "timestamp": pa.nulls(len(user), pa.int64()),
+        }
+    )
+    splits = split_users(users, test_share=0.3, valid_share=0.4, seed=0)
+    net = RatioNet(x_dim=4, task_dim=3)
+    for weight in net.parameters():
+        torch.nn.init.normal_(weight, std=0.3, generator=torch_gen)
+    write_network(net, folder / "data/ratio/model.safetensors")
+    number = np.arange(len(tasks), dtype=np.int32)
+    count = np.bincount(item, minlength=ITEMS)[are_tasks]
+    people = {"user_id": users} | ({"user_key": keys["user_key"]} if keys else {})
+    things = {"item_id": items, "title": [f"Title, {i}" for i in range(ITEMS)]}
+    things |= {"genres": pa.array([[]] * ITEMS, pa.list_(pa.string()))}
+    things |= {"item_key": keys["item_key"]} if keys else {}
+    x = gen.standard_normal((USERS, 4)).astype(np.float32)
+    e = gen.standard_normal((len(tasks), 3)).astype(np.float32)
+    for place, schema, columns in (
+        ("prepared/users", schemas.USERS, people),
+        ("prepared/items", schemas.ITEMS, things),
+        ("prepared/splits", schemas.SPLITS, splits),
+        ("prepared/exposures", schemas.EXPOSURES, hold_out(pairs, splits, share=0.3, seed=0)),
+        ("features/users", schemas.FEATURES, {"user_id": users, "x": vectors(x)}),
+        ("ratio/task_embeddings", schemas.TASK_EMBEDDINGS, {"task_id": number, "e": vectors(e)}),
+        (
+            "tasks",
+            schemas.TASKS,
+            {"task_id": number, "item_id": tasks, "exposures": count, "train_exposures": count},
+        ),
+    ):
+        table = columns if isinstance(columns, pa.Table) else pa.table(columns)
+        write_table(table, folder / f"data/{place}.parquet", schema)
+    (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+
+
+def score(*options: str) -> Result:
+    return CliRunner().invoke(app, list(options))
+
+
+def rows(*options: str) -> list[dict[str, object]]:
+    """The rows of the answer, as JSON has them."""
+    ran = score(*options, "--format", "json")
+    assert ran.exit_code == 0, ran.output
+    answer: list[dict[str, object]] = json.loads(ran.stdout)
+    return answer
+
+
+@pytest.mark.usefixtures("project")
+def test_users_and_items_are_crossed_and_shown_as_a_table() -> None:
+    ran = score("--users", "7,3", "--items", "40,50")
+    assert ran.exit_code == 0, ran.output
+    heading, *lines = ran.stdout.splitlines()
+    assert re.fullmatch(HEADING, heading)
+    assert [line.split()[:2] for line in lines] == [
+        ["7", "40"],
+        ["3", "40"],
+        ["7", "50"],
+        ["3", "50"],
+    ]
+    assert all(line.startswith("      ") for line in lines)  # numbers to the right
+    assert {line.index("Title, ") for line in lines} == {heading.index("title")}
+    assert ran.stderr == (
+        "fresh: at most 5 % of an item's own audience is called that by mistake; "
+        "common: at most 5 % of all users score as high.\n"
+    )
+
+
+@pytest.mark.usefixtures("project")
+def test_csv_json_and_parquet_say_the_same(tmp_path: Path) -> None:
+    chosen = ("--users", "7,3", "--items", "40,50")
+    as_json = rows(*chosen)
+    text = score(*chosen, "--format", "csv").stdout
+    as_csv = list(csv.DictReader(io.StringIO(text)))
+    assert score(*chosen, "--to", str(tmp_path / "a.parquet")).stdout == ""
+    as_parquet = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    assert [list(row) for row in (as_json[0], as_csv[0], as_parquet[0])] == [COLUMNS] * 3
+    for one, other, third in zip(as_json, as_csv, as_parquet, strict=True):
+        for name in COLUMNS:
+            if isinstance(third[name], float):
+                assert one[name] == pytest.approx(third[name], rel=1e-5, abs=1e-6)
+                assert float(other[name]) == pytest.approx(third[name], rel=1e-5, abs=1e-6)
+            else:
+                assert one[name] == third[name]
+                assert other[name].capitalize() == str(third[name]).capitalize()
+
+
+@pytest.mark.usefixtures("project")
+def test_the_best_users_of_an_item_and_the_best_items_of_a_user() -> None:
+    of_item = rows("--item", "30", "--top", "5")
+    everybody = rows("--item", "30")
+    by_score = sorted(everybody, key=lambda row: -row["score"])
+    assert len(everybody) == USERS
+    assert of_item == by_score[:5]
+    assert rows("--item", "30", "--top", "5", "--fresh") == by_score[::-1][:5]
+    of_user = rows("--user", "8", "--top", "3", "--unseen")
+    unseen = [row for row in rows("--user", "8") if not row["exposed"]]
+    assert len(unseen) >= 3
+    assert of_user == sorted(unseen, key=lambda row: -row["score"])[:3]
+
+
+@pytest.mark.usefixtures("project")
+def test_files_name_users_and_pairs(tmp_path: Path) -> None:
+    (tmp_path / "some.csv").write_text("user_id\n5\n9\n")
+    assert rows("--users", "some.csv", "--item", "10") == rows("--users", "5,9", "--item", "10")
+    pq.write_table(pa.table({"item_id": [70, 10], "user_id": [3, 5]}), tmp_path / "p.parquet")
+    found = rows("--pairs", "p.parquet")
+    assert [(row["user_id"], row["item_id"]) for row in found] == [(3, 70), (5, 10)]
+    (alone,) = rows("--user", "5", "--item", "10")
+    assert found[1] == pytest.approx(alone)
+
+
+@pytest.mark.usefixtures("project")
+def test_all_pairs_are_streamed_to_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_output, "ROW_GROUP", 3 * USERS)
+    for name in ("all.parquet", "all.csv", "all.json"):
+        ran = score("--all", "--to", name)
+        assert (ran.exit_code, ran.stdout) == (0, "")
+    file = pq.ParquetFile(tmp_path / "all.parquet")
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    assert sizes == [3 * USERS, 3 * USERS, USERS]
+    assert len(list(csv.DictReader((tmp_path / "all.csv").open()))) == 7 * USERS
+    assert json.loads((tmp_path / "all.json").read_text()) == rows(
+        "--items", "10,30,40,50,60,70,80"
+    )
+    assert not (tmp_path / "data/run_info").exists()
+    assert not (tmp_path / "data/evaluation").exists()
+
+
+@pytest.mark.usefixtures("project")
+def test_alpha_moves_the_verdicts_and_what_is_said_of_them() -> None:
+    strict, loose = (
+        [row["verdict"] for row in rows("--item", "10", "--alpha", alpha)]
+        for alpha in ("0.05", "0.5")
+    )
+    assert strict.count("fresh") < loose.count("fresh")
+    assert "at most 50 % of" in score("--item", "10", "--alpha", "0.5").stderr
+
+
+def test_text_ids_are_typed_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    people, things = [f"user {i}" for i in range(USERS)], [f"thing-{i}" for i in range(ITEMS)]
+    people.sort(key=number_of)
+    things.sort(key=number_of)
+    lay_out(
+        tmp_path,
+        np.array([number_of(text) for text in people]),
+        np.array([number_of(text) for text in things]),
+        user_key=people,
+        item_key=things,
+    )
+    monkeypatch.chdir(tmp_path)
+    (row,) = rows("--user", "user 7", "--item", things[5])
+    assert (row["user_id"], row["item_id"], row["title"]) == ("user 7", things[5], "Title, 5")
+    (tmp_path / "p.csv").write_text(f"user_id,item_id\nuser 7,{things[5]}\n")
+    assert rows("--pairs", "p.csv") == [row]
+    ran = score("--user", "user 99")
+    assert f"user user 99 is not known; the 60 known ones are {people[0]}, " in ran.stderr
+
+
+MISTAKES = {
+    "--user 99": r"user 99 is not known; the 60 known ones are 1, 2, 3, 4, 5, \.\.\. up to 60\.",
+    "--user 99,1,-4": r"user 99 \(and 1 more\) is not known; the 60 known ones are 1, .*",
+    f"--user {'9' * 30}": r"user 9{30} is not known; .*",
+    "--item 11": r"item 11 is not known; the 7 known ones are 10, 30, .* up to 80\.",
+    "--item 90": r"item 90: it is no task; filter_tasks kept 7 of 9 items, see `tasks` in .*",
+    "--item ten": r"--items: expected whole numbers separated by commas, .*; found 'ten'\.",
+    "--users no.csv": r"no.csv: is not readable as CSV .*",
+    "--pairs half.csv": r"half.csv: expected a column item_id, found user_id\..*",
+    "--pairs bad.csv": r"bad.csv, row 2: expected a whole number as user_id, found 'x'\..*",
+    "--top 3": r"scoring by hand takes one of --users or --items, .*; found none of them\.",
+    "--user 1 --all": r"scoring by hand takes one of .*; found --users or --items and --all\.",
+    "--pairs half.csv --top 3": r"--top picks from what --users or --items name; name either\.",
+    "--user 1 --fresh": r"--fresh takes the lowest scores first; say how many by --top\.",
+    "--all": r"that is nothing to show on a screen; name a file by --to\.",
+    "--user 1 --format parquet": r"that is nothing to show on a screen; name a file by --to\.",
+}
+
+
+@pytest.mark.parametrize("options", MISTAKES)
+def test_a_mistake_ends_in_one_line_that_says_what_is_known(project: Path, options: str) -> None:
+    (project / "half.csv").write_text("user_id\n1\n")
+    (project / "bad.csv").write_text("user_id,item_id\n1,10\nx,10\n")
+    ran = score(*options.split())
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert re.fullmatch(f"score: {MISTAKES[options]}\n", ran.stderr)
+
+
+def test_without_such_options_the_stage_scores_validation_and_test_users(project: Path) -> None:
+    ran = score()
+    assert ran.exit_code == 0, ran.output
+    assert re.fullmatch(r"7 tasks x \d+ validation and test users scored\n", ran.stdout)
+    assert (project / "data/evaluation/scores.parquet").exists()
+    assert (project / "data/run_info/score.json").exists()
