@@ -2,19 +2,20 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from tests.dvc_stages import read_stages
+
 ROOT = Path(__file__).parents[1]
-STAGES = (
-    *("prepare", "extract_features", "filter_tasks", "pretrain"),
-    *("project", "train", "score", "evaluate"),
-)
+STAGES = [stage.name for stage in read_stages(ROOT / "dvc.yaml")]
 SMALL: dict[str, dict[str, object]] = {
     "simulation": {"users": 200, "items": 40, "exposures": 2000},
     "features": {"f_dim": 8, "hidden": [16], "batch_size": 128, "max_epochs": 40, "patience": 40},
@@ -70,6 +71,7 @@ def environment(folder: Path) -> dict[str, str]:
     own = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(code),
+        "HOME": str(folder.parent),
         "DVC_SITE_CACHE_DIR": str(folder.with_name(f"{folder.name}-site")),
         "OMP_NUM_THREADS": "1",
     }
@@ -78,9 +80,10 @@ def environment(folder: Path) -> dict[str, str]:
     return inherited | own
 
 
-def start(folder: Path, *command: str, **options: Any) -> subprocess.Popen[str]:  # noqa: ANN401
-    """Start a command in a project, in a process group of its own."""
-    return subprocess.Popen(
+@contextmanager
+def started(folder: Path, *command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:  # noqa: ANN401
+    """Start a command in a project; in the end kill it with its children, if they still run."""
+    process = subprocess.Popen(
         command,
         cwd=folder,
         env=environment(folder),
@@ -90,21 +93,32 @@ def start(folder: Path, *command: str, **options: Any) -> subprocess.Popen[str]:
         start_new_session=True,
         **options,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            kill(process)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL a process that `started` started, and all its children."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def run(folder: Path, *command: str) -> str:
     """Run a command in a project to its end, which must be a good one; all that it printed."""
-    with start(folder, *command) as process:
+    with started(folder, *command) as process:
         printed, errors = process.communicate()
     assert process.returncode == 0, f"{' '.join(command)}: {printed}{errors}"
     return printed + errors
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every artefact and metric of a project; run facts, which differ from run to run, are left."""
+    """The bytes of every artefact and metric, less the facts of the run and the page with them."""
     files = [path for top in ("data", "metrics") for path in (folder / top).rglob("*")]
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(files)
-        if path.is_file() and path.parent.name != "run_info"
+        if path.is_file() and path.parent.name not in ("run_info", "report")
     }

@@ -16,23 +16,23 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import Result
-from import_closure import import_closure
-from projects import (
-    ROOT,
-    STAGES,
-    contents,
-    environment,
-    run,
-    set_params,
-    small_project,
-    small_repository,
-    start,
-)
 from typer.testing import CliRunner
 
 from pipeline.training import checkpoint as checkpoint_module
 from pipeline.training.checkpoint import hold
 from stages.progress import EpochReporter
+from tests.import_closure import import_closure
+from tests.projects import (
+    ROOT,
+    STAGES,
+    contents,
+    kill,
+    run,
+    set_params,
+    small_project,
+    small_repository,
+    started,
+)
 
 TRAINING = {  # a stage, and the folder that it writes
     "extract_features": "data/features",
@@ -193,7 +193,7 @@ stages.checkpoint._code = told
 from stages.{stage} import app
 app()
 """
-    with start(built, sys.executable, "-c", code) as process:
+    with started(built, sys.executable, "-c", code) as process:
         printed, _ = process.communicate()
     assert process.returncode == 130
     assert import_closure(library, ROOT) | {f"stages/{stage}.py"} <= set(printed.split())
@@ -202,7 +202,7 @@ app()
 def test_a_signal_ends_a_stage_in_one_line(project: Path) -> None:
     set_params(project, {"ratio": {"max_epochs": 100_000, "patience": 100_000}})
     for number in (signal.SIGINT, signal.SIGTERM):
-        with start(project, sys.executable, "-m", "stages.train") as process:
+        with started(project, sys.executable, "-m", "stages.train") as process:
             wait_for_checkpoint(project, process)
             process.send_signal(number)
             printed, errors = process.communicate()
@@ -224,11 +224,11 @@ def wait_for_checkpoint(project: Path, process: subprocess.Popen[str]) -> None:
 
 def kill_while_training(project: Path, *command: str) -> None:
     """Start a command and kill it and its children at a random moment after a first checkpoint."""
-    with start(project, *command) as process:
+    with started(project, *command) as process:
         wait_for_checkpoint(project, process)
         time.sleep(CHANCE.random() / 2)
         assert process.poll() is None, "it ended before it was killed; make the training longer"
-        os.killpg(process.pid, signal.SIGKILL)
+        kill(process)
         process.communicate()
     assert process.returncode == -signal.SIGKILL
 
@@ -257,21 +257,44 @@ def test_dvc_repro_killed_at_a_random_moment_goes_on_to_the_same_bytes(
     assert status == "A  dvc.lock\n"  # neither checkpoints nor data are for git to see
 
 
-def test_a_disk_without_room_is_one_line_and_the_old_file_stays(project: Path) -> None:
+def out_of_disk(file: str, reason: str) -> str:
+    return (
+        f"filter_tasks: {file}: cannot be written ({reason}); what was there is unchanged. "
+        "Make room or give the permission, then run it again.\n"
+    )
+
+
+def test_a_file_over_the_limit_is_one_line_and_the_old_one_stays(project: Path) -> None:
     before = contents(project)
     set_params(project, {"tasks": {"min_exposures": 30}})
-    ran = subprocess.run(
-        [sys.executable, "-m", "stages.filter_tasks"],
-        cwd=project,
-        env=environment(project),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr == (
-        "filter_tasks: data/tasks.parquet: cannot be written (File too large); what was there is "
-        "unchanged. Make room or give the permission, then run it again.\n"
-    )
+    limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))}
+    with started(project, sys.executable, "-m", "stages.filter_tasks", **limit) as process:
+        printed, errors = process.communicate()
+    assert (process.returncode, printed) == (1, "")
+    assert errors == out_of_disk("data/tasks.parquet", "File too large")
     assert contents(project) == before
+
+
+ON_A_FULL_DISK = """
+mount -t tmpfs -o size=64k tmpfs full && cp data/tasks.parquet full || exit 77
+head -c 1000000 /dev/zero > full/filler 2> /dev/null
+python -m stages.filter_tasks --out full/tasks.parquet
+status=$?
+cmp data/tasks.parquet full/tasks.parquet && ls -A full
+exit $status
+"""
+
+
+def test_a_full_disk_is_one_line_and_the_old_file_stays(project: Path) -> None:
+    """On a file system of 64 KiB, in a name space of its own, where that may be mounted."""
+    set_params(project, {"tasks": {"min_exposures": 30}})
+    (project / "full").mkdir()
+    apart = ("unshare", "--user", "--map-root-user", "--mount")
+    if not shutil.which("unshare") or subprocess.run([*apart, "true"], check=False).returncode:
+        pytest.skip("this system gives no name space to mount a small disk in")
+    with started(project, *apart, "sh", "-c", ON_A_FULL_DISK) as process:
+        printed, errors = process.communicate()
+    if process.returncode == 77:
+        pytest.skip(f"a small disk cannot be mounted here: {errors}")
+    assert (process.returncode, printed) == (1, "filler\ntasks.parquet\n")
+    assert errors == out_of_disk("full/tasks.parquet", "No space left on device")

@@ -1,6 +1,5 @@
 """SIGKILL in loops: of writers, and of everything that DVC runs, at random moments."""
 
-import os
 import random
 import shutil
 import signal
@@ -11,10 +10,19 @@ from pathlib import Path
 
 import psutil
 import pytest
-from projects import STAGES, contents, run, set_params, small_project, small_repository, start
-from results import record
 
 from pipeline.storage import sha256
+from tests.projects import (
+    STAGES,
+    contents,
+    kill,
+    run,
+    set_params,
+    small_project,
+    small_repository,
+    started,
+)
+from tests.results import record
 
 CHANCE = random.SystemRandom()
 WRITER = """
@@ -45,11 +53,11 @@ def kill_writers(folder: Path, kills: int) -> Counter[str]:
     found: Counter[str] = Counter()
     names = ("old.parquet", "new.parquet", "target.parquet")
     for _ in range(kills):
-        with start(folder, sys.executable, "-c", WRITER, *names) as process:
+        with started(folder, sys.executable, "-c", WRITER, *names) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "written\n", process.communicate()
             time.sleep(CHANCE.random() / 10)
-            process.send_signal(signal.SIGKILL)
+            kill(process)
             process.wait()
         target = sha256(folder / "target.parquet")
         known = {sha256(folder / name): name for name in names[:2]}
@@ -140,7 +148,7 @@ def kill_at_random(repository: Path, command: list[str], seconds: float) -> tupl
     Returns:
         The stage that was killed, or None if DVC came to its end first; what stood on stderr.
     """
-    with start(repository, *command) as process:
+    with started(repository, *command) as process:
         while process.poll() is None and running_stage(process.pid) is None:
             time.sleep(0.05)
         until = time.monotonic() + 2 * seconds * CHANCE.random()
@@ -150,7 +158,7 @@ def kill_at_random(repository: Path, command: list[str], seconds: float) -> tupl
         while process.poll() is None and stage is None:
             stage = running_stage(process.pid)
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill(process)
         _, errors = process.communicate()
     if process.returncode == -signal.SIGKILL:
         return stage, errors
