@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.auc import Sides, task_aucs
+from pipeline.auc import Sides
 from pipeline.estimation import estimate_ratio, make_estimation
 from pipeline.examples import Examples
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
-from pipeline.pairs import Ints
 from pipeline.params import Base, Ratio, Schedule
 from pipeline.scoring import score_all
 from pipeline.training.loop import Row
 from pipeline.training.snapshot import Checkpoint
+from pipeline.watch import watch_auc
 from pipeline.yardsticks import exposure_sides
 
 Floats = npt.NDArray[np.float32]
@@ -104,30 +104,20 @@ def train_network(
     draw_layers(net, torch.Generator().manual_seed(seed))
     x, e = torch.from_numpy(examples.x), torch.from_numpy(task_init)
     model = TaskRatios(net, x=x, e=e, freeze_e=freeze_e).to(device)
+    watch = watch_auc(
+        watched,
+        examples.valid,
+        lambda tasks, users: score_all(model.net, model.x[users], model.e[tasks]),
+        most=WATCHED,
+    )
     history = estimate_ratio(
         model,
         data,
         schedule,
         seed=seed,
         report=report,
-        figures=_watch(model, examples.valid, watched),
+        figures=watch,
         checkpoint=checkpoint,
     )
     return Conditional(net.cpu().eval(), model.e.detach().cpu().numpy(), history)
 
-
-def _watch(model: TaskRatios, valid: Ints, sides: Sides) -> Callable[[], Row]:
-    """Figures of an epoch: the loss can still fall while the AUC does, so both are logged.
-
-    Where all tasks would be too many, every n-th one is watched.
-    """
-    tasks = len(model.e)
-    every = np.arange(0, tasks, -(-tasks * len(valid) // WATCHED))
-    sides = Sides(sides.positive[every], sides.negative[every])
-
-    def figures() -> Row:
-        scores = score_all(model.net, model.x[valid], model.e[every])
-        defined = task_aucs(scores, sides).defined
-        return {"valid_auc": float(defined.mean()) if len(defined) else float("nan")}
-
-    return figures

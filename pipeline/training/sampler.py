@@ -44,6 +44,12 @@ class PairSampler:
         batches = max(1, round(len(order) / batch_size))
         yield from zip(users.chunk(batches, dim=1), tasks.chunk(batches), strict=True)
 
+    def positives(self, batch_size: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `epoch`, without the negatives: user (N,), task (N,)."""
+        order = torch.randperm(len(self.user), generator=gen, device=self.user.device)
+        for rows in order.chunk(max(1, round(len(order) / batch_size))):
+            yield self.user[rows], self.task[rows]
+
     def fixed(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
         """Every positive pair once, in its place, each with one negative: a validation set."""
         return torch.stack([self.user, self.draw_base(len(self.user), gen)]), self.task

@@ -1,0 +1,113 @@
+"""Learn log q_t(x) for all tasks by maximum likelihood: the baselines of Table 1.
+
+Scores are log densities in nats: HIGH = common user, LOW = fresh (anomalous) user. Unlike the
+ratio's, those of different tasks compare only if the tasks' densities are alike in spread.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pipeline.estimation import make_estimation
+from pipeline.examples import Examples
+from pipeline.models.gaussian import ConditionalGaussian
+from pipeline.models.maf import ConditionalMaf
+from pipeline.params import Schedule
+from pipeline.training.loop import Patience, Row, fit
+from pipeline.training.sampler import PairSampler
+from pipeline.training.snapshot import Checkpoint
+from pipeline.watch import watch_exposures
+
+Density = ConditionalGaussian | ConditionalMaf
+BLOCK = 1 << 14  # pairs scored at a time
+WATCHED = 1 << 17  # scores behind the AUC of an epoch, at most
+
+
+def train_density(
+    net: Density,
+    examples: Examples,
+    *,
+    schedule: Schedule,
+    weight_decay: float,
+    seed: int,
+    device: torch.device,
+    report: Callable[[Row], None],
+    checkpoint: Checkpoint | None = None,
+) -> list[Row]:
+    """Train `net` on the exposures of training users until its validation loss is lowest.
+
+    Args:
+        net: drawn anew here; left on the CPU at its best epoch, in eval mode.
+        examples: users' vectors and their exposures to the tasks.
+        schedule: learning rate, batch size, epochs, patience.
+        weight_decay: Adam's.
+        seed: of the weights and of the order of the pairs.
+        device: where to train.
+        report: called with each epoch's row.
+        checkpoint: where to keep the training, and to go on from; see `fit`.
+
+    Returns:
+        The history: epoch, train_loss, valid_loss (the mean -log q_t(x) over the visible exposures
+        of validation users), held_out_loss (over their held-out ones), and valid_auc.
+
+    Raises:
+        PipelineError: no exposures to learn from, or a loss that is not finite.
+    """
+    data = make_estimation(examples, base="users", device=device)  # whose negatives stay undrawn
+    net.draw_weights(torch.Generator().manual_seed(seed))
+    net.to(device)
+    x = torch.from_numpy(examples.x).to(device)
+    gen = torch.Generator(device).manual_seed(seed)
+    watch = watch_exposures(
+        examples,
+        lambda tasks, users: density_scores(net, x[users], torch.from_numpy(tasks).to(device)),
+        most=WATCHED,
+    )
+
+    def validate() -> Row:
+        if isinstance(net, ConditionalMaf):
+            net.settle(x[data.train.user], data.train.task)
+        return {
+            "valid_loss": _mean_loss(net, x, data.valid),
+            "held_out_loss": _mean_loss(net, x, data.held_out),
+            **watch(),
+        }
+
+    history = fit(
+        net,
+        batches=lambda: data.train.positives(schedule.batch_size, gen),
+        loss=lambda user, task: -net(x[user], task).mean(),
+        validate=validate,
+        schedule=schedule,
+        patience=Patience(schedule.patience),
+        report=report,
+        weight_decay=weight_decay,
+        random={"batches": gen},
+        checkpoint=checkpoint,
+    )
+    net.cpu()
+    return history
+
+
+def density_scores(net: Density, x: Tensor, tasks: Tensor) -> npt.NDArray[np.float32]:
+    """Log densities of users under tasks, a block of tasks at a time; high = common.
+
+    Shape: x (U, x_dim), tasks (A,) rows of tasks -> (A, U).
+    """
+    net.eval()
+    with torch.no_grad():
+        blocks = [net(x, part[:, None]) for part in tasks.split(max(1, BLOCK // len(x)))]
+    scores: npt.NDArray[np.float32] = torch.cat(blocks).cpu().numpy()
+    return scores
+
+
+def _mean_loss(net: Density, x: Tensor, pairs: PairSampler) -> float:
+    """Mean -log q_t(x) over the pairs, in blocks; NaN where there are none."""
+    if not len(pairs.user):
+        return math.nan
+    blocks = zip(pairs.user.split(BLOCK), pairs.task.split(BLOCK), strict=True)
+    return -float(torch.cat([net(x[user], task) for user, task in blocks]).mean())
