@@ -120,4 +120,3 @@ def train_network(
         checkpoint=checkpoint,
     )
     return Conditional(net.cpu().eval(), model.e.detach().cpu().numpy(), history)
-

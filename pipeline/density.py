@@ -20,7 +20,8 @@ from pipeline.params import Schedule
 from pipeline.training.loop import Patience, Row, fit
 from pipeline.training.sampler import PairSampler
 from pipeline.training.snapshot import Checkpoint
-from pipeline.watch import watch_exposures
+from pipeline.watch import watch_auc
+from pipeline.yardsticks import exposure_sides
 
 Density = ConditionalGaussian | ConditionalMaf
 BLOCK = 1 << 14  # pairs scored at a time
@@ -62,8 +63,9 @@ def train_density(
     net.to(device)
     x = torch.from_numpy(examples.x).to(device)
     gen = torch.Generator(device).manual_seed(seed)
-    watch = watch_exposures(
-        examples,
+    watch = watch_auc(
+        exposure_sides(examples.pairs, examples.valid, examples.tasks),
+        examples.valid,
         lambda tasks, users: density_scores(net, x[users], torch.from_numpy(tasks).to(device)),
         most=WATCHED,
     )
