@@ -8,7 +8,7 @@ RAW ?=
 PARAMS ?= small
 READY := $(VENV)/.ready
 
-.PHONY: help setup repro test test-full lint movielens compare images
+.PHONY: help setup repro test test-full lint check-lock movielens compare images
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -16,7 +16,7 @@ help: ## list the targets
 setup: $(READY) ## make .venv with the pinned packages
 
 $(READY): requirements.txt requirements-dev.txt constraints.txt
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed; $(PYTHON) is {sys.version.split()[0]}. Name another: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; $(PYTHON) is %s. Name another: make PYTHON=python3.12 ..." % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
 	@touch $@
@@ -36,6 +36,10 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
+
+check-lock: setup ## fail if dvc.lock does not belong to the code and params at hand; needs no data
+	@plan=$$(dvc repro --dry --allow-missing 2>&1) && ! grep -q 'Running stage' <<< "$$plan" \
+	|| { echo "$$plan"; echo 'dvc.lock is stale: run `dvc repro`, commit it and metrics/'; exit 1; }
 
 movielens: setup ## MovieLens 1M as an experiment; commits metrics/movielens/auc.json. RAW=folder spares the download
 	python -m experiments.movielens $(if $(RAW),--raw-dir '$(RAW)')

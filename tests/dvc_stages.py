@@ -20,7 +20,7 @@ class Stage:
         desc: what `dvc stage list` shows.
         deps: files that it reads, code among them.
         outs: files that it writes, metrics and plots among them.
-        cached: whether all of `outs` are in DVC's cache, without which there is no run cache.
+        cached: whether all of `outs` are in DVC's cache; else they are tracked by git.
     """
 
     name: str

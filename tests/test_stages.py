@@ -1,0 +1,77 @@
+"""Every stage where something is amiss: one line, exit code 1, nothing written."""
+
+import importlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.dvc_stages import Stage, read_stages
+
+ROOT = Path(__file__).parents[1]
+STAGES = list(read_stages(ROOT / "dvc.yaml"))
+READERS = [stage for stage in STAGES if stage.artefacts]  # all but prepare, whose input is a source
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml and nothing else, as the working directory."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    return tmp_path
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("stage", READERS, ids=lambda stage: stage.name)
+def test_a_missing_input_is_one_line_and_nothing_is_written(stage: Stage, empty: Path) -> None:
+    ran = CliRunner().invoke(importlib.import_module(stage.module).app, [])
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    said, _, rest = ran.stderr.partition("\n")
+    assert rest == ""
+    named = said.removeprefix(f"{stage.name}: ").partition(": there is no such file.")[0]
+    assert named in stage.artefacts
+    assert [path.name for path in empty.iterdir()] == ["params.yaml"]
+
+
+def test_so_it_is_in_a_shell(empty: Path) -> None:
+    ran = command("-m", "stages.filter_tasks", cwd=empty)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == (
+        "filter_tasks: data/prepared/users.parquet: there is no such file. "
+        "Build it with `dvc repro`, or name another.\n"
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_a_wrong_param_is_one_line_too(stage: Stage, empty: Path) -> None:
+    params = empty / "params.yaml"
+    params.write_text(params.read_text().replace("\nseed: 0", "\nseed: zero"))
+    ran = CliRunner().invoke(importlib.import_module(stage.module).app, [])
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert ran.stderr == (
+        f"{stage.name}: params.yaml: seed: Input should be a valid integer (found 'zero')\n"
+    )
+
+
+def test_an_interpreter_without_the_packages_says_so_in_one_line(empty: Path) -> None:
+    """As if `dvc repro` were typed without the environment on PATH; -S leaves site-packages out."""
+    ran = command("-S", "-m", "stages.train", cwd=empty)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == (
+        f"{sys.executable} lacks this project's packages: run `make setup`, then "
+        "`source .venv/bin/activate`.\n"
+    )
