@@ -1,0 +1,241 @@
+"""The image experiments as a whole: params files, dvc.yaml, every stage in order, tables."""
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from experiments.images.run import with_raw_dir
+from pipeline.errors import PipelineError
+from pipeline.image_params import ImageParams
+from pipeline.image_tables import Measured, by_k, gain, generalisation
+from pipeline.image_tasks import choices
+from pipeline.params import load_sections
+from pipeline.similarity import agreement, cosine_similarity, overlap
+from stages.images import (
+    evaluate,
+    features,
+    generalise,
+    on_features,
+    prepare,
+    pretrain,
+    project,
+    separate,
+    similarity,
+    tables,
+    tasks,
+    train,
+)
+from tests.import_closure import import_closure
+from tests.made_images import write_cifar10, write_mnist
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "experiments" / "images"
+NAMES = ("smoke", "small", "full")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_params_file_is_valid_and_says_its_name(name: str) -> None:
+    params = load_sections(ImageParams, FOLDER / f"{name}.yaml", "name", "seeds", "cells", "inits")
+    assert params.name == name
+    if name != "smoke":
+        assert [(cell.dataset, cell.k) for cell in params.cells] == [
+            *(("cifar10", k) for k in range(1, 6)),
+            *(("mnist", k) for k in (4, 5)),
+        ]
+        assert len(params.seeds) == 3
+        assert set(params.inits) >= {"label", "pseudo", "random", "learned-10", "learned-64"}
+
+
+def test_the_present_params_are_those_of_small() -> None:
+    assert (FOLDER / "params.yaml").read_text() == (FOLDER / "small.yaml").read_text()
+
+
+def test_full_has_the_sizes_of_the_paper() -> None:
+    sections = ("network", "data", "simclr", "separate")
+    params = load_sections(ImageParams, FOLDER / "full.yaml", *sections)
+    assert (params.network.width, params.network.head, params.simclr.width) == (64, 256, 64)
+    assert (params.data.train_images, params.data.valid_images) == (None, 5_000)
+    assert params.separate.tasks is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  - random\n", "  - other\n", "inits.2"),
+        ("seed_tasks: [10, 64]", "seed_tasks: [10]", "inits name learned-64"),
+        ("datasets: [cifar10, mnist]", "datasets: [cifar10]", "cells name mnist"),
+        ("train_k: 5 ", "train_k: 1 ", "unseen needs two k > 1"),
+    ],
+)
+def test_a_wrong_param_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = (FOLDER / "small.yaml").read_text()
+    assert text.count(old) == 1
+    (tmp_path / "params.yaml").write_text(text.replace(old, new))
+    with pytest.raises(PipelineError, match=message):
+        load_sections(ImageParams, tmp_path / "params.yaml", "seeds")
+
+
+def test_a_raw_folder_replaces_the_line_of_the_params_file(tmp_path: Path) -> None:
+    text = (FOLDER / "small.yaml").read_text()
+    assert with_raw_dir(text, None) == text
+    changed = YAML(typ="safe").load(with_raw_dir(text, tmp_path))
+    assert changed["data"]["raw_dir"] == str(tmp_path)
+    with pytest.raises(PipelineError, match="is no folder"):
+        with_raw_dir(text, tmp_path / "none")
+
+
+def test_deps_name_every_import_of_a_stage() -> None:
+    stages = YAML(typ="safe").load(FOLDER / "dvc.yaml")["stages"]
+    assert set(stages) == {path.stem for path in (ROOT / "stages" / "images").glob("*.py")} - {
+        "__init__",
+        "shell",
+    }
+    for name, stage in stages.items():
+        code = {dep for dep in stage["deps"] if dep.endswith(".py")}
+        assert code == import_closure(f"stages.images.{name}", ROOT), name
+        assert stage["wdir"] == "../.."
+        assert stage["desc"]
+
+
+PARAMS = """
+name: tiny
+datasets: [cifar10, mnist]
+cells: [{dataset: cifar10, k: 1}, {dataset: cifar10, k: 2}, {dataset: cifar10, k: 3},
+        {dataset: mnist, k: 1}]
+inits: [label, pseudo, random, learned-20, learned-20-frozen]
+seed_tasks: [20]
+seeds: [0]
+data: {raw_dir: RAW, train_images: 150, valid_images: 50, test_images: 40, split_seed: 0,
+       task_seed: 0}
+network: {width: 2, head: 4}
+pretrain: {lr: 0.01, batch_size: 64, max_epochs: 1, patience: 1}
+projection: {random_dim: 3, standardise: true}
+ratio: {lr: 0.01, batch_size: 64, max_epochs: 1, patience: 1}
+simclr: {width: 2, temperature: 0.5, lr: 0.01, batch_size: 50, max_epochs: 1, patience: 1}
+separate:
+  ks: [1]
+  methods: [gaussian, ratio-features, svdd, csi, ratio]
+  tasks: 2
+  ratio: {lr: 0.01, batch_size: 8, max_epochs: 1, patience: 1}
+  features: {hidden: [4], dropout: [0], lr: 0.01, batch_size: 8, max_epochs: 1, patience: 1}
+  svdd: {width: 2, autoencoder_epochs: 1, weight_decay: 0, lr: 0.01, batch_size: 8, max_epochs: 1,
+         patience: 1}
+  csi: {width: 2, temperature: 0.5, lr: 0.01, batch_size: 8, max_epochs: 1, patience: 1}
+on_features:
+  ratio: {hidden: [4], dropout: [0], lr: 0.01, batch_size: 64, max_epochs: 1, patience: 1}
+unseen: {dataset: cifar10, train_k: 2, test_k: 3, coordinates: [45, 10]}
+runtime: {device: cpu, threads: 1, checkpoint_seconds: 30}
+"""
+
+SEED = ("--seed", "0")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every stage ran, in order, on drawn images."""
+    folder = tmp_path_factory.mktemp("images")
+    write_cifar10(folder / "raw", train=250, test=60)
+    write_mnist(folder / "raw", train=250, test=60)
+    (folder / "params.yaml").write_text(PARAMS.replace("RAW", str(folder / "raw")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for dataset, ks in (("cifar10", (1, 2, 3)), ("mnist", (1,))):
+            of_dataset = ["--dataset", dataset]
+            run(prepare, *of_dataset)
+            run(features, *of_dataset)
+            for k in ks:
+                of_k = [*of_dataset, "--k", f"{k}"]
+                run(tasks, *of_k)
+                run(pretrain, *of_k, *SEED, "--seed-tasks", "20")
+                run(project, *of_k, *SEED)
+                for init in ("label", "pseudo", "random", "learned-20", "learned-20-frozen"):
+                    run(train, *of_k, *SEED, "--init", init)
+                run(evaluate, *of_k, *SEED)
+        run(generalise, "--dataset", "cifar10", *SEED)
+        run(similarity, "--dataset", "cifar10", *SEED)
+        of_k = ["--dataset", "cifar10", "--k", "1", *SEED]
+        for method in ("gaussian", "ratio-features", "svdd", "csi", "ratio"):
+            run(separate, *of_k, "--method", method)
+        run(on_features, *of_k)
+        run(tables)
+    return folder
+
+
+def run(stage: ModuleType, *options: str) -> None:
+    done = CliRunner().invoke(stage.app, ["--params", "params.yaml", *options])
+    assert done.exit_code == 0, f"{stage.__name__} {options}: {done.output} {done.exception!r}"
+
+
+def test_every_stage_runs_and_the_tables_hold_every_row(made: Path) -> None:
+    text = (made / "metrics/images/tables.md").read_text()
+    for row in ("label *", "pseudo-label", "random", "Gaussian †", "LRatio †", "Deep SVDD", "CSI"):
+        assert f"| {row} | " in text
+    assert "Params file: `tiny`, seeds 0" in text
+    assert "stages" in text.splitlines()[-1]
+    assert (made / "metrics/images/figure3.svg").read_text().startswith("<svg")
+
+
+def test_a_frozen_e_is_where_it_started(made: Path) -> None:
+    runs = made / "experiments/images/data/cifar10/seed0/k2"
+    start = (runs / "start/learned-20.parquet").read_bytes()
+    assert (runs / "ratio/learned-20-frozen/task_embeddings.parquet").read_bytes() == start
+    assert (runs / "ratio/learned-20/task_embeddings.parquet").read_bytes() != start
+
+
+def test_a_missing_input_is_one_line(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made)
+    options = ["--params", "params.yaml", "--dataset", "cifar10", "--k", "4", "--seed", "0"]
+    done = CliRunner().invoke(evaluate.app, options)
+    assert done.exit_code == 1
+    assert "k4/tasks.parquet: there is no such file" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_cell_shows_mean_spread_and_the_papers() -> None:
+    records = [
+        {"init": "random", "k": "5", "seed": f"{seed}", "auc": f"{auc}"}
+        for seed, auc in ((0, 0.7), (0, 0.8), (1, 0.77))
+    ]
+    measured = Measured.of(records, "init", "k")
+    assert measured.cell(78.96, "random", "5") == "76.00 ± 1.41 (78.96)"
+    assert measured.cell(None, "random", "4") == "-"
+    table = by_k(measured, ["random"], [4, 5], {"random": {5: 78.96}})
+    assert table.splitlines()[2] == "| random | - | 76.00 ± 1.41 (78.96) |"
+
+
+def test_generalisation_leaves_its_diagonal_out() -> None:
+    measured = Measured({("learned-64", "2", "3"): [0.5]})
+    assert generalisation(measured, "learned-64", [2, 3]).splitlines()[2:] == [
+        "| trained on 2 |  | 50.00 (89.11) |",
+        "| trained on 3 | - (95.80) |  |",
+    ]
+
+
+def test_the_gain_is_taken_seed_by_seed() -> None:
+    measured = Measured({("learned-64", "5"): [0.9, 0.8], ("random", "5"): [0.8, 0.68]})
+    mean, spread = gain(measured, 5) or (0, 0)
+    assert (mean, spread) == (pytest.approx(11), pytest.approx(2**0.5))
+    assert gain(measured, 4) is None
+
+
+def test_similarity_is_the_share_of_common_categories() -> None:
+    active = np.zeros((120, 10), bool)
+    active[np.arange(120)[:, None], choices(3)] = True
+    true = overlap(active)
+    assert true.diagonal().tolist() == [3] * 120
+    assert true[0, 1] == len(set(choices(3)[0]) & set(choices(3)[1]))
+    perfect = agreement(active.astype(np.float32), active, 10, np.random.default_rng(0))
+    assert perfect.spearman > 0.99
+    random = np.random.default_rng(0).standard_normal((120, 50)).astype(np.float32)
+    noise = agreement(random, active, 20, np.random.default_rng(0))
+    assert noise.coordinates == 20
+    assert abs(noise.spearman) < 0.1
+
+
+def test_a_cosine_is_that_of_the_angle_and_zero_for_nothing() -> None:
+    cosine = cosine_similarity(np.array([[3.0, 0.0], [1.0, 1.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(cosine[0], [1, 2**-0.5, 0], atol=1e-12)
