@@ -1,0 +1,64 @@
+"""What the peers may see: visible exposures to all items, and what our own scorers learn from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from scipy.sparse import csr_array
+
+from pipeline.examples import Examples
+from pipeline.pairs import Ints, rows_of
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Held-out pairs are in none of it.
+
+    Recommenders see `seen`: all items, tasks or not, as DeepFM does, from whom our x comes; and
+    all visible exposures, those of validation and test users among them, as DeepFM does again.
+    Detectors see `x` and the exposures of training users, as our scorers do.
+
+    Attributes:
+        seen: 1 where a user has a visible exposure to an item, (U, I).
+        item: column of `seen` that is the item of each task, (M,).
+        examples: x and the pairs, training and validation users; held-out pairs are marked.
+    """
+
+    seen: csr_array
+    item: Ints
+    examples: Examples
+
+    @classmethod
+    def of(
+        cls, features: pa.Table, tasks: pa.Table, exposures: pa.Table, splits: pa.Table
+    ) -> "Evidence":
+        """From the tables; rows of users are those of `features`.
+
+        Raises:
+            PipelineError: tables that do not belong together.
+        """
+        visible = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
+        items = np.union1d(_ids(exposures, "item_id"), _ids(tasks, "item_id"))
+        user = rows_of(_ids(visible, "user_id"), _ids(features, "user_id"), "user")
+        column = rows_of(_ids(visible, "item_id"), items, "item")
+        ones = np.ones(len(user), np.float32)
+        return cls(
+            csr_array((ones, (user, column)), shape=(features.num_rows, len(items))),
+            rows_of(_ids(tasks, "item_id"), items, "item"),
+            Examples.of(features, tasks, exposures, splits),
+        )
+
+    @property
+    def activity(self) -> Ints:
+        """How many items each user has seen, (U,)."""
+        return np.diff(self.seen.indptr).astype(np.int64)
+
+    @property
+    def popularity(self) -> Ints:
+        """How many users have seen each item, (I,)."""
+        return np.bincount(self.seen.indices, minlength=self.seen.shape[1])
+
+
+def _ids(table: pa.Table, name: str) -> Ints:
+    ids: Ints = table.column(name).to_numpy()
+    return ids

@@ -1,0 +1,113 @@
+"""A logistic regression of its own for every task: its exposed users against the base.
+
+What Algorithm 1 would be if tasks shared nothing and the network were linear in x. All tasks are
+solved at once, a block at a time, by Newton's method.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from scipy.special import expit
+
+from pipeline.auc import Bools, Floats, Ints, Singles
+from pipeline.errors import PipelineError
+from pipeline.params import Base
+from pipeline.peers.evidence import Evidence
+
+BLOCK = 16  # tasks at a time
+STEPS = 50
+TOLERANCE = 1e-4  # of the largest change of a coefficient in a step
+BLUR = 1e-5  # share of a loss that single precision cannot tell
+
+
+def logistic(evidence: Evidence, users: Ints, *, base: Base, penalty: float) -> Singles:
+    """Log ratios log q_t(x)/p(x), linear in x, (M, U); high = common.
+
+    Positives of a task are its training exposures. Negatives are all training users, of equal
+    weight (`users`) or each as often as it is exposed to tasks (`exposures`); together they weigh
+    as much as the positives. A task without exposures scores 0.
+
+    Args:
+        evidence: of which x and the pairs of the training users are read.
+        users: rows of the users to score, (U,).
+        base: which p.
+        penalty: half of it times the squared coefficients, but the constant's, is added to the sum
+            of the losses.
+
+    Raises:
+        PipelineError: Newton's method does not settle.
+    """
+    examples = evidence.examples
+    pairs, train = examples.learned, examples.train
+    exposed = np.zeros((examples.tasks, len(train)), bool)
+    exposed[pairs.task, np.searchsorted(train, pairs.user)] = True
+    weight = exposed.sum(0) if base == "exposures" else np.ones(len(train))
+    x = np.column_stack([examples.x, np.ones(len(examples.x), np.float32)])
+    coefficients = np.concatenate(
+        [
+            solve(Regressions.of(x[train], exposed[rows], weight / weight.sum(), penalty))
+            for rows in (slice(n, n + BLOCK) for n in range(0, examples.tasks, BLOCK))
+        ]
+    )
+    return (coefficients @ x[users].T).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Regressions:
+    """B logistic regressions over the same users.
+
+    Attributes:
+        x: (U, d), its last column constant.
+        y: 1 for a positive, (B, U).
+        weight: of each user as a positive and as a negative together, (B, U).
+        ridge: weight of half of each squared coefficient, (d,).
+    """
+
+    x: Singles
+    y: Singles
+    weight: Singles
+    ridge: Floats
+
+    @classmethod
+    def of(cls, x: Singles, exposed: Bools, base: Floats, penalty: float) -> Self:
+        """From who is a positive of each, (B, U), and each user's share of the negatives, (U,)."""
+        y = exposed.astype(np.float32)
+        weight = y + y.sum(1, keepdims=True) * base.astype(np.float32)
+        ridge = np.full(x.shape[1], float(penalty))
+        ridge[-1] = 1e-6  # enough to hold the constant of a task without exposures
+        return cls(x, y, weight, ridge)
+
+    def losses(self, coefficients: Floats) -> Floats:
+        """What each minimises, (B,)."""
+        z = coefficients.astype(np.float32) @ self.x.T  # (B, U)
+        fit = (self.weight * np.logaddexp(0, z) - self.y * z).sum(1, dtype=np.float64)
+        penalised: Floats = fit + (self.ridge * coefficients**2).sum(1) / 2
+        return penalised
+
+    def newton_step(self, coefficients: Floats) -> Floats:
+        """The inverse Hessian times the gradient of each, (B, d)."""
+        chance = expit(coefficients.astype(np.float32) @ self.x.T)  # (B, U)
+        gradient = (self.weight * chance - self.y) @ self.x + self.ridge * coefficients
+        curvature = self.weight * chance * (1 - chance)
+        hessian = np.matmul(curvature[:, None, :] * self.x.T, self.x) + np.diag(self.ridge)
+        step: Floats = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+        return step
+
+
+def solve(block: Regressions) -> Floats:
+    """The coefficients (B, d) of least loss, by Newton's method; a step that fails is halved."""
+    coefficients = np.zeros((len(block.y), block.x.shape[1]))
+    losses = block.losses(coefficients)
+    for _ in range(STEPS):
+        step = block.newton_step(coefficients)
+        moved = coefficients - step
+        while (worse := block.losses(moved) > losses + BLUR * np.abs(losses)).any():
+            step[worse] /= 2
+            moved = coefficients - step
+        coefficients, losses = moved, block.losses(moved)
+        if np.abs(step).max() < TOLERANCE:
+            return coefficients
+    raise PipelineError(
+        f"the peer `logistic` did not settle in {STEPS} of Newton's steps; raise its penalty."
+    )
