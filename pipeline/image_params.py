@@ -11,7 +11,7 @@ Dataset = Literal["cifar10", "mnist"]
 K = Annotated[int, Field(ge=1, le=5)]
 INIT = r"label|pseudo|random|learned-[1-9]\d*(-frozen)?"
 InitName = Annotated[str, StringConstraints(pattern=f"^({INIT})$")]
-Method = Literal["gaussian", "ratio-features", "ratio", "svdd", "csi"]
+Method = Literal["gaussian", "maf", "ratio-features", "ratio", "svdd", "csi"]
 
 
 class Cell(Section):
@@ -53,12 +53,17 @@ class Simclr(Schedule):
     temperature: Positive
 
 
-class Svdd(Schedule):
+class Decayed(Schedule):
+    """A schedule with weight decay."""
+
+    weight_decay: Annotated[float, Field(ge=0)]
+
+
+class Svdd(Decayed):
     """Deep SVDD."""
 
     width: Count
     autoencoder_epochs: Count
-    weight_decay: Annotated[float, Field(ge=0)]
 
 
 class Csi(Schedule):
@@ -66,6 +71,12 @@ class Csi(Schedule):
 
     width: Count
     temperature: Positive
+
+
+class Flow(Decayed):
+    """A masked autoregressive flow."""
+
+    hidden: Count
 
 
 class Separate(Section):
@@ -76,6 +87,7 @@ class Separate(Section):
     tasks: Count | None
     ratio: Schedule
     features: Trunk
+    maf: Flow
     svdd: Svdd
     csi: Csi
 
@@ -84,6 +96,8 @@ class OnFeatures(Section):
     """Conditional learning on features (Table 2, right)."""
 
     ratio: Trunk
+    gaussian: Decayed
+    maf: Flow
 
 
 class Unseen(Section):

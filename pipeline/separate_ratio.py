@@ -1,9 +1,8 @@
-"""The ratio and the Gaussian of separate learning: LRatio, LRatio+ and Gaussian+ of Table 2.
+"""The ratio of separate learning: LRatio and LRatio+ of Table 2, left.
 
 A ratio is learned on raw images by the trunk of Table 4, and on features by two hidden layers.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -22,7 +21,6 @@ from pipeline.training.loop import Row
 from pipeline.training.snapshot import Checkpoint
 
 Floats = npt.NDArray[np.float32]
-LOG_VARIANCE = 7.0  # log-variances lie within this of zero, as in the conditional Gaussian
 
 
 def feature_net(x_dim: int, hidden: Sequence[int]) -> nn.Module:
@@ -80,21 +78,3 @@ def ratio_scores(
         net, data, loss, schedule, seed=seed, report=report, checkpoint=checkpoint, also=augment
     )
     return score_apart(lambda part: net(part).squeeze(-1), test, tasks)
-
-
-def gaussian_scores(data: Apart, x: Tensor, test: Tensor) -> Floats:
-    """Log densities of `test` (U', d) under each task's own diagonal Gaussian, (M, U').
-
-    Its likelihood is greatest at the mean and the variance of the task's training features.
-    """
-    weight = data.train.weights()[..., None]  # (M, longest, 1)
-    own = x[data.train.own]  # (M, longest, d)
-    mean = (own * weight).sum(1)
-    variance = ((own - mean[:, None]).square() * weight).sum(1)
-    log_variance = variance.log().clamp(-LOG_VARIANCE, LOG_VARIANCE)[:, None]
-
-    def score(part: Tensor) -> Tensor:
-        z2 = (part - mean[:, None]).square() * (-log_variance).exp()
-        return -0.5 * (z2 + log_variance + math.log(2 * math.pi)).sum(-1)
-
-    return score_apart(score, test, len(data.tasks))

@@ -118,15 +118,18 @@ ratio: {lr: 0.01, batch_size: 64, max_epochs: 1, patience: 1}
 simclr: {width: 2, temperature: 0.5, lr: 0.01, batch_size: 50, max_epochs: 1, patience: 1}
 separate:
   ks: [1]
-  methods: [gaussian, ratio-features, svdd, csi, ratio]
+  methods: [gaussian, maf, ratio-features, svdd, csi, ratio]
   tasks: 2
   ratio: {lr: 0.01, batch_size: 8, max_epochs: 1, patience: 1}
   features: {hidden: [4], dropout: [0], lr: 0.01, batch_size: 8, max_epochs: 1, patience: 1}
+  maf: {hidden: 8, weight_decay: 0, lr: 0.01, batch_size: 8, max_epochs: 1, patience: 1}
   svdd: {width: 2, autoencoder_epochs: 1, weight_decay: 0, lr: 0.01, batch_size: 8, max_epochs: 1,
          patience: 1}
   csi: {width: 2, temperature: 0.5, lr: 0.01, batch_size: 8, max_epochs: 1, patience: 1}
 on_features:
   ratio: {hidden: [4], dropout: [0], lr: 0.01, batch_size: 64, max_epochs: 1, patience: 1}
+  gaussian: {weight_decay: 0, lr: 0.01, batch_size: 64, max_epochs: 1, patience: 1}
+  maf: {hidden: 8, weight_decay: 0, lr: 0.01, batch_size: 64, max_epochs: 1, patience: 1}
 unseen: {dataset: cifar10, train_k: 2, test_k: 3, coordinates: [45, 10]}
 runtime: {device: cpu, threads: 1, checkpoint_seconds: 30}
 """
@@ -158,9 +161,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run(generalise, "--dataset", "cifar10", *SEED)
         run(similarity, "--dataset", "cifar10", *SEED)
         of_k = ["--dataset", "cifar10", "--k", "1", *SEED]
-        for method in ("gaussian", "ratio-features", "svdd", "csi", "ratio"):
+        for method in ("gaussian", "maf", "ratio-features", "svdd", "csi", "ratio"):
             run(separate, *of_k, "--method", method)
-        run(on_features, *of_k)
+        for method in ("gaussian", "maf", "ratio-features"):
+            run(on_features, *of_k, "--method", method)
         run(tables)
     return folder
 

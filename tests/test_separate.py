@@ -12,17 +12,19 @@ from torch import Tensor, nn
 from pipeline.auc import Sides, task_aucs
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
-from pipeline.image_params import Csi, Network, Svdd
+from pipeline.image_params import Csi, Flow, Network, Svdd
 from pipeline.models.conv_ratio import Augment
 from pipeline.models.csi import SHIFTS, CsiNet, csi_loss, csi_score, shifted
+from pipeline.models.maf import ConditionalMaf
 from pipeline.models.simclr import nt_xent
 from pipeline.models.stacked import EachAtItsBest, Stacked
 from pipeline.models.svdd import SvddNet, centre_of, squared_distance
 from pipeline.pairs import Pairs
 from pipeline.params import Schedule
 from pipeline.separate import OwnImages, choose_tasks, set_apart, train_apart
+from pipeline.separate_density import OwnFlow, gaussian_scores, maf_scores, settle
 from pipeline.separate_images import csi_scores, svdd_scores
-from pipeline.separate_ratio import feature_net, gaussian_scores, image_net, ratio_scores
+from pipeline.separate_ratio import feature_net, image_net, ratio_scores
 from tests.made_images import digits
 
 CPU = torch.device("cpu")
@@ -314,3 +316,41 @@ def test_svdd_and_csi_score_every_image_under_every_task_the_same_way_again() ->
         assert np.isfinite(first).all()
         assert len(np.unique(first)) == 14
         np.testing.assert_allclose(scores(), first, rtol=1e-4)
+
+
+def test_the_flow_of_a_task_is_the_conditional_one_without_modulation() -> None:
+    net = Stacked(lambda: OwnFlow(x_dim=3, hidden=8), 2, gen())
+    x = torch.randn(2, 40, 3, generator=gen(1))
+    weight = torch.full((2, 40), 1 / 40)
+    settle(net, x, weight)
+    for copy in range(2):
+        flow = ConditionalMaf(x_dim=3, tasks=1, blocks=5, hidden=8)
+        own = {name: value[copy].detach() for name, value in net.tensors().items()}
+        flow.load_state_dict({name: own[name] for name in flow.state_dict() if name in own}, False)
+        with torch.no_grad():
+            flow.s.fill_(20)  # tanh: 1
+        flow.settle(x[copy], torch.zeros(40, dtype=torch.int64))
+        expected = flow.eval()(x[copy], torch.zeros(40, dtype=torch.int64))
+        torch.testing.assert_close(net.eval()(x)[copy], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_leave_the_padding_out() -> None:
+    net = Stacked(lambda: OwnFlow(x_dim=3, hidden=8), 1, gen())
+    x = torch.randn(1, 10, 3, generator=gen(1))
+    settle(net, x[:, :6], torch.full((1, 6), 1 / 6))
+    expected = {name: value.clone() for name, value in net.tensors().items()}
+    padded = torch.cat([torch.full((1, 6), 1 / 6), torch.zeros(1, 4)], 1)
+    settle(net, x, padded)
+    for name, value in net.tensors().items():
+        torch.testing.assert_close(value, expected[name])
+
+
+def test_flows_learned_apart_know_their_own_cloud() -> None:
+    made, category = examples(400)
+    x = torch.randn(400, 3, generator=gen()) + 2 * torch.from_numpy(category)[:, None]
+    tasks = np.array([2, 7])
+    data = set_apart(made, tasks, CPU)
+    wanted = Flow(hidden=8, weight_decay=0, lr=0.01, batch_size=16, max_epochs=8, patience=8)
+    scores = maf_scores(data, x, x[300:], wanted, **quiet())
+    member = category[300:] == tasks[:, None]
+    assert task_aucs(scores, Sides(member, ~member)).auc.min() > 0.9

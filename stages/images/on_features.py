@@ -1,4 +1,8 @@
-"""Learn log q_t(x)/p(x) of features for all tasks of a k together; AUC on test images (LRatio+)."""
+"""Learn all tasks of a k together on features, by one method; AUC on test images (Table 2)."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
 
 from stages.images.shell import (
     PARAMS,
@@ -13,7 +17,20 @@ from stages.images.shell import (
 )
 from stages.shell import stage_app
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    from pipeline.examples import Examples
+    from pipeline.image_params import ImageParams
+    from pipeline.training.checkpoint import CheckpointFile
+    from stages.shell import Run
+
+    Floats = npt.NDArray[np.float32]
+
 app = stage_app()
+Method = Literal["gaussian", "maf", "ratio-features"]
 
 
 @app.command()
@@ -21,53 +38,111 @@ def main(
     dataset: DatasetOption,
     k: KOption,
     seed: SeedOption,
+    method: Annotated[Method, typer.Option(help="Each with a random embedding a task.")],
     root: RootOption = ROOT,
     params: ParamsOption = PARAMS,
 ) -> None:
-    """Learn log q_t(x)/p(x) of features for all tasks of a k together; AUC on test images."""
+    """Learn all tasks of a k together on features, by one method; AUC on test images (Table 2)."""
     folder = Folder(root, dataset)
-    out = folder.runs(k, seed) / "features.csv"
-    name = f"on_features-{dataset}-k{k}-{seed}"
+    out = folder.runs(k, seed) / "on_features" / f"{method}.csv"
+    name = f"on_features-{dataset}-k{k}-{method}-{seed}"
     keys = ("on_features", "projection")
     with image_stage(name, params, *keys, outputs=[out], root=root) as run:
-        from pipeline.conditional import train_network
-        from pipeline.image_ratio import mean_auc, start
+        from pipeline.auc import task_aucs
         from pipeline.image_tasks import active_categories, category_sides
-        from pipeline.models.ratio import RatioNet
         from pipeline.storage import write_csv
         from stages.checkpoint import checkpoint
-        from stages.progress import EpochReporter
 
-        wanted = run.params.on_features.ratio
         x = folder.load_features()
         examples = folder.examples(x, k)
-        active = active_categories(folder.task_set(k).tasks)
-        e, _ = start(None, examples.tasks, run.params.projection, seed)
-        kept = checkpoint(run, folder.features / "users.parquet", *folder.inputs(k))
-        with EpochReporter(name, wanted.max_epochs) as report:
-            made = train_network(
-                RatioNet(
-                    x_dim=x.shape[1],
-                    task_dim=e.shape[1],
-                    hidden=wanted.hidden,
-                    dropout=wanted.dropout,
-                ),
-                examples,
-                e,
-                watched=category_sides(active, folder.split("valid")[1]),
-                base="exposures",
-                freeze_e=False,
-                schedule=wanted,
-                seed=seed,
-                device=run.device(),
-                report=report,
-                checkpoint=kept,
-            )
         test, category = folder.split("test")
-        auc = mean_auc(made.net, x[test], made.e, category_sides(active, category))
-        row = {"dataset": dataset, "k": k, "seed": seed, "method": "ratio", "auc": round(auc, 6)}
+        kept = checkpoint(run, folder.features / "users.parquet", *folder.inputs(k))
+        learn = _ratio if method == "ratio-features" else _density
+        scores = learn(run, method, examples, x[test], seed, run.device(), kept)
+        active = active_categories(folder.task_set(k).tasks)
+        auc = float(task_aucs(scores, category_sides(active, category)).defined.mean())
+        row = {"dataset": dataset, "k": k, "seed": seed, "method": method, "auc": round(auc, 6)}
         write_csv([row], out)
         run.say(f"{name}: mean AUC {auc:.4f} of {examples.tasks} tasks")
+
+
+def _ratio(
+    run: "Run[ImageParams]",
+    method: Method,
+    examples: "Examples",
+    test: "Floats",
+    seed: int,
+    device: "torch.device",
+    kept: "CheckpointFile",
+) -> "Floats":
+    """Scores of every task and test image (M, U') by the conditional ratio."""
+    import numpy as np
+    import torch
+
+    from pipeline.auc import Sides
+    from pipeline.conditional import train_network
+    from pipeline.image_ratio import start
+    from pipeline.models.ratio import RatioNet
+    from pipeline.scoring import score_all
+    from stages.progress import EpochReporter
+
+    wanted = run.params.on_features.ratio
+    e, _ = start(None, examples.tasks, run.params.projection, seed)
+    net = RatioNet(
+        x_dim=test.shape[1], task_dim=e.shape[1], hidden=wanted.hidden, dropout=wanted.dropout
+    )
+    nobody = np.zeros((examples.tasks, len(examples.valid)), bool)
+    with EpochReporter(run.name, wanted.max_epochs) as report:
+        made = train_network(
+            net,
+            examples,
+            e,
+            watched=Sides(nobody, nobody),
+            base="exposures",
+            freeze_e=False,
+            schedule=wanted,
+            seed=seed,
+            device=device,
+            report=report,
+            checkpoint=kept,
+        )
+    return score_all(made.net, torch.from_numpy(test), torch.from_numpy(made.e))
+
+
+def _density(
+    run: "Run[ImageParams]",
+    method: Method,
+    examples: "Examples",
+    test: "Floats",
+    seed: int,
+    device: "torch.device",
+    kept: "CheckpointFile",
+) -> "Floats":
+    """The same by a conditional density."""
+    import torch
+
+    from pipeline.density import Density, density_scores, train_density
+    from pipeline.models.gaussian import ConditionalGaussian
+    from pipeline.models.maf import ConditionalMaf
+    from stages.progress import EpochReporter
+
+    wanted, shape = run.params.on_features, {"x_dim": test.shape[1], "tasks": examples.tasks}
+    schedule = wanted.maf if method == "maf" else wanted.gaussian
+    net: Density = ConditionalGaussian(**shape)
+    if method == "maf":
+        net = ConditionalMaf(**shape, hidden=wanted.maf.hidden)
+    with EpochReporter(run.name, schedule.max_epochs) as report:
+        train_density(
+            net,
+            examples,
+            schedule=schedule,
+            weight_decay=schedule.weight_decay,
+            seed=seed,
+            device=device,
+            report=report,
+            checkpoint=kept,
+        )
+    return density_scores(net, torch.from_numpy(test), torch.arange(examples.tasks))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stages.shell import Run
 
 app = stage_app()
-Method = Literal["gaussian", "ratio-features", "ratio", "svdd", "csi"]
+Method = Literal["gaussian", "maf", "ratio-features", "ratio", "svdd", "csi"]
 
 
 @app.command()
@@ -34,7 +34,7 @@ def main(
     dataset: DatasetOption,
     k: KOption,
     seed: SeedOption,
-    method: Annotated[Method, typer.Option(help="Those on features say so, but for gaussian.")],
+    method: Annotated[Method, typer.Option(help="gaussian, maf, ratio-features are on features.")],
     root: RootOption = ROOT,
     params: ParamsOption = PARAMS,
 ) -> None:
@@ -53,6 +53,7 @@ def main(
 
         load = {
             "gaussian": folder.load_features,
+            "maf": folder.load_features,
             "ratio-features": folder.load_features,
             "csi": folder.load_shares,
         }
@@ -95,8 +96,9 @@ def _scores(
 
     from pipeline.datasets.images import SOURCES
     from pipeline.models.conv_ratio import Augment
+    from pipeline.separate_density import gaussian_scores, maf_scores
     from pipeline.separate_images import csi_scores, svdd_scores
-    from pipeline.separate_ratio import feature_net, gaussian_scores, image_net, ratio_scores
+    from pipeline.separate_ratio import feature_net, image_net, ratio_scores
     from stages.checkpoint import checkpoint
     from stages.progress import EpochReporter
 
@@ -108,6 +110,7 @@ def _scores(
         return gaussian_scores(data, x, judged)
     schedules = {
         "ratio-features": wanted.features,
+        "maf": wanted.maf,
         "ratio": wanted.ratio,
         "svdd": wanted.svdd,
         "csi": wanted.csi,
@@ -115,6 +118,10 @@ def _scores(
     schedule = schedules[method]
     kept = checkpoint(run, folder.images, folder.splits)
     with EpochReporter(run.name, schedule.max_epochs) as report:
+        if method == "maf":
+            return maf_scores(
+                data, x, judged, wanted.maf, seed=seed, report=report, checkpoint=kept
+            )
         if method == "svdd":
             return svdd_scores(
                 data, x, judged, wanted.svdd, seed=seed, report=report, checkpoint=kept

@@ -110,7 +110,7 @@ def _table_2(params: "ImageParams", root: Path) -> list[str]:
 
     dataset = params.unseen.dataset
     apart = _records(root, f"{dataset}/seed*/k*/separate/*.csv")
-    together = _records(root, f"{dataset}/seed*/k*/features.csv")
+    together = _records(root, f"{dataset}/seed*/k*/on_features/*.csv")
     together += [
         {**row, "method": "ratio"}
         for row in _records(root, f"{dataset}/seed*/k*/auc.csv")
