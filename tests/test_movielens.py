@@ -47,7 +47,7 @@ def test_the_tables_are_sorted_and_typed_whatever_the_order_of_the_lines(
         )
     again = read_movielens(made_movielens)
     for field in fields(source):
-        assert getattr(source, field.name).equals(getattr(again, field.name))
+        assert getattr(source, field.name) == getattr(again, field.name)
     USERS.check(source.users, "here")
     ITEMS.check(source.items, "here")
     assert source.users.slice(0, 1).to_pylist() == [

@@ -151,7 +151,7 @@ def test_the_same_seed_gives_the_same_source_and_another_gives_another() -> None
     first, again = simulate(SMALL), simulate(SMALL)
     other = simulate(SMALL.model_copy(update={"seed": 4}))
     for field in fields(first):
-        assert getattr(first, field.name).equals(getattr(again, field.name))
+        assert getattr(first, field.name) == getattr(again, field.name)
     assert not first.exposures.equals(other.exposures)
     assert not first.users.equals(other.users)
 

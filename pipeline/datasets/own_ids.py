@@ -43,6 +43,6 @@ def number_of(text: str) -> int:
 
     Example:
         >>> number_of("ann")
-        1172053853632803230
+        2650560824210726935
     """
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
