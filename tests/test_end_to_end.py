@@ -165,7 +165,7 @@ def test_branches_are_compared_in_a_fresh_clone_without_a_cache(story: Story) ->
     clone = Project(story.project.root.parent / "clone")
     table = clone.run("dvc", "metrics", "diff", "--md", "origin/main", "origin/other")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
-    shown = {row[1]: row[2:4] for row in rows if row[0] == "metrics/auc.json"}
+    shown = {row[1]: row[2:4] for row in rows if row[:1] == ["metrics/auc.json"]}
     for n, branch in enumerate(("main", "other")):
         metrics = json.loads(clone.run("git", "show", f"origin/{branch}:metrics/auc.json"))
         for label in ("age", "occupation", "exposure"):
