@@ -18,7 +18,8 @@ from pipeline.models.ratio import PreEmbeddingNet, RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
 from pipeline.pairs import Pairs
 from pipeline.params import Init, Label, Params, load_params
-from pipeline.pretraining import choose_seed_tasks, seed_ratios
+from pipeline.pretraining import seed_ratios
+from pipeline.seeds import random_seed_tasks
 from pipeline.training.dropout import MaskSource, set_masks
 
 ROOT = Path(__file__).parents[1]
@@ -185,7 +186,7 @@ def test_random_has_a_projection_file_without_tensors(
 
 def test_seed_tasks_are_distinct_sorted_and_have_training_exposures(examples: Examples) -> None:
     draws = [
-        choose_seed_tasks(examples.learned, 6, np.random.default_rng(seed)) for seed in range(60)
+        random_seed_tasks(examples.learned, 6, np.random.default_rng(seed)) for seed in range(60)
     ]
     for chosen in draws:
         assert len(set(chosen.tolist())) == 6
