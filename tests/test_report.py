@@ -109,7 +109,12 @@ def artefacts(params: Params) -> Artefacts:
         features=pa.table({"user_id": ids, "x": vectors(gen.random((len(ids), 3)))}),
     )
     found = evaluate(
-        tables, params, features_history=DEEPFM_HISTORY, ratio_history=HISTORY, gen=gen
+        tables,
+        params,
+        features_history=DEEPFM_HISTORY,
+        graph_links=[{"triples": "0"}],
+        ratio_history=HISTORY,
+        gen=gen,
     )
     return Artefacts(
         users=source.users,
