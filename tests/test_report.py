@@ -339,6 +339,7 @@ def test_the_papers_figures_stand_beside_those_of_movielens_only(
         ("learned", 0.806, 0.661),
         ("mean", None, None),
         ("histogram", 0.826, None),  # projection.histogram_label is age
+        ("graph", 0.803, 0.680),
     ],
 )
 def test_the_papers_figure_is_that_of_the_same_init(
