@@ -8,7 +8,7 @@ RAW ?=
 PARAMS ?= small
 READY := $(VENV)/.ready
 
-.PHONY: help setup repro test test-full lint check-lock movielens compare images
+.PHONY: help setup repro test test-full lint check-lock movielens compare seeds images
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -46,6 +46,9 @@ movielens: setup ## MovieLens 1M as an experiment; commits metrics/movielens/auc
 
 compare: setup ## four initialisations x three seeds, one table
 	python -m experiments.compare
+
+seeds: setup ## four ways to choose the seed tasks x 10 to 252 of them x five seeds, on MovieLens 1M. RAW=folder spares the download
+	python -m experiments.seeds -S data.source=movielens-1m $(if $(RAW),-S 'data.raw_dir=$(abspath $(RAW))')
 
 images: setup ## CIFAR-10 and MNIST: tables 2, 3 and 6; PARAMS=smoke, small or full, RAW=folder spares the download
 	python -m experiments.images.run --params $(PARAMS) $(if $(RAW),--raw-dir '$(RAW)')

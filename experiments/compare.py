@@ -64,7 +64,7 @@ def compare(
         runs = []
         for seed in seeds:
             settings = [*fixed, *combination, f"seed={seed}"]
-            runs.append(run_experiment(_slug(settings), settings))
+            runs.append(run_experiment(slug(settings), settings))
         cells = [_mean_and_spread(key, [figure(run, key) for run in runs]) for key in figures]
         rows.append([", ".join(combination), *cells])
     header = [f"{len(seeds)} seeds", *figures]
@@ -82,7 +82,7 @@ def _choices(over: str) -> list[str]:
     return [f"{key}={value}" for value in values.split("|")]
 
 
-def _slug(settings: Sequence[str]) -> str:
+def slug(settings: Sequence[str]) -> str:
     """A name that git takes for a ref: "data.source=simulated" becomes "data-source-simulated"."""
     return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(settings)).strip("-")
 

@@ -1,7 +1,7 @@
 """Where task embeddings start: equation 4 and the other initialisations.
 
-Every initialisation but `random` is a statistic of the users whom a task was exposed to: the mean,
-over the task's training exposures, of something known of each user.
+Every initialisation but `random` and `graph` is a statistic of the users whom a task was exposed
+to: the mean, over the task's training exposures, of something known of each user.
 """
 
 from collections.abc import Mapping

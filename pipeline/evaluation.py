@@ -66,6 +66,7 @@ def evaluate(
     params: Params,
     *,
     features_history: History,
+    graph_links: Sequence[Mapping[str, str]],
     ratio_history: History,
     gen: np.random.Generator,
 ) -> Evaluation:
@@ -92,6 +93,7 @@ def evaluate(
         "trivial": _trivial(tables, sides, test, random_gen),
         "leak": _leaks(tables, labels, train, test),
         "deepfm": _deepfm(features_history),
+        "graph": _graph(graph_links),
         "loss": _loss(ratio_history),
         "truth": _truth(tables, params, scores, test),
     }
@@ -202,6 +204,12 @@ def _deepfm(history: History) -> Figures:
     if not history or "pair_auc" not in history[0]:
         return {}
     return {"pair_auc": float(_best(history)["pair_auc"])}
+
+
+def _graph(links: Sequence[Mapping[str, str]]) -> Figures:
+    """Link prediction on all held-out triples, the first row; nothing without a graph."""
+    everything = links[0]
+    return {name: float(everything[name]) for name in ("mrr", "hits10") if name in everything}
 
 
 def _loss(history: History) -> Figures:

@@ -22,8 +22,9 @@ from pipeline.models.conv_ratio import ConvPreEmbeddingNet, ConvRatioNet
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet
 from pipeline.pairs import Bools, Ints
 from pipeline.params import Schedule
-from pipeline.pretraining import Pretraining, choose_seed_tasks, pretrain_network, seed_ratios
+from pipeline.pretraining import Pretraining, pretrain_network, seed_ratios
 from pipeline.scoring import score_all
+from pipeline.seeds import random_seed_tasks
 from pipeline.training.loop import Row
 from pipeline.training.snapshot import Checkpoint
 
@@ -50,7 +51,7 @@ def pretrain_images(
     """
     learned = examples.learned
     wanted = min(seed_tasks, len(np.unique(learned.task)))
-    chosen = choose_seed_tasks(learned, wanted, np.random.default_rng(seed))
+    chosen = random_seed_tasks(learned, wanted, np.random.default_rng(seed))
     net = ConvPreEmbeddingNet(
         heads=wanted,
         channels=examples.x.shape[1],

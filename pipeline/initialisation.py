@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.embeddings import Projection, histogram_values, random_embeddings, task_means
+from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.labels import label_classes
 from pipeline.model_files import write_model
@@ -25,7 +26,7 @@ class Initialisation:
     Attributes:
         init: which initialisation.
         e: (M, e_dim).
-        projection: from a task's mean to its embedding; None for `random`, which has none.
+        projection: from a task's statistic to its embedding; None for `random`, which has none.
     """
 
     init: Init
@@ -39,7 +40,12 @@ class Initialisation:
 
 
 def initialise(
-    examples: Examples, params: Params, *, users: pa.Table, pre_embedding: PreEmbeddingNet
+    examples: Examples,
+    params: Params,
+    *,
+    users: pa.Table,
+    pre_embedding: PreEmbeddingNet,
+    graph_vectors: Floats,
 ) -> Initialisation:
     """Embed every task by `params.init`; reads init, projection, labels and seed.
 
@@ -48,6 +54,10 @@ def initialise(
         params: what is wanted.
         users: for `histogram`, whose label is extra knowledge.
         pre_embedding: for `learned`.
+        graph_vectors: (M, d) of each task's item, for `graph`, extra knowledge too.
+
+    Raises:
+        PipelineError: `graph`, and all items have the same vector.
     """
     wanted = params.projection
     if params.init == "random":
@@ -55,10 +65,24 @@ def initialise(
         return Initialisation(
             "random", random_embeddings(examples.tasks, wanted.random_dim, gen), None
         )
-    values = _user_values(examples, params, users, pre_embedding)
-    means = task_means(values, examples.learned, examples.tasks)
-    projection = Projection.fit(means, standardise=wanted.standardise, reduce=wanted.reduce)
-    return Initialisation(params.init, projection.apply(means), projection)
+    if params.init == "graph":
+        statistic = _telling(graph_vectors)
+    else:
+        values = _user_values(examples, params, users, pre_embedding)
+        statistic = task_means(values, examples.learned, examples.tasks)
+    projection = Projection.fit(statistic, standardise=wanted.standardise, reduce=wanted.reduce)
+    return Initialisation(params.init, projection.apply(statistic), projection)
+
+
+def _telling(vectors: Floats) -> Floats:
+    """The vectors, provided that they tell one task from another."""
+    if (vectors == vectors[0]).all():
+        raise PipelineError(
+            f"init: graph: the items of all {len(vectors):,} tasks have the same vector, for the "
+            "graph tells nothing of them; name files under graph.triples and graph.items that do, "
+            "or choose another init."
+        )
+    return vectors
 
 
 def _user_values(

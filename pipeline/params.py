@@ -23,15 +23,16 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import PipelineError
 
-Init = Literal["random", "learned", "mean", "histogram"]
+Init = Literal["random", "learned", "mean", "histogram", "graph"]
 Base = Literal["exposures", "users"]
+SeedMethod = Literal["random", "kmeans++", "farthest", "facility"]
 Source = Literal["simulated", "movielens-1m", "tables"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0)]
-FIGURES = ("exposure", "exposure_valid", "trivial", "leak", "deepfm", "loss", "truth")
+FIGURES = ("exposure", "exposure_valid", "trivial", "leak", "deepfm", "graph", "loss", "truth")
 
 
 def _label_name(name: str) -> str:
@@ -156,6 +157,41 @@ class Pretrain(Trunk):
     """The pre-embedding model."""
 
     seed_tasks: Count
+    seed_method: SeedMethod
+
+
+class GraphColumns(Section):
+    """What the columns of the graph's files are called."""
+
+    head: str
+    relation: str
+    tail: str
+    item: str
+    entity: str
+
+
+class Graph(Schedule):
+    """Translation-based vectors of items, from a knowledge graph."""
+
+    model: Literal["transe", "transh", "ktup"]
+    triples: str | None
+    items: str | None
+    columns: GraphColumns
+    dim: Count
+    norm: Literal[1, 2]
+    margin: Positive
+    negatives: Literal["bernoulli", "uniform"]
+    constraint: Annotated[float, Field(ge=0)]
+    recommendation: Share
+    held_out_share: Share
+
+    @model_validator(mode="after")
+    def _both_files_or_neither(self) -> Self:
+        if (self.triples is None) != (self.items is None):
+            raise ValueError(
+                "triples and items belong together: name both files, or leave both null"
+            )
+        return self
 
 
 class Projection(Section):
@@ -204,6 +240,7 @@ class Params(ParamsFile):
     simulation: Simulation
     labels: dict[LabelName, Label]
     features: Features
+    graph: Graph
     tasks: Tasks
     pretrain: Pretrain
     projection: Projection

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.errors import PipelineError
 from pipeline.estimation import estimate_ratio, make_estimation
 from pipeline.examples import Examples
 from pipeline.models.ratio import PreEmbeddingNet, SeedRatios
@@ -29,21 +28,6 @@ class Pretraining:
     net: PreEmbeddingNet
     seed_tasks: Ints  # (M0,) rows of tasks, rising; head s belongs to seed_tasks[s]
     history: list[Row]
-
-
-def choose_seed_tasks(pairs: Pairs, wanted: int, gen: np.random.Generator) -> Ints:
-    """Draw `wanted` tasks at random among those that have a pair, rising.
-
-    Raises:
-        PipelineError: fewer tasks than wanted.
-    """
-    tasks = np.unique(pairs.task)
-    if wanted > len(tasks):
-        raise PipelineError(
-            f"pretrain.seed_tasks must be between 1 and {len(tasks):,}, the number of tasks "
-            f"with a training exposure. Got {wanted:,}."
-        )
-    return np.sort(gen.choice(tasks, wanted, replace=False))
 
 
 def pretrain(

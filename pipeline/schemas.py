@@ -130,6 +130,9 @@ SPLITS = Schema(
 FEATURES = Schema(
     "features", {"user_id": Column(pa.int64()), "x": Column(VECTOR)}, key=("user_id",)
 )
+ITEM_VECTORS = Schema(
+    "item vectors", {"item_id": Column(pa.int64()), "x": Column(VECTOR)}, key=("item_id",)
+)
 TASKS = Schema(
     "tasks",
     {

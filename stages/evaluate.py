@@ -34,6 +34,9 @@ def main(
     features_history: Annotated[Path, typer.Option(help="Reads: the epochs of DeepFM.")] = Path(
         "data/features/history.csv"
     ),
+    graph_links: Annotated[
+        Path, typer.Option(help="Reads: link prediction on held-out triples.")
+    ] = Path("data/graph/link_prediction.csv"),
     ratio_history: Annotated[Path, typer.Option(help="Reads: the epochs of the ratio.")] = Path(
         "data/ratio/history.csv"
     ),
@@ -67,6 +70,7 @@ def main(
             ),
             run.params,
             features_history=read_csv(features_history),
+            graph_links=read_csv(graph_links),
             ratio_history=read_csv(ratio_history),
             gen=np.random.default_rng(0),  # apart from `seed`: runs are compared on equal resamples
         )

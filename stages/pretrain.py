@@ -45,7 +45,8 @@ def main(
         from pipeline.estimation import rested_at_chance
         from pipeline.examples import Examples
         from pipeline.model_files import write_network
-        from pipeline.pretraining import choose_seed_tasks, pretrain
+        from pipeline.pretraining import pretrain
+        from pipeline.seeds import choose_seed_tasks
         from pipeline.storage import read_table, write_csv, write_table
         from pipeline.training.loop import best_row, rounded
         from stages.checkpoint import checkpoint
@@ -59,7 +60,7 @@ def main(
             read_table(splits, schemas.SPLITS),
         )
         gen = np.random.default_rng(run.params.seed)
-        chosen = choose_seed_tasks(examples.learned, wanted.seed_tasks, gen)
+        chosen = choose_seed_tasks(examples, wanted, gen)
         kept = checkpoint(run, features, tasks, exposures, splits)
         with EpochReporter("pretrain", wanted.max_epochs) as report:
             made = pretrain(

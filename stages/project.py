@@ -28,6 +28,9 @@ def main(
     pretrain_model: Annotated[Path, typer.Option(help="Reads: the pre-embedding model.")] = Path(
         "data/pretrain/model.safetensors"
     ),
+    graph_items: Annotated[
+        Path, typer.Option(help="Reads: the graph's vector of each item.")
+    ] = Path("data/graph/items.parquet"),
     out: Annotated[Path, typer.Option(help="Writes: the embeddings to start from.")] = Path(
         "data/task_init.parquet"
     ),
@@ -47,7 +50,8 @@ def main(
         from pipeline.initialisation import initialise
         from pipeline.model_files import read_network
         from pipeline.models.ratio import PreEmbeddingNet
-        from pipeline.storage import read_table, vectors, write_table
+        from pipeline.pairs import rows_of
+        from pipeline.storage import matrix, read_table, vectors, write_table
 
         tasks_table = read_table(tasks, schemas.TASKS)
         examples = Examples.of(
@@ -56,11 +60,16 @@ def main(
             read_table(exposures, schemas.EXPOSURES),
             read_table(splits, schemas.SPLITS),
         )
+        things = read_table(graph_items, schemas.ITEM_VECTORS)
+        item = rows_of(
+            tasks_table.column("item_id").to_numpy(), things.column("item_id").to_numpy(), "item"
+        )
         started = initialise(
             examples,
             run.params,
             users=read_table(users, schemas.USERS),
             pre_embedding=read_network(PreEmbeddingNet, pretrain_model),
+            graph_vectors=matrix(things.column("x"))[item],
         )
         table = pa.table({"task_id": tasks_table.column("task_id"), "e": vectors(started.e)})
         write_table(table, out, schemas.TASK_EMBEDDINGS)

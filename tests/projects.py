@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, object]] = {
     "features": {"f_dim": 8, "hidden": [16], "batch_size": 128, "max_epochs": 40, "patience": 40},
     "tasks": {"min_exposures": 10},
     "pretrain": {"seed_tasks": 8, "batch_size": 32, "max_epochs": 40, "patience": 40},
+    "graph": {"dim": 8, "batch_size": 8, "max_epochs": 40, "patience": 40},
     "ratio": {"batch_size": 64, "max_epochs": 40, "patience": 40},
     "evaluate": {"bootstrap": 100},
     "runtime": {"device": "cpu", "threads": 1, "checkpoint_seconds": 0},

@@ -29,6 +29,11 @@ FEATURES_HISTORY = [
     {"epoch": "2", "valid_loss": "1.12", "pair_auc": "0.87"},
     {"epoch": "3", "valid_loss": "1.13", "pair_auc": "0.88"},
 ]
+GRAPH_LINKS = [
+    {"relation": "(all)", "triples": "9", "mrr": "0.3", "hits10": "0.5"},
+    {"relation": "has genre", "triples": "6", "mrr": "0.4", "hits10": "0.6"},
+    {"relation": "released in", "triples": "3", "mrr": "0.1", "hits10": "0.3"},
+]
 RATIO_HISTORY = [
     {"epoch": "1", "train_loss": "1.39", "valid_loss": "1.38"},
     {"epoch": "2", "train_loss": "1.29", "valid_loss": "1.29"},
@@ -90,6 +95,7 @@ def evaluated(tables: Tables, params: Params) -> Evaluation:
         tables,
         params,
         features_history=FEATURES_HISTORY,
+        graph_links=GRAPH_LINKS,
         ratio_history=RATIO_HISTORY,
         gen=np.random.default_rng(0),
     )
@@ -161,13 +167,21 @@ def test_the_metrics_are_the_documented_ones(found: Evaluation) -> None:
         "trivial": {"random", "activity"},
         "leak": {"age", "gender"},
         "deepfm": {"pair_auc"},
+        "graph": {"mrr", "hits10"},
         "loss": {"valid", "epoch"},
         "truth": {"spearman"},
     }
     assert set(found.metrics["trivial"]["random"]) == names
     assert set(found.metrics["trivial"]["activity"]) == names
     page = (ROOT / "docs" / "metrics.md").read_text()
-    assert all(f"`{key}`" in page for key in label | {"pair_auc", "spearman", "valid", "epoch"})
+    assert all(
+        f"`{key}`" in page
+        for key in label | {"pair_auc", "mrr", "hits10", "spearman", "valid", "epoch"}
+    )
+
+
+def test_link_prediction_on_all_relations_speaks_for_the_graph(found: Evaluation) -> None:
+    assert found.metrics["graph"] == {"mrr": 0.3, "hits10": 0.5}
 
 
 def test_the_best_epoch_speaks_for_a_network(found: Evaluation) -> None:
@@ -255,7 +269,7 @@ def test_without_labels_the_exposure_figures_remain(tables: Tables, params: Para
     bare = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"labels": []})})
     unlabelled = replace(tables, tasks=tables.tasks.select(list(schemas.TASKS.columns)))
     found = evaluated(unlabelled, bare)
-    names = {"exposure", "exposure_valid", "trivial", "deepfm", "loss", "truth"}
+    names = {"exposure", "exposure_valid", "trivial", "deepfm", "graph", "loss", "truth"}
     assert set(found.metrics) == names
     assert {row["label"] for row in found.task_auc} == {"exposure"}
 
@@ -274,15 +288,18 @@ def test_a_world_of_other_params_is_refused(tables: Tables, params: Params) -> N
         evaluated(tables, other)
 
 
-def test_features_of_another_model_have_no_pair_auc(tables: Tables, params: Params) -> None:
+def test_without_a_deepfm_and_a_graph_their_figures_are_missing(
+    tables: Tables, params: Params
+) -> None:
     found = evaluate(
         tables,
         params,
         features_history=[],
+        graph_links=[{"triples": "0"}],
         ratio_history=RATIO_HISTORY,
         gen=np.random.default_rng(0),
     )
-    assert "deepfm" not in found.metrics
+    assert not {"deepfm", "graph"} & set(found.metrics)
 
 
 def test_the_stage_writes_its_three_files_and_says_the_aucs(
@@ -293,10 +310,12 @@ def test_the_stage_writes_its_three_files_and_says_the_aucs(
         schema = getattr(schemas, name.upper())
         write_table(getattr(tables, name), tmp_path / f"{name}.parquet", schema)
     write_csv(FEATURES_HISTORY, tmp_path / "features.csv")
+    write_csv(GRAPH_LINKS, tmp_path / "links.csv")
     write_csv(RATIO_HISTORY, tmp_path / "ratio.csv")
     given = [f"--{n}={tmp_path}/{n}.parquet" for n in ("scores", "tasks", "users", "splits")]
     given += [f"--{n}={tmp_path}/{n}.parquet" for n in ("exposures", "features")]
     given += [f"--{n}-history={tmp_path}/{n}.csv" for n in ("features", "ratio")]
+    given += [f"--graph-links={tmp_path}/links.csv"]
     for folder in ("one", "two"):
         out = tmp_path / folder
         result = CliRunner().invoke(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline.embeddings import Projection, task_means
+from pipeline.errors import PipelineError
 from pipeline.estimation import ratio_loss
 from pipeline.examples import Examples
 from pipeline.initialisation import Initialisation, initialise
@@ -18,7 +19,8 @@ from pipeline.models.ratio import PreEmbeddingNet, RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
 from pipeline.pairs import Pairs
 from pipeline.params import Init, Label, Params, load_params
-from pipeline.pretraining import choose_seed_tasks, seed_ratios
+from pipeline.pretraining import seed_ratios
+from pipeline.seeds import random_seed_tasks
 from pipeline.training.dropout import MaskSource, set_masks
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +59,15 @@ def params(init: Init, **projection: object) -> Params:
 
 
 def started(examples: Examples, net: PreEmbeddingNet, init: Init, **how: object) -> Initialisation:
-    return initialise(examples, params(init, **how), users=users(), pre_embedding=net)
+    wanted = params(init, **how)
+    return initialise(
+        examples, wanted, users=users(), pre_embedding=net, graph_vectors=graph_vectors(examples)
+    )
+
+
+def graph_vectors(examples: Examples) -> np.ndarray:
+    """As if of each task's item."""
+    return np.random.default_rng(1).normal(3, 2, (examples.tasks, 6)).astype(np.float32)
 
 
 def of_task(examples: Examples, task: int) -> list[int]:
@@ -89,6 +99,28 @@ def test_mean_and_histogram_are_means_of_users(examples: Examples, net: PreEmbed
         np.testing.assert_allclose(shares.e[task], by_hand, rtol=1e-6)
 
 
+def test_graph_starts_from_the_vectors_of_the_tasks_items(
+    examples: Examples, net: PreEmbeddingNet
+) -> None:
+    raw = graph_vectors(examples)
+    np.testing.assert_array_equal(started(examples, net, "graph", standardise=False).e, raw)
+    made = started(examples, net, "graph")
+    np.testing.assert_allclose(made.e, (raw - raw.mean(0)) / raw.std(0), rtol=1e-4, atol=1e-5)
+    assert made.projection is not None  # it places the item of a later task
+    np.testing.assert_allclose(made.projection.apply(raw[:1]), made.e[:1], rtol=1e-5)
+
+
+def test_graph_is_refused_where_it_tells_nothing(examples: Examples, net: PreEmbeddingNet) -> None:
+    with pytest.raises(PipelineError, match="init: graph: the items of all 12 tasks have the same"):
+        initialise(
+            examples,
+            params("graph"),
+            users=users(),
+            pre_embedding=net,
+            graph_vectors=np.zeros((TASKS, 4), np.float32),
+        )
+
+
 def test_a_task_without_exposures_gets_the_mean_over_all(examples: Examples) -> None:
     means = task_means(examples.x, examples.learned, TASKS)
     everything = examples.x[examples.learned.user].mean(0)
@@ -105,7 +137,9 @@ def test_random_is_standard_normal_and_moves_with_the_seed(
     np.testing.assert_allclose(made.e.mean(0), 0, atol=0.06)
     np.testing.assert_allclose(made.e.std(0), 1, atol=0.05)
     other = params("random").model_copy(update={"seed": 1})
-    moved = initialise(many, other, users=users(), pre_embedding=net)
+    moved = initialise(
+        many, other, users=users(), pre_embedding=net, graph_vectors=graph_vectors(many)
+    )
     assert not np.allclose(made.e, moved.e)
 
 
@@ -185,7 +219,7 @@ def test_random_has_a_projection_file_without_tensors(
 
 def test_seed_tasks_are_distinct_sorted_and_have_training_exposures(examples: Examples) -> None:
     draws = [
-        choose_seed_tasks(examples.learned, 6, np.random.default_rng(seed)) for seed in range(60)
+        random_seed_tasks(examples.learned, 6, np.random.default_rng(seed)) for seed in range(60)
     ]
     for chosen in draws:
         assert len(set(chosen.tolist())) == 6

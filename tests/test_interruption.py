@@ -37,6 +37,7 @@ from tests.projects import (
 TRAINING = {  # a stage, and the folder that it writes
     "extract_features": "data/features",
     "pretrain": "data/pretrain",
+    "graph": "data/graph",
     "train": "data/ratio",
 }
 CHANCE = random.SystemRandom()

@@ -109,7 +109,12 @@ def artefacts(params: Params) -> Artefacts:
         features=pa.table({"user_id": ids, "x": vectors(gen.random((len(ids), 3)))}),
     )
     found = evaluate(
-        tables, params, features_history=DEEPFM_HISTORY, ratio_history=HISTORY, gen=gen
+        tables,
+        params,
+        features_history=DEEPFM_HISTORY,
+        graph_links=[{"triples": "0"}],
+        ratio_history=HISTORY,
+        gen=gen,
     )
     return Artefacts(
         users=source.users,
@@ -334,6 +339,7 @@ def test_the_papers_figures_stand_beside_those_of_movielens_only(
         ("learned", 0.806, 0.661),
         ("mean", None, None),
         ("histogram", 0.826, None),  # projection.histogram_label is age
+        ("graph", 0.803, 0.680),
     ],
 )
 def test_the_papers_figure_is_that_of_the_same_init(

@@ -1,5 +1,6 @@
 """A user's own tables, CSV or Parquet, read fast and refused with the row of their first fault."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +16,10 @@ from pipeline.pairs import Bools, Ints
 
 NAMES = ("exposures", "users", "items", "features")
 ENDINGS = (".csv", ".parquet")
+TEXTS = {".csv": "CSV", ".tsv": "TSV"}
 TEXT_COLUMNS = ("user_id", "item_id", "title", "genres")  # of a CSV: never guessed to be numbers
 MENDING = "Mend or remove the row."
+NAMING = "Name the columns so; a CSV has them in its first line, separated by commas."
 LONGEST_FOUND = 80  # letters of a faulty value in a message
 
 
@@ -56,14 +59,13 @@ class OwnTable:
             row = int(np.argmin(good))
             raise self.fault(row, expected, repr(found[row].as_py()), mending)
 
-    def require_columns(self, *names: str) -> None:
+    def require_columns(self, *names: str, mending: str = NAMING) -> None:
         """Raise PipelineError unless the table has the columns `names`."""
         missing = [name for name in names if name not in self.table.column_names]
         if missing:
             raise PipelineError(
                 f"{self.path}: expected a column {', '.join(missing)}, found "
-                f"{', '.join(self.table.column_names)}. Name the columns so; a CSV has them in its "
-                "first line, separated by commas."
+                f"{', '.join(self.table.column_names)}. {mending}"
             )
 
     def require_distinct(self, keys: Ints, what: str) -> None:
@@ -153,16 +155,20 @@ def find_tables(folder: Path) -> dict[str, Path]:
     return found
 
 
-def read_own(path: Path) -> OwnTable:
-    """Read a CSV or Parquet file, its columns in plain types.
+def read_own(path: Path, text_columns: Sequence[str] = TEXT_COLUMNS) -> OwnTable:
+    """Read a CSV, TSV or Parquet file, its columns in plain types.
+
+    Args:
+        path: ends in .csv, .tsv or .parquet. In a TSV a quotation mark is a letter like any other.
+        text_columns: columns of a CSV or TSV that are never guessed to be numbers.
 
     Raises:
         PipelineError: not such a file, no rows, or two columns of one name.
     """
     try:
-        table = _read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
+        table = _read_csv(path, text_columns) if path.suffix in TEXTS else pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        kind = "CSV in UTF-8" if path.suffix == ".csv" else "Parquet"
+        kind = f"{TEXTS[path.suffix]} in UTF-8" if path.suffix in TEXTS else "Parquet"
         raise PipelineError(
             f"{path}: is not readable as {kind} ({' '.join(str(error).split())}). "
             "Mend it or write it again."
@@ -177,8 +183,9 @@ def read_own(path: Path) -> OwnTable:
     return OwnTable(path, table.cast(pa.schema(zip(table.column_names, plain, strict=True))))
 
 
-def _read_csv(path: Path) -> pa.Table:
-    types = dict.fromkeys(TEXT_COLUMNS, pa.string())
+def _read_csv(path: Path, text_columns: Sequence[str]) -> pa.Table:
+    types = dict.fromkeys(text_columns, pa.string())
+    form = {"delimiter": "\t", "quote_char": False} if path.suffix == ".tsv" else {}
     bad: list[pacsv.InvalidRow] = []
 
     def note(row: pacsv.InvalidRow) -> str:
@@ -190,7 +197,9 @@ def _read_csv(path: Path) -> pa.Table:
             path,
             # One thread: only then does a bad row know its number.
             read_options=pacsv.ReadOptions(use_threads=False),
-            parse_options=pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+            parse_options=pacsv.ParseOptions(
+                newlines_in_values=True, invalid_row_handler=note, **form
+            ),
             convert_options=pacsv.ConvertOptions(column_types=types),
         )
     except pa.ArrowInvalid:

@@ -27,6 +27,7 @@ PAPER_METHOD: Mapping[Init, str] = {
     "random": "Likelihood ratio, random embedding",
     "learned": "Likelihood ratio, learned embedding",
     "histogram": "Likelihood ratio, histogram embedding*",
+    "graph": "Likelihood ratio, graph embedding*",
 }
 PAPER_FIELDS = {"gender", "age", "occupation", "zip_code"}
 

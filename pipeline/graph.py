@@ -1,0 +1,120 @@
+"""From a knowledge graph to a vector of every item, and how well it predicts what it was not told.
+
+The vectors are what `init: graph` starts from: extra knowledge, of items rather than of users.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from pipeline.knowledge import Bools, KnowledgeGraph
+from pipeline.link_prediction import by_relation, filtered_ranks
+from pipeline.models.graph import TransE
+from pipeline.pairs import in_rows, rows_of, split_rows
+from pipeline.params import Graph
+from pipeline.storage import Scalar
+from pipeline.training.deepfm import Interactions
+from pipeline.training.graph import Triples, train_translation
+from pipeline.training.ktup import train_ktup
+from pipeline.training.loop import Row
+from pipeline.training.snapshot import Checkpoint
+
+SPLIT_SEED = 20_130_205  # the same triples are held out whatever the training's seed
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """A vector of each item, and what came of the graph.
+
+    Attributes:
+        x: (I, dim) of each row of the items table.
+        known: (I,) items that the model knows; the others have the mean of these.
+        history: a row an epoch.
+        links: how well the held-out triples are predicted; from `by_relation`.
+    """
+
+    x: npt.NDArray[np.float32]
+    known: Bools
+    history: list[Row]
+    links: list[dict[str, Scalar]]
+
+
+def embed_items(
+    graph: KnowledgeGraph,
+    exposures: Interactions,
+    params: Graph,
+    *,
+    seed: int,
+    device: torch.device,
+    report: Callable[[Row], None],
+    checkpoint: Checkpoint | None = None,
+) -> ItemVectors | None:
+    """Train the model that the params name, and give every item a vector.
+
+    Args:
+        graph: triples and each item's entity.
+        exposures: from `learned_exposures`; only KTUP looks at them.
+        params: model and schedule.
+        seed: of the training; the same triples are held out whatever it is.
+        device: where to train.
+        report: called with each epoch's row.
+        checkpoint: where to keep the training, and to go on from; see `fit`.
+
+    Returns:
+        None where the graph is so small that nothing can be held out.
+
+    Raises:
+        PipelineError: a loss that is not a finite number.
+    """
+    parts = graph.hold_out(params.held_out_share, np.random.default_rng(SPLIT_SEED))
+    learn, stop, test = (torch.from_numpy(part).to(device) for part in parts)
+    if not test.shape[1]:
+        return None
+    everything = torch.from_numpy(graph.triples).to(device)
+    triples = Triples(learn, stop, everything, graph.entities, len(graph.relations))
+    of_item = torch.from_numpy(graph.of_item).to(device)
+    known = of_item >= 0
+    model: TransE
+    if params.model == "ktup":
+        joint, history = train_ktup(
+            triples, exposures, of_item, params, seed=seed, report=report, checkpoint=checkpoint
+        )
+        known = known | (torch.bincount(exposures.item, minlength=len(of_item)) > 0)
+        model, x = joint.graph, joint.items().detach()
+    else:
+        model, history = train_translation(
+            triples, params, seed=seed, report=report, checkpoint=checkpoint
+        )
+        x = model.entity.detach()[of_item]
+    x[~known] = x[known].mean(0)
+    ranks = filtered_ranks(model, test, everything).cpu()
+    links = by_relation(ranks, test[1].cpu(), graph.relations)
+    return ItemVectors(x.cpu().numpy(), known.cpu().numpy(), history, links)
+
+
+def learned_exposures(
+    exposures: pa.Table, splits: pa.Table, items: pa.Table, device: torch.device
+) -> Interactions:
+    """The exposures of training users; none of theirs is held out.
+
+    Users who have seen every item have no negatives, and are left out.
+    """
+    train = split_rows(splits, splits, "train")
+    users = splits.column("user_id").to_numpy()
+    user = rows_of(exposures.column("user_id").to_numpy(), users, "user")
+    item_ids = items.column("item_id").to_numpy()
+    item = rows_of(exposures.column("item_id").to_numpy(), item_ids, "item")
+    of_train = in_rows(user, train, len(users)) & ~exposures.column("held_out").to_numpy()
+    seen = np.bincount(user[of_train], minlength=len(users))
+    chosen = of_train & (seen[user] < len(item_ids))
+    distinct, row = np.unique(user[chosen], return_inverse=True)
+    return Interactions(
+        torch.from_numpy(row).to(device),
+        torch.from_numpy(item[chosen]).to(device),
+        codes=torch.empty(len(distinct), 0),
+        genres=torch.empty(len(item_ids), 0),
+    )
