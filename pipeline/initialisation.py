@@ -46,7 +46,7 @@ def initialise(
     Args:
         examples: training exposures, and users' vectors.
         params: what is wanted.
-        users: for `histogram`, whose label is extra knowledge.
+        users: a row for each of the examples' users, for `histogram`: its label is extra knowledge.
         pre_embedding: for `learned`.
     """
     wanted = params.projection

@@ -75,3 +75,15 @@ def test_a_file_of_another_network_is_named(tmp_path: Path) -> None:
     assert "holds no RatioNet" in message(tmp_path / "other")
     write_model(ratio_net().state_dict(), ratio_net().config | {"x_dim": 5}, tmp_path / "shape")
     assert "holds no RatioNet" in message(tmp_path / "shape")
+
+
+def test_a_network_of_other_sizes_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "net"
+    write_network(ratio_net(), file)
+    read_network(RatioNet, file, x_dim=4, task_dim=3)
+    with pytest.raises(PipelineError) as error:
+        read_network(RatioNet, file, x_dim=4, task_dim=5)
+    assert str(error.value) == (
+        f"{file}: holds a RatioNet of task_dim 3, the other files ask for 5; "
+        "they do not belong together: run `dvc repro`."
+    )
