@@ -1,4 +1,4 @@
-"""Algorithm 1: its loss, its base distribution, who is shown to it, and what it ends at."""
+"""Algorithm 1: its loss, its base distribution, who is shown to it, and what it asks."""
 
 import math
 from dataclasses import replace
@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import norm
 from torch import Tensor, nn
 
 from pipeline.conditional import train_conditional
@@ -27,8 +26,6 @@ from pipeline.estimation import (
 from pipeline.examples import Examples
 from pipeline.pairs import Pairs
 from pipeline.params import Base, Schedule
-from pipeline.pretraining import pretrain, seed_ratios
-from pipeline.scoring import score_all
 from pipeline.training.loop import Row
 from pipeline.training.sampler import PairSampler
 from tests.worlds import default_params, small_world
@@ -258,74 +255,3 @@ def test_a_loss_that_never_left_the_plateau_rested_at_chance() -> None:
     rows = [{"valid_loss": loss} for loss in (1.39, PLATEAU, 1.4)]
     assert rested_at_chance(rows)
     assert not rested_at_chance([*rows, {"valid_loss": 1.38}])
-
-
-MEANS = np.array([-1.5, -0.5, 0.5, 1.5])  # q_t = N(mean, 1)
-SHARES = np.array([0.4, 0.3, 0.2, 0.1])  # m_t
-POPULATION = 2.0  # users are N(0, 2^2)
-GRID = np.linspace(-2.5, 2.5, 51)  # where p has mass
-
-
-@pytest.fixture(scope="module")
-def gaussians() -> Examples:
-    """Users x ~ N(0, 4), each exposed to task t with a chance in proportion to q_t(x) / N(0, 4)."""
-    gen, users = np.random.default_rng(0), 120_000
-    x = gen.normal(0, POPULATION, users)
-    chance = 0.75 * SHARES[:, None] * norm.pdf(x, MEANS[:, None]) / norm.pdf(x, 0, POPULATION)
-    assert chance.max() < 1
-    task, user = np.nonzero(gen.random(chance.shape) < chance)
-    order = gen.permutation(users)
-    return Examples(
-        x[:, None].astype(np.float32),
-        Pairs(user, task, np.zeros(len(user), bool)),
-        train=np.sort(order[20_000:]),
-        valid=np.sort(order[:20_000]),
-        tasks=4,
-    )
-
-
-def assert_analytic(ratios: np.ndarray, base: Base) -> None:
-    """`ratios` (4, grid) are log q_t/p, where also the task has its mass."""
-    log_q = norm.logpdf(GRID, MEANS[:, None])
-    if base == "exposures":
-        log_p = np.log(SHARES @ np.exp(log_q))
-    else:
-        log_p = norm.logpdf(GRID, 0, POPULATION)
-    error = np.abs(ratios - (log_q - log_p))[np.abs(GRID - MEANS[:, None]) < 1.75]
-    assert error.max() < 0.15
-    assert error.mean() < 0.05
-
-
-@pytest.mark.parametrize("base", BASES)
-def test_the_learned_ratio_is_the_analytic_log_ratio(gaussians: Examples, base: Base) -> None:
-    small = {"hidden": [32, 32], "dropout": [0.0, 0.0], "base": base}
-    schedule = {"lr": 0.005, "batch_size": 8192, "max_epochs": 25}
-    start = np.random.default_rng(0).standard_normal((4, 3), np.float32)
-    made = train_conditional(
-        gaussians,
-        start,
-        params=default_params(ratio=small | schedule).ratio,
-        seed=0,
-        device=CPU,
-        report=silent,
-    )
-    x = torch.from_numpy(GRID[:, None].astype(np.float32))
-    assert_analytic(score_all(made.net, x, torch.from_numpy(made.e)), base)
-
-
-@pytest.mark.parametrize("base", BASES)
-def test_each_head_of_the_pre_embedding_model_is_the_analytic_log_ratio(
-    gaussians: Examples, base: Base
-) -> None:
-    small = {"hidden": [32, 32], "dropout": [0.0, 0.0]}
-    schedule = {"lr": 0.005, "batch_size": 8192, "max_epochs": 25}
-    made = pretrain(
-        gaussians,
-        np.arange(4),
-        base=base,
-        params=default_params(pretrain=small | schedule).pretrain,
-        seed=0,
-        device=CPU,
-        report=silent,
-    )
-    assert_analytic(seed_ratios(made.net, GRID[:, None].astype(np.float32)).T, base)

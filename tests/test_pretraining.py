@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from pipeline import pretraining
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.models.ratio import PreEmbeddingNet
@@ -98,6 +99,23 @@ def test_training_is_a_function_of_its_seed(examples: Examples) -> None:
     once, again, other = (trained(examples, [1, 4, 5], seed) for seed in (0, 0, 1))
     assert weights(once) == weights(again) != weights(other)
     assert once.history == again.history
+
+
+def test_the_seed_moves_the_first_weights(examples: Examples) -> None:
+    """A learning rate of next to nothing leaves them as they are."""
+    one, other = (trained(examples, [1, 4, 5], seed, lr=1e-12).net.first.weight for seed in (0, 1))
+    assert not torch.allclose(one, other)
+
+
+def test_the_seed_moves_more_than_the_first_weights(
+    examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed = torch.Generator()
+    monkeypatch.setattr(
+        pretraining, "draw_layers", lambda net, _: draw_layers(net, fixed.manual_seed(0))
+    )
+    once, again, other = (weights(trained(examples, [1, 4, 5], seed)) for seed in (0, 0, 1))
+    assert once == again != other
 
 
 @pytest.mark.parametrize("block", [1, 7, 200, 1 << 16])
