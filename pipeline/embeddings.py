@@ -93,7 +93,7 @@ def _principal(centred: Floats, keep: int, *, whiten: bool) -> Floats:
     directions = (directions * signs[:, None])[:keep]
     if whiten:
         spread = singular[:keep] / np.sqrt(len(centred))
-        directions = directions / np.maximum(spread, 1e-6 * spread[0])[:, None]
+        directions = directions / np.where(spread > 1e-6 * spread[0], spread, 1)[:, None]
     return np.ascontiguousarray(directions.T, dtype=np.float32)
 
 

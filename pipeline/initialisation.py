@@ -52,7 +52,7 @@ def initialise(
     Args:
         examples: training exposures, and users' vectors.
         params: what is wanted.
-        users: for `histogram`, whose label is extra knowledge.
+        users: a row for each of the examples' users, for `histogram`: its label is extra knowledge.
         pre_embedding: for `learned`.
         graph_vectors: (M, d) of each task's item, for `graph`, extra knowledge too.
 

@@ -53,11 +53,16 @@ def write_network(net: nn.Module, path: Path) -> None:
     write_model(net.state_dict(), cast(Configured, net).config, path)
 
 
-def read_network(kind: type[Network], path: Path) -> Network:
+def read_network(kind: type[Network], path: Path, **made_for: int) -> Network:
     """Read a network of class `kind` that `write_network` wrote, in eval mode, on the CPU.
 
+    Args:
+        kind: its class.
+        path: the file.
+        made_for: sizes that the other files ask of it, such as `x_dim`, the width of the vectors.
+
     Raises:
-        PipelineError: no such file, or one that holds another network.
+        PipelineError: no such file, or one that holds another network, or one of other sizes.
     """
     tensors, config = read_model(path)
     try:
@@ -67,4 +72,10 @@ def read_network(kind: type[Network], path: Path) -> Network:
         raise PipelineError(
             f"{path}: holds no {kind.__name__}; delete it and run `dvc repro`."
         ) from error
+    for name, wanted in made_for.items():
+        if config[name] != wanted:
+            raise PipelineError(
+                f"{path}: holds a {kind.__name__} of {name} {config[name]}, the other files ask "
+                f"for {wanted}; they do not belong together: run `dvc repro`."
+            )
     return net.eval()

@@ -128,10 +128,12 @@ def _read(files: Files, alpha: float, run: "Run") -> tuple["Familiarity", "Catal
     embeddings = read_table(files.task_embeddings, schemas.TASK_EMBEDDINGS)
     same_tasks(embeddings, tasks)
     device = run.device()
+    x = torch.from_numpy(matrix(features.column("x"))).to(device)
+    e = torch.from_numpy(matrix(embeddings.column("e"))).to(device)
     familiarity = Familiarity(
-        read_network(RatioNet, files.model).to(device),
-        x=torch.from_numpy(matrix(features.column("x"))).to(device),
-        e=torch.from_numpy(matrix(embeddings.column("e"))).to(device),
+        read_network(RatioNet, files.model, x_dim=x.shape[1], task_dim=e.shape[1]).to(device),
+        x=x,
+        e=e,
         pairs=task_pairs(read_table(files.exposures, schemas.EXPOSURES), features, tasks),
         valid=split_rows(read_table(files.splits, schemas.SPLITS), features, "valid"),
         size=tasks.column("train_exposures").to_numpy(),

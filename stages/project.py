@@ -53,9 +53,11 @@ def main(
         from pipeline.pairs import rows_of
         from pipeline.storage import matrix, read_table, vectors, write_table
 
+        people, labelled = read_table(features, schemas.FEATURES), read_table(users, schemas.USERS)
+        ids, known = (table.column("user_id").to_numpy() for table in (people, labelled))
         tasks_table = read_table(tasks, schemas.TASKS)
         examples = Examples.of(
-            read_table(features, schemas.FEATURES),
+            people,
             tasks_table,
             read_table(exposures, schemas.EXPOSURES),
             read_table(splits, schemas.SPLITS),
@@ -67,8 +69,8 @@ def main(
         started = initialise(
             examples,
             run.params,
-            users=read_table(users, schemas.USERS),
-            pre_embedding=read_network(PreEmbeddingNet, pretrain_model),
+            users=labelled.take(rows_of(ids, known, "user")),
+            pre_embedding=read_network(PreEmbeddingNet, pretrain_model, x_dim=examples.x.shape[1]),
             graph_vectors=matrix(things.column("x"))[item],
         )
         table = pa.table({"task_id": tasks_table.column("task_id"), "e": vectors(started.e)})

@@ -99,11 +99,11 @@ def main(
         tasks_table = read_table(tasks, schemas.TASKS)
         same_tasks(embeddings, tasks_table)
         device = run.device()
-        net = read_network(RatioNet, model).to(device)
         held = [split_rows(parts, people, split) for split in ("valid", "test")]
         rows = np.sort(np.concatenate(held))
         x = torch.from_numpy(matrix(people.column("x"))[rows]).to(device)
         e = torch.from_numpy(matrix(embeddings.column("e"))).to(device)
+        net = read_network(RatioNet, model, x_dim=x.shape[1], task_dim=e.shape[1]).to(device)
         ids = people.column("user_id").to_numpy()[rows]
         write_table(score_table(score_all(net, x, e), tasks_table, ids), out, schemas.SCORES)
         run.say(f"{len(e):,} tasks x {len(rows):,} validation and test users scored")

@@ -1,229 +1,298 @@
-"""Equation 4 and the other initialisations, against slow loops and by hand."""
+"""Where embeddings start, against slow loops; the projection and its inverse on disk."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from scipy.stats import kstest
 
 from pipeline.embeddings import Projection, task_means
 from pipeline.errors import PipelineError
 from pipeline.estimation import ratio_loss
-from pipeline.examples import Examples
 from pipeline.initialisation import Initialisation, initialise
 from pipeline.model_files import read_model
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
 from pipeline.pairs import Pairs
-from pipeline.params import Init, Label, Params, load_params
-from pipeline.pretraining import seed_ratios
-from pipeline.seeds import random_seed_tasks
+from pipeline.params import Init
 from pipeline.training.dropout import MaskSource, set_masks
+from tests.worlds import SmallWorld, default_params, small_world
 
-ROOT = Path(__file__).parents[1]
-USERS, TASKS, WIDTH, HEADS = 40, 12, 5, 7
-
-
-@pytest.fixture(scope="module")
-def examples() -> Examples:
-    """Pairs of all users but 0; users 0-29 train; task 11 has no training exposure."""
-    gen = np.random.default_rng(0)
-    exposed = gen.random((USERS, TASKS)) < 0.4
-    exposed[0] = False
-    exposed[:30, 11] = False
-    user, task = np.nonzero(exposed)
-    x = gen.standard_normal((USERS, WIDTH)).astype(np.float32)
-    pairs = Pairs(user, task, np.zeros(len(user), bool))
-    return Examples(x, pairs, np.arange(30), np.arange(30, 35), TASKS)
+CPU = torch.device("cpu")
+RAW = {"standardise": False, "reduce": None}
 
 
 @pytest.fixture(scope="module")
-def net() -> PreEmbeddingNet:
-    made = PreEmbeddingNet(x_dim=WIDTH, heads=HEADS)
+def small() -> SmallWorld:
+    return small_world()
+
+
+@pytest.fixture(scope="module")
+def net(small: SmallWorld) -> PreEmbeddingNet:
+    """A pre-embedding model of 6 heads, left in training mode."""
+    made = PreEmbeddingNet(x_dim=small.examples.x.shape[1], heads=6)
     draw_layers(made, torch.Generator().manual_seed(0))
-    return made
+    return made.train()
 
 
-def users() -> pa.Table:
-    return pa.table({"user_id": np.arange(USERS), "sex": ["F", "M", "M", "X"] * 10})
-
-
-def params(init: Init, **projection: object) -> Params:
-    read = load_params(ROOT / "params.yaml", "init", "projection", "labels", "seed")
-    wanted = read.projection.model_copy(update={"histogram_label": "sex", **projection})
-    labels = {"sex": Label(column="sex")}
-    return read.model_copy(update={"init": init, "projection": wanted, "labels": labels})
-
-
-def started(examples: Examples, net: PreEmbeddingNet, init: Init, **how: object) -> Initialisation:
-    wanted = params(init, **how)
+def start(
+    small: SmallWorld,
+    net: PreEmbeddingNet,
+    init: Init,
+    seed: int = 0,
+    wanted: Mapping[str, object] = RAW,
+) -> Initialisation:
+    params = default_params(seed, projection=wanted).model_copy(update={"init": init})
     return initialise(
-        examples, wanted, users=users(), pre_embedding=net, graph_vectors=graph_vectors(examples)
+        small.examples,
+        params,
+        users=small.users,
+        pre_embedding=net,
+        graph_vectors=graph_vectors(small),
     )
 
 
-def graph_vectors(examples: Examples) -> np.ndarray:
+def graph_vectors(small: SmallWorld) -> np.ndarray:
     """As if of each task's item."""
-    return np.random.default_rng(1).normal(3, 2, (examples.tasks, 6)).astype(np.float32)
+    size = small.tasks.num_rows, 6
+    return np.random.default_rng(1).normal(3, 2, size).astype(np.float32)
 
 
-def of_task(examples: Examples, task: int) -> list[int]:
-    """Training users exposed to the task."""
-    pairs = zip(examples.pairs.user.tolist(), examples.pairs.task.tolist(), strict=True)
-    return [u for u, t in pairs if t == task and u < 30]
+def training_users(small: SmallWorld) -> list[list[int]]:
+    """Rows of the training users exposed to each task, from the tables of ids."""
+    split = dict(zip(*(small.splits[c].to_pylist() for c in ("user_id", "split")), strict=True))
+    audience: dict[int, list[int]] = {item: [] for item in small.tasks["item_id"].to_pylist()}
+    for user, item in zip(
+        *(small.exposures[c].to_pylist() for c in ("user_id", "item_id")), strict=True
+    ):
+        if split[user] == "train" and item in audience:
+            audience[item].append(user - 1)  # ids of the simulation are rows plus one
+    return list(audience.values())
 
 
-def test_learned_is_equation_4_by_a_slow_loop(examples: Examples, net: PreEmbeddingNet) -> None:
-    """The mean of f_s(x) over a task's training exposures, in eval mode, in the order of heads."""
-    net.train()  # the mode that it happens to be in must not matter
-    made = started(examples, net, "learned", standardise=False)
-    assert made.e.shape == (TASKS, HEADS)
-    net.eval()
-    for task in range(TASKS - 1):
-        exposed = of_task(examples, task)
-        values = [net(torch.from_numpy(examples.x[u])).detach().numpy() for u in exposed]
-        np.testing.assert_allclose(made.e[task], np.mean(values, 0), rtol=1e-5, atol=1e-6)
-
-
-def test_mean_and_histogram_are_means_of_users(examples: Examples, net: PreEmbeddingNet) -> None:
-    mean = started(examples, net, "mean", standardise=False)
-    shares = started(examples, net, "histogram", standardise=False)
-    sex = np.array(["F", "M", "M", "X"] * 10)
-    for task in range(TASKS - 1):
-        exposed = of_task(examples, task)
-        np.testing.assert_allclose(mean.e[task], examples.x[exposed].mean(0), rtol=1e-5, atol=1e-6)
-        by_hand = [(sex[exposed] == code).mean() for code in ("F", "M", "X")]
-        np.testing.assert_allclose(shares.e[task], by_hand, rtol=1e-6)
-
-
-def test_graph_starts_from_the_vectors_of_the_tasks_items(
-    examples: Examples, net: PreEmbeddingNet
+def test_learned_embeddings_are_equation_4_over_all_training_exposures(
+    small: SmallWorld, net: PreEmbeddingNet
 ) -> None:
-    raw = graph_vectors(examples)
-    np.testing.assert_array_equal(started(examples, net, "graph", standardise=False).e, raw)
-    made = started(examples, net, "graph")
+    """The mean of f_1(x), ..., f_M0(x) over a task's training users, without dropout."""
+    found = start(small, net, "learned").e
+    x = torch.from_numpy(small.examples.x)
+    net.eval()
+    for task, users in enumerate(training_users(small)):
+        with torch.no_grad():
+            total = sum(net(x[user]) for user in users)
+        np.testing.assert_allclose(found[task], total / len(users), rtol=1e-4, atol=1e-6)
+
+
+def test_mean_embeddings_are_the_mean_vectors_of_the_training_users(
+    small: SmallWorld, net: PreEmbeddingNet
+) -> None:
+    found = start(small, net, "mean").e
+    for task, users in enumerate(training_users(small)):
+        np.testing.assert_allclose(found[task], small.examples.x[users].mean(0), atol=1e-6)
+
+
+def test_histogram_embeddings_are_the_shares_of_the_classes(
+    small: SmallWorld, net: PreEmbeddingNet
+) -> None:
+    """Of age in the bins <25, 25-34, 35-44, 45-55 and 56+."""
+    found = start(small, net, "histogram", wanted={**RAW, "histogram_label": "age"}).e
+    age = small.users["age"].to_numpy()
+    edges = [0, 25, 35, 45, 56, 999]
+    for task, users in enumerate(training_users(small)):
+        own = age[users]
+        shares = [((low <= own) & (own < high)).sum() / len(own) for low, high in pairwise(edges)]
+        np.testing.assert_allclose(found[task], shares, atol=1e-6)
+
+
+def test_graph_embeddings_are_the_vectors_of_the_tasks_items(
+    small: SmallWorld, net: PreEmbeddingNet
+) -> None:
+    raw = graph_vectors(small)
+    np.testing.assert_array_equal(start(small, net, "graph").e, raw)
+    made = start(small, net, "graph", wanted={})
     np.testing.assert_allclose(made.e, (raw - raw.mean(0)) / raw.std(0), rtol=1e-4, atol=1e-5)
     assert made.projection is not None  # it places the item of a later task
-    np.testing.assert_allclose(made.projection.apply(raw[:1]), made.e[:1], rtol=1e-5)
 
 
-def test_graph_is_refused_where_it_tells_nothing(examples: Examples, net: PreEmbeddingNet) -> None:
-    with pytest.raises(PipelineError, match="init: graph: the items of all 12 tasks have the same"):
+def test_graph_is_refused_where_it_tells_nothing(small: SmallWorld, net: PreEmbeddingNet) -> None:
+    tasks = small.tasks.num_rows
+    with pytest.raises(PipelineError, match=f"graph: the items of all {tasks} tasks have the same"):
         initialise(
-            examples,
-            params("graph"),
-            users=users(),
+            small.examples,
+            default_params().model_copy(update={"init": "graph"}),
+            users=small.users,
             pre_embedding=net,
-            graph_vectors=np.zeros((TASKS, 4), np.float32),
+            graph_vectors=np.zeros((tasks, 4), np.float32),
         )
 
 
-def test_a_task_without_exposures_gets_the_mean_over_all(examples: Examples) -> None:
-    means = task_means(examples.x, examples.learned, TASKS)
-    everything = examples.x[examples.learned.user].mean(0)
-    np.testing.assert_allclose(means[11], everything, rtol=1e-5)
-
-
-def test_random_is_standard_normal_and_moves_with_the_seed(
-    examples: Examples, net: PreEmbeddingNet
+def test_random_embeddings_are_standard_normal_and_move_with_the_seed(
+    small: SmallWorld, net: PreEmbeddingNet
 ) -> None:
-    many = replace(examples, tasks=5000)
-    made = started(many, net, "random")
-    assert made.e.shape == (5000, 16)
-    assert made.projection is None
-    np.testing.assert_allclose(made.e.mean(0), 0, atol=0.06)
-    np.testing.assert_allclose(made.e.std(0), 1, atol=0.05)
-    other = params("random").model_copy(update={"seed": 1})
-    moved = initialise(
-        many, other, users=users(), pre_embedding=net, graph_vectors=graph_vectors(many)
-    )
-    assert not np.allclose(made.e, moved.e)
+    wanted = {**RAW, "random_dim": 500}
+    once, again, other = (start(small, net, "random", s, wanted) for s in (0, 0, 1))
+    assert once.e.shape == (small.tasks.num_rows, 500)
+    assert once.e.dtype == np.float32
+    assert kstest(once.e.ravel(), "norm").pvalue > 0.001
+    assert once.e.tobytes() == again.e.tobytes()
+    assert abs(np.corrcoef(once.e.ravel(), other.e.ravel())[0, 1]) < 0.05
+    assert once.projection is None
+
+
+@pytest.mark.parametrize("init", ["learned", "mean", "histogram", "graph"])
+def test_only_random_embeddings_move_with_the_seed(
+    small: SmallWorld, net: PreEmbeddingNet, init: Init
+) -> None:
+    assert start(small, net, init, 0).e.tobytes() == start(small, net, init, 1).e.tobytes()
 
 
 @pytest.mark.parametrize("init", get_args(Init))
-def test_embeddings_are_centred_with_unit_variance(
-    examples: Examples, net: PreEmbeddingNet, init: Init
+def test_no_user_but_those_of_training_moves_an_embedding(
+    small: SmallWorld, net: PreEmbeddingNet, init: Init
 ) -> None:
-    made = started(examples, net, init)
-    if init == "random":
-        return  # by law, not by construction: the test above
-    np.testing.assert_allclose(made.e.mean(0), 0, atol=1e-4)
-    np.testing.assert_allclose(made.e.std(0), 1, atol=1e-3)
+    """Neither what validation and test users are exposed to, nor what is known of them."""
+    examples, others = small.examples, np.concatenate([small.rows("valid"), small.rows("test")])
+    x = examples.x.copy()
+    x[others] += 5
+    gone = ~np.isin(examples.pairs.user, others)
+    params = default_params().model_copy(update={"init": init})
+    also = {"users": small.users, "pre_embedding": net, "graph_vectors": graph_vectors(small)}
+    moved = initialise(replace(examples, x=x, pairs=examples.pairs.where(gone)), params, **also)
+    kept = initialise(examples, params, **also)
+    assert moved.e.tobytes() == kept.e.tobytes()
+
+
+def test_a_task_without_exposures_gets_the_mean_over_all() -> None:
+    values = np.array([[1.0, 0], [2, 10], [6, 20]])
+    known = Pairs(np.array([0, 1, 2, 2]), np.array([0, 0, 0, 2]), np.zeros(4, bool))
+    expected = [[3, 10], [15 / 4, 50 / 4], [6, 20]]
+    np.testing.assert_allclose(task_means(values, known, tasks=3), expected, rtol=1e-6)
+    assert not task_means(values, known.where(known.task > 9), tasks=2).any()
 
 
 @pytest.mark.parametrize("init", get_args(Init))
 def test_every_parameter_gets_a_gradient(
-    examples: Examples, net: PreEmbeddingNet, init: Init
+    small: SmallWorld, net: PreEmbeddingNet, init: Init
 ) -> None:
-    made = started(examples, net, init)
-    ratio = RatioNet(x_dim=WIDTH, task_dim=made.e.shape[1])
-    draw_layers(ratio, torch.Generator().manual_seed(0))
-    model = TaskRatios(ratio, x=torch.from_numpy(examples.x), e=torch.from_numpy(made.e))
-    set_masks(model, MaskSource(0, torch.device("cpu")))
-    task = torch.arange(TASKS).repeat(50)
-    user = torch.randint(USERS, (2, len(task)), generator=torch.Generator().manual_seed(0))
-    ratio_loss(model(user, task)).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().sum() > 0, name
-    assert (model.e.grad.abs().sum(1) > 0).all()  # every task's embedding
+    e = torch.from_numpy(start(small, net, init, wanted={}).e)
+    x = torch.from_numpy(small.examples.x)
+    model = TaskRatios(RatioNet(x_dim=x.shape[1], task_dim=e.shape[1]), x=x, e=e)
+    draw_layers(model, torch.Generator().manual_seed(0))
+    set_masks(model, MaskSource(0, CPU))
+    gen = torch.Generator().manual_seed(0)
+    user = torch.randint(len(x), (2, 40 * len(e)), generator=gen)
+    ratio_loss(model(user, torch.arange(len(e)).repeat(40))).backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None, name
+        assert p.grad.any(), name
+    assert model.e.grad is not None
+    assert model.e.grad.any(1).all()  # of every task
 
 
-def test_frozen_embeddings_stay(examples: Examples) -> None:
-    start = torch.ones(TASKS, 2)
-    ratio = RatioNet(x_dim=WIDTH, task_dim=2)
-    model = TaskRatios(ratio, x=torch.from_numpy(examples.x), e=start, freeze_e=True)
-    assert [name for name, p in model.named_parameters() if p.requires_grad] == [
-        f"net.{name}" for name, _ in ratio.named_parameters()
-    ]
-
-
-def test_reduced_embeddings_are_principal_components() -> None:
+def statistic(tasks: int = 40, d: int = 7) -> np.ndarray:
+    """Correlated columns of unlike means and spreads."""
     gen = np.random.default_rng(0)
-    wide = gen.standard_normal((300, 3)) @ gen.standard_normal((3, 10)) + 7
-    statistic = wide.astype(np.float32)
-    projection = Projection.fit(statistic, standardise=True, reduce=3)
-    e = projection.apply(statistic)
-    assert e.shape == (300, 3)
-    np.testing.assert_allclose(np.cov(e.T), np.eye(3), atol=0.02)
-    # Three components hold all of it: distances up to a linear map, so a regression is perfect.
-    centred = (statistic - projection.mean) / projection.scale
-    rest = centred - e @ np.linalg.lstsq(e, centred, rcond=None)[0]
-    assert np.abs(rest).max() < 1e-2
-    raw = Projection.fit(statistic, standardise=False, reduce=3).apply(statistic)
-    spread = raw.std(0)
-    assert (spread[:-1] >= spread[1:]).all()
+    mixed = gen.standard_normal((tasks, d)) @ gen.standard_normal((d, d))
+    return (mixed * np.geomspace(0.05, 3, d) + np.arange(d)).astype(np.float32)
 
 
-def test_a_projection_written_and_read_places_a_later_task_the_same(
-    examples: Examples, net: PreEmbeddingNet, tmp_path: Path
+def fitted(values: np.ndarray, standardise: bool, reduce: int | None) -> Projection:
+    return Projection.fit(values, standardise=standardise, reduce=reduce)
+
+
+def test_standardised_embeddings_have_mean_0_and_variance_1() -> None:
+    values = statistic()
+    e = fitted(values, True, None).apply(values)
+    np.testing.assert_allclose(e.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(e.var(0), 1, atol=1e-5)
+    np.testing.assert_allclose(e, (values - values.mean(0)) / values.std(0), atol=1e-4)
+
+
+def test_a_dimension_in_which_tasks_do_not_differ_becomes_zero() -> None:
+    values = statistic()
+    values[:, 2] = 0.1
+    e = fitted(values, True, None).apply(values)
+    np.testing.assert_allclose(e[:, 2], 0, atol=1e-5)
+    np.testing.assert_allclose(e[:, 3].std(), 1, atol=1e-5)
+
+
+def test_raw_embeddings_are_the_statistic() -> None:
+    values = statistic()
+    np.testing.assert_array_equal(fitted(values, False, None).apply(values), values)
+
+
+@pytest.mark.parametrize("keep", [7, 8])
+def test_keeping_as_many_dimensions_as_there_are_reduces_nothing(keep: int) -> None:
+    values = statistic()
+    np.testing.assert_array_equal(fitted(values, False, keep).apply(values), values)
+
+
+@pytest.mark.parametrize("keep", [1, 3, 6])
+def test_reduced_embeddings_are_the_first_principal_components_at_unit_variance(keep: int) -> None:
+    values = statistic()
+    e = fitted(values, True, keep).apply(values)
+    assert e.shape == (40, keep)
+    np.testing.assert_allclose(np.cov(e.T, bias=True), np.eye(keep), atol=1e-4)
+    correlation = np.corrcoef(values.T)
+    variance, directions = np.linalg.eigh(correlation)
+    scores = (values - values.mean(0)) / values.std(0) @ directions[:, ::-1]
+    for k in range(keep):  # in the order of their variance
+        assert abs(np.corrcoef(e[:, k], scores[:, k])[0, 1]) == pytest.approx(1, abs=1e-3)
+    assert (np.diff(variance) > 0.01).all()  # so that the order is one
+
+
+def test_reduced_raw_embeddings_keep_their_distances_along_the_components() -> None:
+    values = statistic()
+    e = fitted(values, False, 3).apply(values)
+    variance, directions = np.linalg.eigh(np.cov(values.T.astype(float), bias=True))
+    np.testing.assert_allclose(e.var(0), variance[::-1][:3], rtol=1e-3)
+    np.testing.assert_allclose(abs(e), abs(values @ directions[:, ::-1][:, :3]), atol=1e-3)
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+def test_the_largest_weight_of_each_component_is_positive(standardise: bool) -> None:
+    """Also for the mirrored statistic, whose components are the same: no sign is left open."""
+    values = statistic()
+    for some in (values, -values):
+        components = fitted(some, standardise, 3).components
+        largest = components[abs(components).argmax(0), range(3)]
+        assert (largest > 0).all()
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+def test_tasks_that_are_all_alike_are_embedded_by_finite_numbers(standardise: bool) -> None:
+    values = np.tile(statistic()[:1], (3, 1))
+    e = fitted(values, standardise, 2).apply(values)
+    assert e.shape == (3, 2)
+    assert np.isfinite(e).all()
+
+
+@pytest.mark.parametrize("reduce", [None, 3])
+def test_a_task_that_comes_later_is_placed_as_if_it_had_been_there(reduce: int | None) -> None:
+    values = statistic()
+    projection = fitted(values, True, reduce)
+    e = projection.apply(values)
+    np.testing.assert_allclose(projection.apply(values[5:6]), e[5:6], atol=1e-6)
+    newcomer = (values[3:4] + values[8:9]) / 2
+    np.testing.assert_allclose(projection.apply(newcomer), (e[3:4] + e[8:9]) / 2, atol=1e-4)
+
+
+@pytest.mark.parametrize("init", get_args(Init))
+def test_the_projection_read_back_embeds_the_same(
+    small: SmallWorld, net: PreEmbeddingNet, init: Init, tmp_path: Path
 ) -> None:
-    made = started(examples, net, "learned", reduce=4)
+    made = start(small, net, init, wanted={"standardise": True, "reduce": 3})
     made.write_projection(tmp_path / "projection.safetensors")
     tensors, config = read_model(tmp_path / "projection.safetensors")
-    assert config == {"init": "learned"}
-    means = task_means(seed_ratios(net, examples.x), examples.learned, TASKS)
-    again = Projection.from_tensors(tensors).apply(means[3:4])
-    np.testing.assert_allclose(again[0], made.e[3], rtol=1e-4, atol=1e-5)
-
-
-def test_random_has_a_projection_file_without_tensors(
-    examples: Examples, net: PreEmbeddingNet, tmp_path: Path
-) -> None:
-    started(examples, net, "random").write_projection(tmp_path / "projection.safetensors")
-    assert read_model(tmp_path / "projection.safetensors") == ({}, {"init": "random"})
-
-
-def test_seed_tasks_are_distinct_sorted_and_have_training_exposures(examples: Examples) -> None:
-    draws = [
-        random_seed_tasks(examples.learned, 6, np.random.default_rng(seed)) for seed in range(60)
-    ]
-    for chosen in draws:
-        assert len(set(chosen.tolist())) == 6
-        assert (np.diff(chosen) > 0).all()
-    counts = np.bincount(np.concatenate(draws), minlength=TASKS)
-    assert counts[11] == 0
-    assert (counts[:11] > 15).all()  # 6 / 11 of 60 draws are expected
+    assert config == {"init": init}
+    if made.projection is None:
+        assert not tensors
+        return
+    again = Projection.from_tensors(tensors)
+    values = np.ones((2, len(again.mean)), np.float32)
+    assert again.apply(values).tobytes() == made.projection.apply(values).tobytes()

@@ -1,0 +1,134 @@
+"""Algorithm 1 on all tasks: what is watched, what is kept, what the seed moves."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from pipeline import conditional
+from pipeline.conditional import Conditional, train_conditional
+from pipeline.embeddings import Projection, task_means
+from pipeline.examples import Examples
+from pipeline.models.weights import draw_layers
+from pipeline.pairs import Pairs
+from pipeline.scoring import score_all
+from pipeline.training.loop import best_row
+from tests.worlds import default_params, small_world
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def examples() -> Examples:
+    return small_world().examples
+
+
+def mean_embeddings(examples: Examples) -> np.ndarray:
+    """The start `mean`, standardised."""
+    means = task_means(examples.x, examples.learned, examples.tasks)
+    return Projection.fit(means, standardise=True, reduce=None).apply(means)
+
+
+def trained(examples: Examples, seed: int = 0, **changed: object) -> Conditional:
+    quick = {"batch_size": 256, "max_epochs": 3}
+    return train_conditional(
+        examples,
+        mean_embeddings(examples),
+        params=default_params(ratio=quick | changed).ratio,
+        seed=seed,
+        device=CPU,
+        report=lambda row: None,
+    )
+
+
+def scores(examples: Examples, made: Conditional, users: np.ndarray) -> np.ndarray:
+    return score_all(made.net, torch.from_numpy(examples.x[users]), torch.from_numpy(made.e))
+
+
+def slow_valid_auc(examples: Examples, made: Conditional, tasks: range) -> float:
+    """Held-out validation users above those without any exposure, by scikit-learn."""
+    pairs, found = examples.pairs, []
+    of_grid = scores(examples, made, examples.valid)
+    for task in tasks:
+        held = set(pairs.user[(pairs.task == task) & pairs.held_out].tolist())
+        exposed = set(pairs.user[pairs.task == task].tolist())
+        sides = [
+            (user in held, score)
+            for user, score in zip(examples.valid.tolist(), of_grid[task].tolist(), strict=True)
+            if user in held or user not in exposed
+        ]
+        if len({high for high, _ in sides}) == 2:
+            found.append(roc_auc_score(*zip(*sides, strict=True)))
+    return float(np.mean(found))
+
+
+def test_the_watched_auc_is_that_of_held_out_exposures_at_the_kept_epoch(
+    examples: Examples,
+) -> None:
+    made = trained(examples)
+    watched = best_row(made.history)["valid_auc"]
+    assert watched == pytest.approx(slow_valid_auc(examples, made, range(examples.tasks)))
+
+
+@pytest.mark.parametrize(("tasks_watched", "step"), [(22, 1), (11, 2), (10, 3), (1, 22)])
+def test_where_tasks_are_too_many_every_nth_is_watched(
+    examples: Examples, tasks_watched: int, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conditional, "WATCHED", tasks_watched * len(examples.valid))
+    made = trained(examples, max_epochs=1)
+    every = range(0, examples.tasks, step)
+    assert examples.tasks == 22
+    assert made.history[0]["valid_auc"] == pytest.approx(slow_valid_auc(examples, made, every))
+
+
+def test_without_held_out_exposures_nothing_is_watched(examples: Examples) -> None:
+    pairs = examples.pairs
+    shown = Pairs(pairs.user, pairs.task, np.zeros(len(pairs), bool))
+    row = trained(replace(examples, pairs=shown), max_epochs=1).history[0]
+    assert np.isnan([row["valid_auc"], row["held_out_loss"]]).all()
+    assert np.isfinite(row["valid_loss"])
+
+
+def test_embeddings_are_trained_unless_they_are_frozen(examples: Examples) -> None:
+    start = mean_embeddings(examples)
+    frozen, free = (trained(examples, freeze_e=freeze) for freeze in (True, False))
+    assert frozen.e.tobytes() == start.tobytes()
+    assert (free.e != start).all()
+    first = [made.net.first.weight.detach().numpy() for made in (frozen, free)]
+    assert not np.array_equal(*first)
+
+
+def test_training_is_a_function_of_its_seed(examples: Examples) -> None:
+    once, again, other = (trained(examples, seed) for seed in (0, 0, 1))
+    assert once.e.tobytes() == again.e.tobytes() != other.e.tobytes()
+    assert once.history == again.history
+
+
+def test_the_seed_moves_the_first_weights(examples: Examples) -> None:
+    """A learning rate of next to nothing leaves them as they are."""
+    one, other = (trained(examples, seed, lr=1e-12).net.first.weight for seed in (0, 1))
+    assert not torch.allclose(one, other)
+
+
+def test_the_seed_moves_more_than_the_first_weights(
+    examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed = torch.Generator()
+    monkeypatch.setattr(
+        conditional, "draw_layers", lambda net, _: draw_layers(net, fixed.manual_seed(0))
+    )
+    once, again, other = (trained(examples, seed).e.tobytes() for seed in (0, 0, 1))
+    assert once == again != other
+
+
+def test_the_network_is_kept_in_eval_mode_and_its_scores_are_those_of_the_best_epoch(
+    examples: Examples,
+) -> None:
+    made = trained(examples, dropout=[0.0] * 3, lr=0.03, max_epochs=12)
+    losses = [row["valid_loss"] for row in made.history]
+    assert np.argmin(losses) < len(losses) - 1  # it went on until the loss rose
+    assert not made.net.training
+    watched = best_row(made.history)["valid_auc"]
+    assert watched == pytest.approx(slow_valid_auc(examples, made, range(examples.tasks)))

@@ -1,0 +1,168 @@
+"""The training loop on a model of one weight, with the validation losses written beforehand."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import PipelineError
+from pipeline.params import Schedule
+from pipeline.training.loop import Patience, Row, best_row, fit, rounded
+
+NAN = float("nan")
+
+
+class Weight(nn.Module):
+    """A weight that learns, and one that must not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.learned = nn.Parameter(torch.zeros(()))
+        self.frozen = nn.Parameter(torch.ones(()), requires_grad=False)
+
+
+class Script:
+    """Trains a Weight towards 1; its validation losses are those of `losses`, epoch by epoch."""
+
+    def __init__(self, losses: Sequence[float]) -> None:
+        self.model = Weight()
+        self.losses = losses
+        self.after: list[float] = []  # the weight at the end of each epoch
+        self.reported: list[Row] = []
+
+    @property
+    def weight(self) -> float:
+        return float(self.model.learned.detach())
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from ((torch.tensor(1.0), torch.tensor(float(k))) for k in range(3))
+
+    def loss(self, target: Tensor, batch: Tensor) -> Tensor:
+        assert self.model.training
+        return (self.model.learned - target) ** 2 + self.model.frozen + batch
+
+    def validate(self) -> Row:
+        assert not self.model.training
+        assert not torch.is_grad_enabled()
+        self.after.append(self.weight)
+        return {"valid_loss": self.losses[len(self.after) - 1], "other": 7.0}
+
+    def run(
+        self,
+        patience: Patience,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        **options: float,
+    ) -> list[Row]:
+        schedule = Schedule(lr=0.01, batch_size=8, max_epochs=len(self.losses), patience=1)
+        return fit(
+            self.model,
+            batches=self.batches,
+            loss=loss or self.loss,
+            validate=self.validate,
+            schedule=schedule,
+            patience=patience,
+            report=self.reported.append,
+            **options,
+        )
+
+
+def epochs_run(losses: Sequence[float], *, limit: int, plateau: float = float("inf")) -> int:
+    return len(Script(losses).run(Patience(limit, plateau)))
+
+
+def test_training_ends_after_so_many_epochs_in_a_row_without_a_lower_loss() -> None:
+    assert epochs_run([5, 4, 4.5, 3, 3.5, 3.2, 3.1, 1, 1], limit=3) == 7
+    assert epochs_run([5, 6, 1], limit=1) == 2
+
+
+def test_an_equal_loss_is_no_lower_one() -> None:
+    assert epochs_run([5, 5, 5, 1], limit=2) == 3
+
+
+def test_training_ends_with_the_last_epoch_whatever_the_patience() -> None:
+    assert epochs_run([5, 6, 7, 8], limit=9) == 4
+
+
+def test_epochs_count_only_once_the_loss_has_been_under_the_plateau() -> None:
+    """1.39, 1.40 and 1.385 wait for nothing; after 1.37 two epochs do, also above the plateau."""
+    resting = [1.386, 1.39, 1.40, 1.385, 1.381]
+    assert epochs_run([*resting, 1.38, 1.37, 1.39, 1.375, 1.2], limit=2, plateau=1.381) == 9
+    assert epochs_run([*resting, 1.381, 1.381], limit=2, plateau=1.381) == 7
+
+
+def test_the_weights_of_the_best_epoch_are_kept() -> None:
+    script = Script([5, 3, 4, 3.5, 3.2])
+    script.run(Patience(9))
+    assert len(set(script.after)) == 5
+    assert script.weight == script.after[1]
+    assert not script.model.training
+
+
+def test_every_epoch_has_a_row_that_is_reported_as_it_ends() -> None:
+    script = Script([5, 4])
+    history = script.run(Patience(9))
+    assert script.reported == history
+    assert [list(row) for row in history] == [["epoch", "train_loss", "valid_loss", "other"]] * 2
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert [row["valid_loss"] for row in history] == [5, 4]
+
+
+def test_the_train_loss_is_the_mean_over_the_batches_of_the_epoch() -> None:
+    """Before each step the loss is (w - 1)^2 + 1 + batch; Adam's first steps are lr each."""
+    first, _ = Script([5, 4]).run(Patience(9))
+    expected = np.mean([(1 - 0.01 * k) ** 2 + 1 + k for k in range(3)])
+    assert first["train_loss"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_weights_move_against_the_gradient_unless_they_want_none() -> None:
+    script = Script([5] * 300)
+    script.run(Patience(300))
+    assert script.after[0] == pytest.approx(0.03, abs=1e-4)  # three steps of lr
+    assert script.after[-1] == pytest.approx(1, abs=1e-3)
+    assert float(script.model.frozen) == 1
+
+
+def test_weight_decay_pulls_towards_zero() -> None:
+    """The minimum of (w - 1)^2 + decay / 2 w^2 is 2 / (2 + decay)."""
+    script = Script([5] * 300)
+    script.run(Patience(300), weight_decay=2.0)
+    assert script.after[-1] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_batch_whose_loss_is_not_finite_is_named_in_one_line() -> None:
+    script = Script([5, 4, 3])
+
+    def loss(target: Tensor, batch: Tensor) -> Tensor:
+        blown = len(script.after) == 1 and batch == 1  # the second batch of the second epoch
+        return script.loss(target, batch) * (NAN if blown else 1)
+
+    with pytest.raises(PipelineError) as error:
+        script.run(Patience(9), loss)
+    assert str(error.value) == (
+        "epoch 2: the loss of batch 2 of 3 is not a finite number (lr 0.01, batch_size 8). "
+        "Lower the lr, and look for extreme values among the features."
+    )
+    assert len(script.reported) == 1
+
+
+def test_an_epoch_without_a_finite_validation_loss_is_never_the_best() -> None:
+    script = Script([NAN, 4, NAN])
+    history = script.run(Patience(9))
+    assert script.weight == script.after[1]
+    assert len(history) == 3
+
+
+def test_no_finite_validation_loss_at_all_is_an_error() -> None:
+    with pytest.raises(PipelineError, match="epoch 2: the validation loss is not a finite number"):
+        Script([NAN, NAN]).run(Patience(9))
+
+
+def test_the_best_row_is_the_one_of_lowest_validation_loss() -> None:
+    history = Script([5, 3, 4]).run(Patience(9))
+    assert best_row(history)["epoch"] == 2
+
+
+def test_a_history_is_rounded_to_six_digits() -> None:
+    assert rounded([{"epoch": 1, "loss": 1.23456789}]) == [{"epoch": 1, "loss": 1.234568}]
