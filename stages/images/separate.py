@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 app = stage_app()
 Method = Literal["gaussian", "maf", "ratio-features", "ratio", "svdd", "csi"]
+ON_FEATURES = ("gaussian", "maf", "ratio-features")
 
 
 @app.command()
@@ -51,18 +52,13 @@ def main(
         from pipeline.separate import choose_tasks, set_apart
         from pipeline.storage import write_csv
 
-        load = {
-            "gaussian": folder.load_features,
-            "maf": folder.load_features,
-            "ratio-features": folder.load_features,
-            "csi": folder.load_shares,
-        }
-        inputs = load.get(method, folder.pixels)()
+        load = folder.load_features if method in ON_FEATURES else folder.pixels
+        inputs = folder.load_shares() if method == "csi" else load()
         examples = folder.examples(inputs, k)
         tasks = choose_tasks(examples, run.params.separate.tasks, np.random.default_rng(seed))
         data = set_apart(examples, tasks, run.device())
         test, category = folder.split("test")
-        scores = _scores(run, folder, method, data, inputs, test, seed)
+        scores = _scores(run, folder, k, method, data, inputs, test, seed)
         active = active_categories(folder.task_set(k).tasks)[tasks]
         auc = task_aucs(scores, category_sides(active, category)).auc
         write_csv(
@@ -85,6 +81,7 @@ def main(
 def _scores(
     run: "Run[ImageParams]",
     folder: Folder,
+    k: int,
     method: str,
     data: "Apart",
     inputs: "npt.NDArray[np.float32]",
@@ -116,7 +113,8 @@ def _scores(
         "csi": wanted.csi,
     }
     schedule = schedules[method]
-    kept = checkpoint(run, folder.images, folder.splits)
+    learned_from = [folder.features / "users.parquet"] if method in ON_FEATURES else []
+    kept = checkpoint(run, *folder.inputs(k), *learned_from)
     with EpochReporter(run.name, schedule.max_epochs) as report:
         if method == "maf":
             return maf_scores(
