@@ -9,6 +9,7 @@ from pipeline.conformal import POOL
 from pipeline.familiarity import Familiarity, best, unseen
 from pipeline.models.ratio import RatioNet
 from pipeline.pairs import Pairs
+from pipeline.scoring import score_all
 
 USERS, TASKS = 60, 7
 VALID = np.arange(0, 60, 3)
@@ -52,8 +53,7 @@ def everything(familiarity: Familiarity) -> pa.Table:
 def test_every_figure_is_what_a_count_over_the_users_gives(
     familiarity: Familiarity, pairs: Pairs, everything: pa.Table
 ) -> None:
-    with torch.no_grad():
-        scores = familiarity.net.of_grid(familiarity.x, familiarity.e).numpy()  # (M, U)
+    scores = score_all(familiarity.net, familiarity.x, familiarity.e)  # (M, U)
     known = set(zip(pairs.user.tolist(), pairs.task.tolist(), strict=True))
     calibrating = pairs.held_out & np.isin(pairs.user, VALID)
     assert everything.num_rows == USERS * TASKS
