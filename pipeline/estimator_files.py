@@ -1,0 +1,99 @@
+"""A fitted detector as numbers and plain settings, and back; no pickle, so no code is run."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from pipeline.embeddings import Projection
+from pipeline.models.ratio import RatioNet
+from pipeline.tabular import Kept, Reservoir, Rows
+
+if TYPE_CHECKING:
+    from pipeline.estimator import CollaborativeAnomalyDetector
+
+KIND = "CollaborativeAnomalyDetector"
+
+
+def fitted_state(
+    detector: "CollaborativeAnomalyDetector",
+) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Tensors by name, and what is no tensor."""
+    arrays = {
+        "count": detector.count_,
+        "sums": detector.sums_,
+        "scaler.mean": detector.scaler_.mean_,
+        "scaler.scale": detector.scaler_.scale_,
+    }
+    for name, rows in (
+        ("train", detector.kept_.train.rows),
+        ("valid", detector.kept_.valid.rows),
+        ("calibration", detector.kept_.calibration),
+    ):
+        arrays |= {f"{name}.x": rows.x, f"{name}.task": rows.task}
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    tensors |= {f"net.{name}": value for name, value in detector.net_.state_dict().items()}
+    tensors |= {f"projection.{n}": value for n, value in detector.projection_.tensors().items()}
+    params = detector.get_params()
+    seed = params["random_state"]
+    names = getattr(detector, "feature_names_in_", None)
+    config: dict[str, object] = {
+        "kind": KIND,
+        "params": params
+        | {
+            "hidden": list(detector.hidden),
+            "random_state": seed if isinstance(seed, int) else None,
+        },
+        "tasks": detector.tasks_.tolist(),
+        "columns": None if names is None else names.tolist(),
+        "network": detector.net_.config,
+        "train": {"seen": detector.kept_.train.seen, "limit": detector.kept_.train.limit},
+        "valid": {"seen": detector.kept_.valid.seen, "limit": detector.kept_.valid.limit},
+        "history": detector.history_,
+    }
+    return tensors, config
+
+
+def restore(
+    detector: "CollaborativeAnomalyDetector",
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, object],
+) -> None:
+    """Give an unfitted detector what `fitted_state` told of one, all but what `_calibrate` derives.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    if config.get("kind") != KIND:
+        raise ValueError(f"The file holds no {KIND}.")
+    settings = cast(dict[str, Any], config)
+    detector.set_params(**settings["params"] | {"hidden": tuple(settings["params"]["hidden"])})
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    detector.count_, detector.sums_ = arrays["count"], arrays["sums"]
+    detector.scaler_ = StandardScaler()
+    detector.scaler_.mean_ = arrays["scaler.mean"]
+    detector.scaler_.scale_ = arrays["scaler.scale"]
+    detector.n_features_in_ = detector.scaler_.n_features_in_ = len(arrays["scaler.mean"])
+    if settings["columns"] is not None:
+        detector.feature_names_in_ = np.array(settings["columns"], object)
+    detector.tasks_ = np.array(settings["tasks"])
+    detector.net_ = RatioNet(**settings["network"]).eval()
+    detector.net_.load_state_dict(_under("net.", tensors))
+    detector.projection_ = Projection.from_tensors(_under("projection.", tensors))
+    train, valid, calibration = (
+        Rows(arrays[f"{name}.x"], arrays[f"{name}.task"])
+        for name in ("train", "valid", "calibration")
+    )
+    detector.kept_ = Kept(
+        Reservoir(train, **settings["train"]), Reservoir(valid, **settings["valid"]), calibration
+    )
+    detector.history_ = settings["history"]
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    chosen = {name: value for name, value in tensors.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): value for name, value in chosen.items()}

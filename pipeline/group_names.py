@@ -1,0 +1,49 @@
+"""What the groups of a table are called: numbers or text, and their places among those known."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.utils.validation import column_or_1d
+
+from pipeline.pairs import Ints
+
+Names: TypeAlias = npt.NDArray[Any]  # of groups: numbers or text
+
+
+def task_names(task: npt.ArrayLike | pd.Series | None, n: int) -> Names:
+    """The groups of n rows as an array of numbers or text; all one where none are given.
+
+    Raises:
+        ValueError: another number of them, a missing one, or things that are neither.
+    """
+    if task is None:
+        return np.zeros(n, np.int64)
+    names: Names = column_or_1d(task)
+    if len(names) != n:
+        raise ValueError(f"Found {n} rows in X and {len(names)} in task; expected as many.")
+    if pd.isna(names).any():
+        raise ValueError(f"The group of row {int(pd.isna(names).argmax())} is missing.")
+    if names.dtype.kind == "O" and len({isinstance(name, str) for name in names}) == 1:
+        names = np.array(names.tolist())
+    if names.dtype.kind not in "biufU":
+        raise ValueError(f"Unknown label type: groups must be numbers or text. Got {names.dtype}.")
+    return names
+
+
+def add_names(known: Names, names: Names) -> Names:
+    """The known groups, then those of `names` that are new, sorted.
+
+    Raises:
+        ValueError: text where the known ones are numbers, or numbers where they are text.
+    """
+    if (known.dtype.kind == "U") != (names.dtype.kind == "U"):
+        raise ValueError(f"Groups are {known.dtype} so far. Got {names.dtype}.")
+    return np.concatenate((known, np.setdiff1d(names, known)))
+
+
+def places(known: Names, names: Names) -> Ints:
+    """The place of each of `names` (n,) among the known groups, -1 for one that is not known."""
+    place: Ints = pd.Index(known).get_indexer(pd.Index(names)).astype(np.int64)
+    return place

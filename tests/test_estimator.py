@@ -1,0 +1,287 @@
+"""The detector as a user of scikit-learn meets it."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from safetensors import safe_open
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+from pipeline.errors import PipelineError
+from pipeline.estimator import CollaborativeAnomalyDetector
+from pipeline.model_files import write_model
+
+GROUPS = [f"group {i}" for i in range(8)]
+EXCEPTIONS = {
+    "check_fit_score_takes_y": "the second argument is `task`, which is no target but the group "
+    "that each row is to be compared with"
+}
+
+
+def world(rows: int, seed: int, groups: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of two columns: the groups stand on a line, each narrow beside the whole."""
+    gen = np.random.default_rng(seed)
+    task = np.arange(rows) % groups
+    centre = np.stack([3.0 * task, -2.0 * (task % 3)], 1)
+    return centre + gen.standard_normal((rows, 2)) * [0.5, 1.0], np.array(GROUPS * 99)[task]
+
+
+def fitted(**params: object) -> CollaborativeAnomalyDetector:
+    return CollaborativeAnomalyDetector(random_state=0, **params).fit(*world(1600, seed=0))
+
+
+@pytest.fixture(scope="module")
+def detector() -> CollaborativeAnomalyDetector:
+    return fitted()
+
+
+def test_it_passes_scikit_learns_checks_but_for_one() -> None:
+    """Short training: the checks ask how it behaves, not how well it learns."""
+    results = check_estimator(
+        CollaborativeAnomalyDetector(max_epochs=2), expected_failed_checks=EXCEPTIONS
+    )
+    failed = {r["check_name"] for r in results if r["status"] == "xfail"}
+    assert failed == set(EXCEPTIONS)
+    assert len(results) > 40
+
+
+def test_a_row_of_another_group_is_an_outlier_though_common_elsewhere(
+    detector: CollaborativeAnomalyDetector,
+) -> None:
+    X, task = world(800, seed=1)
+    own = detector.score_samples(X, task)
+    elsewhere = detector.score_samples(X, np.roll(GROUPS * 100, 1)[:800])
+    assert (own > elsewhere).mean() > 0.99
+    assert (detector.predict(X, np.roll(GROUPS * 100, 1)[:800]) == -1).mean() > 0.98
+
+
+def test_of_a_groups_own_rows_about_alpha_are_called_outliers() -> None:
+    """On new rows, for two alphas and two sizes: groups that stand alone, and pooled ones."""
+    X, task = world(16_000, seed=2)
+    for alpha, rows, alone in ((0.05, 1600, True), (0.2, 1600, True), (0.05, 320, False)):
+        made = CollaborativeAnomalyDetector(alpha=alpha, random_state=0)
+        made.fit(*world(rows, seed=0))
+        assert made.calibration_.own.all() == alone
+        rate = (made.predict(X, task) == -1).mean()
+        n = len(made.kept_.calibration)
+        error = 3 * np.sqrt(alpha * (1 - alpha) / n)  # of thresholds from n calibration rows
+        assert alpha - error - 8 / n <= rate <= alpha + error
+
+
+def test_the_threshold_of_a_group_parts_what_is_predicted(
+    detector: CollaborativeAnomalyDetector,
+) -> None:
+    X, task = world(400, seed=3)
+    X = X + np.random.default_rng(0).standard_normal(X.shape)
+    code = [detector.tasks_.tolist().index(name) for name in task]
+    decision = detector.decision_function(X, task)
+    np.testing.assert_allclose(
+        decision, detector.score_samples(X, task) - detector.offset_[code], rtol=1e-12
+    )
+    predicted = detector.predict(X, task)
+    assert set(predicted.tolist()) == {-1, 1}
+    assert (predicted == np.where(decision < 0, -1, 1)).all()
+    assert ((detector.p_values(X, task) <= detector.alpha) == (predicted == -1)).all()
+
+
+def test_far_from_every_group_every_row_is_an_outlier(
+    detector: CollaborativeAnomalyDetector,
+) -> None:
+    for far in ([-12.0, 0.0], [40.0, 0.0], [10.0, 15.0], [10.0, -20.0]):
+        assert (detector.predict([far] * 8, GROUPS) == -1).all()
+        assert detector.predict([far]).tolist() == [-1]
+
+
+def test_one_group_alone_is_learned_against_the_background() -> None:
+    X = np.random.default_rng(0).standard_normal((600, 2))
+    made = CollaborativeAnomalyDetector(random_state=0).fit(X)
+    angle = np.linspace(0, 2 * np.pi, 12)
+    ring = np.stack([np.cos(angle), np.sin(angle)], 1)
+    assert (made.predict(6 * ring) == -1).all()
+    assert (made.predict(0.5 * ring) == 1).all()
+
+
+def test_without_a_group_a_row_is_compared_with_all_of_them(
+    detector: CollaborativeAnomalyDetector,
+) -> None:
+    X, _ = world(400, seed=4)
+    each = np.stack([detector.score_samples(X, [name] * 400) for name in detector.tasks_])
+    share = detector.count_ / detector.count_.sum()
+    np.testing.assert_allclose(detector.score_samples(X), np.log(share @ np.exp(each)), atol=1e-9)
+    moved = X + np.array([1.5, 0.0])  # between two groups
+    assert (detector.predict(X) == -1).mean() < 0.15
+    assert (detector.predict(moved) == -1).mean() > (detector.predict(X) == -1).mean()
+    assert ((detector.p_values(X) <= 0.05) == (detector.predict(X) == -1)).all()
+
+
+def test_equal_seeds_give_equal_scores_and_a_batch_scores_as_its_rows_do(
+    detector: CollaborativeAnomalyDetector,
+) -> None:
+    X, task = world(50, seed=5)
+    scores = detector.score_samples(X, task)
+    assert fitted().score_samples(X, task).tolist() == scores.tolist()
+    one_by_one = [detector.score_samples(X[i : i + 1], task[i : i + 1])[0] for i in range(50)]
+    np.testing.assert_allclose(one_by_one, scores, rtol=1e-12)
+    other = CollaborativeAnomalyDetector(random_state=1).fit(*world(1600, seed=0))
+    assert (other.score_samples(X, task) != scores).any()
+
+
+def test_pandas_comes_back_as_pandas() -> None:
+    X, task = world(400, seed=0)
+    frame = pd.DataFrame(X, columns=["a", "b"], index=[f"row {i}" for i in range(400)])
+    named = pd.Series(task, index=frame.index)
+    made = CollaborativeAnomalyDetector(random_state=0).fit(frame, named)
+    plain = CollaborativeAnomalyDetector(random_state=0).fit(X, task)
+    assert made.feature_names_in_.tolist() == ["a", "b"]
+    for method in ("score_samples", "decision_function", "predict", "p_values"):
+        found = getattr(made, method)(frame, named)
+        assert isinstance(found, pd.Series)
+        assert found.index.equals(frame.index)
+        np.testing.assert_allclose(found, getattr(plain, method)(X, task), atol=1e-9)
+    with pytest.raises(ValueError, match="feature names"):
+        made.predict(frame.rename(columns={"a": "c"}), named)
+    placed = made.embed(frame.iloc[:20] + 100, ["new"] * 10 + ["another"] * 10)
+    assert placed.index.tolist() == ["another", "new"]
+    assert placed.shape == (2, 2)
+
+
+def test_it_works_at_the_end_of_a_pipeline() -> None:
+    X, task = world(1600, seed=0)
+    made = make_pipeline(StandardScaler(), CollaborativeAnomalyDetector(random_state=0))
+    assert isinstance(made.fit(X, task), Pipeline)
+    assert (made.predict(X, task=task) == -1).mean() < 0.1
+    assert (made.predict(X, task=np.roll(task, 1)) == -1).mean() > 0.95
+    with sklearn.config_context(enable_metadata_routing=True):
+        routed = CollaborativeAnomalyDetector(random_state=0)
+        routed.set_decision_function_request(task=True)
+        made = make_pipeline(StandardScaler(), routed).fit(X, task)
+        decision = made.decision_function(X, task=task)
+    assert (decision < 0).mean() < 0.1
+
+
+def crowd(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sixty numbered groups all over a plane, each narrow beside the whole."""
+    centre = 5 * np.random.default_rng(9).standard_normal((60, 2))
+    task = np.arange(rows) % 60
+    return centre[task] + 0.5 * np.random.default_rng(seed).standard_normal((rows, 2)), task
+
+
+def test_a_group_it_never_saw_is_placed_by_its_rows_without_training() -> None:
+    """Six groups of sixty are left out, then placed by 10 rows each."""
+    X, task = crowd(6000, seed=0)
+    unseen = task % 10 == 3
+    made = CollaborativeAnomalyDetector(random_state=0).fit(X[~unseen], task[~unseen])
+    before = made.score_samples(X[~unseen], task[~unseen])
+    with pytest.raises(ValueError, match="Group 3 is not among the 54 known ones; embed"):
+        made.predict(X[unseen], task[unseen])
+    placed = made.embed(X[unseen][:60], task[unseen][:60])
+    assert made.tasks_[54:].tolist() == [3, 13, 23, 33, 43, 53]
+    rows = made.kept_.train.rows
+    means = np.stack([rows.x[rows.task == t].mean(0) for t in range(54, 60)])
+    np.testing.assert_allclose(placed, made.projection_.apply(means), atol=1e-4)
+    new, its = crowd(6000, seed=1)
+    own = np.isin(its, made.tasks_[54:])
+    assert (made.predict(new[own], its[own]) == -1).mean() < 0.15
+    assert (made.predict(new[own], np.roll(its[own], 1)) == -1).mean() > 0.7
+    assert made.score_samples(X[~unseen], task[~unseen]).tolist() == before.tolist()
+    with pytest.raises(ValueError, match="Group 3 is known; partial_fit learns more"):
+        made.embed(X[unseen], task[unseen])
+
+
+def test_more_rows_are_learned_without_forgetting_those_before() -> None:
+    X, task = world(1600, seed=0)
+    late = np.isin(task, ["group 6", "group 7"])
+    made = CollaborativeAnomalyDetector(random_state=0)
+    assert made.partial_fit(X[~late], task[~late]) is made
+    epochs, kept = len(made.history_), len(made.kept_.train.rows)
+    made.partial_fit(X[late], task[late])
+    assert made.tasks_.tolist() == GROUPS
+    assert len(made.history_) > epochs
+    assert len(made.kept_.train.rows) > kept
+    new, its = world(1600, seed=6)
+    assert (made.predict(new, its) == -1).mean() == pytest.approx(0.05, abs=0.04)
+    assert (made.predict(new, np.roll(its, 1)) == -1).mean() > 0.95
+
+
+def test_a_single_row_more_is_learned_too(detector: CollaborativeAnomalyDetector) -> None:
+    made = fitted(memory=100)
+    assert len(made.kept_.train.rows) == 100
+    made.partial_fit([[0.0, 0.0]], ["group 0"])
+    assert len(made.kept_.train.rows) <= 100
+    assert made.count_.sum() == detector.count_.sum() + 1
+    assert np.isfinite(made.score_samples([[0.0, 0.0]], ["group 0"])).all()
+
+
+def test_what_is_saved_comes_back_and_goes_on_alike(tmp_path: Path) -> None:
+    X, task = world(800, seed=0)
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    made = CollaborativeAnomalyDetector(random_state=0, hidden=[16], alpha=0.1).fit(frame, task)
+    made.embed(frame.iloc[:40] + 50, ["far"] * 40)
+    made.save(tmp_path / "detector.safetensors")
+    back = CollaborativeAnomalyDetector.load(tmp_path / "detector.safetensors")
+    assert back.get_params() == made.get_params() | {"hidden": (16,)}
+    assert back.tasks_.tolist() == made.tasks_.tolist()
+    for method in ("score_samples", "decision_function", "predict", "p_values"):
+        found, expected = (getattr(d, method)(frame, task).tolist() for d in (back, made))
+        assert found == expected
+    assert back.score_samples(frame).tolist() == made.score_samples(frame).tolist()
+    assert back.history_ == made.history_
+    again = [d.partial_fit(frame, task).score_samples(frame, task) for d in (back, made)]
+    np.testing.assert_allclose(again[0], again[1], rtol=1e-6)
+    with pytest.raises(ValueError, match="feature names"):
+        back.predict(frame.rename(columns={"a": "c"}), task)
+
+
+def test_the_file_is_read_without_running_code_and_another_is_refused(
+    detector: CollaborativeAnomalyDetector, tmp_path: Path
+) -> None:
+    path = tmp_path / "detector.safetensors"
+    detector.save(path)
+    with safe_open(path, framework="np") as file:
+        assert "sums" in set(file.keys())
+    write_model({}, {"kind": "something else"}, path)
+    with pytest.raises(ValueError, match="holds no CollaborativeAnomalyDetector"):
+        CollaborativeAnomalyDetector.load(path)
+    with pytest.raises(PipelineError, match="there is no such file"):
+        CollaborativeAnomalyDetector.load(tmp_path / "none.safetensors")
+
+
+def test_numbers_name_groups_as_well_as_text() -> None:
+    X, task = world(400, seed=0)
+    numbers = np.array([int(name.split()[1]) for name in task])
+    made = CollaborativeAnomalyDetector(random_state=0).fit(X, numbers.astype(object))
+    assert made.tasks_.tolist() == list(range(8))
+    with pytest.raises(ValueError, match="Groups are int64 so far"):
+        made.partial_fit(X, task)
+
+
+MISTAKES = {
+    "too few groups": ({}, [0], "Found 4 rows in X and 1 in task; expected as many"),
+    "no group": ({}, ["a", None, "b", "b"], "The group of row 1 is missing"),
+    "a number for a text": (
+        {},
+        np.array(["a", 1, "b", "b"], object),
+        "Unknown label type: groups must be",
+    ),
+    "one row each": ({}, ["a", "b", "c", "d"], "Found 4 samples in 4 groups; expected more"),
+    "alpha": ({"alpha": 0}, None, "alpha must be above 0 and at most 0.5. Got 0"),
+    "background": ({"background": 1.0}, None, "background must be above 0 and at most 0.9"),
+    "share": ({"calibration_share": 0.7}, None, "calibration_share must be .* Got 0.7"),
+    "memory": ({"memory": -1}, None, "memory must be at least 0 rows. Got -1"),
+    "lr": ({"lr": 0.0}, None, "lr"),
+    "hidden": ({"hidden": []}, None, "hidden"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_a_value_error_that_says_what_was_found(name: str) -> None:
+    params, task, message = MISTAKES[name]
+    X = np.arange(8.0).reshape(4, 2)
+    with pytest.raises(ValueError, match=message) as caught:
+        CollaborativeAnomalyDetector(**params).fit(X, task)
+    assert re.search(message, str(caught.value))
