@@ -21,6 +21,7 @@ from stages import (
     evaluate,
     extract_features,
     filter_tasks,
+    graph,
     prepare,
     pretrain,
     project,
@@ -64,7 +65,17 @@ def test_a_histogram_needs_its_label_and_the_other_initialisations_do_not(tmp_pa
         load_params(tmp_path / "params.yaml", "init")
 
 
-STAGES = (prepare, extract_features, filter_tasks, pretrain, project, train, score, evaluate)
+STAGES = (
+    prepare,
+    extract_features,
+    filter_tasks,
+    pretrain,
+    graph,
+    project,
+    train,
+    score,
+    evaluate,
+)
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from pipeline.models.ratio import PreEmbeddingNet
 from pipeline.models.weights import draw_layers
 from pipeline.pairs import Pairs
 from pipeline.params import Base
-from pipeline.pretraining import Pretraining, choose_seed_tasks, pretrain, seed_ratios
+from pipeline.pretraining import Pretraining, pretrain, seed_ratios
+from pipeline.seeds import random_seed_tasks
 from tests.worlds import default_params, small_world
 
 CPU = torch.device("cpu")
@@ -56,7 +57,7 @@ def pairs_of(*tasks: int) -> Pairs:
 def test_seed_tasks_are_drawn_uniformly_without_repeats_among_tasks_with_a_pair() -> None:
     gen, drawn = np.random.default_rng(0), np.zeros(9)
     for _ in range(3000):
-        chosen = choose_seed_tasks(pairs_of(8, 1, 3, 3, 3, 6, 7), 3, gen)
+        chosen = random_seed_tasks(pairs_of(8, 1, 3, 3, 3, 6, 7), 3, gen)
         assert (np.diff(chosen) > 0).all()
         drawn[chosen] += 1
     assert np.flatnonzero(drawn).tolist() == [1, 3, 6, 7, 8]
@@ -65,9 +66,9 @@ def test_seed_tasks_are_drawn_uniformly_without_repeats_among_tasks_with_a_pair(
 
 def test_all_tasks_can_be_seed_tasks_but_no_more() -> None:
     gen = np.random.default_rng(0)
-    assert choose_seed_tasks(pairs_of(4, 2, 2), 2, gen).tolist() == [2, 4]
+    assert random_seed_tasks(pairs_of(4, 2, 2), 2, gen).tolist() == [2, 4]
     with pytest.raises(PipelineError) as error:
-        choose_seed_tasks(pairs_of(4, 2, 2), 3, gen)
+        random_seed_tasks(pairs_of(4, 2, 2), 3, gen)
     assert str(error.value) == (
         "pretrain.seed_tasks must be between 1 and 2, the number of tasks with a training "
         "exposure. Got 3."

@@ -23,7 +23,7 @@ from stages import pretrain, progress, project, score, train
 from tests.projects import set_params
 from tests.worlds import ROOT, SmallWorld, small_world
 
-USERS, TASKS, X_DIM, HEADS = 200, 22, 7, 6
+USERS, TASKS, X_DIM, HEADS, GRAPH_DIM = 200, 22, 7, 6, 4
 WRITTEN = {  # by the four stages, in their order
     "data/pretrain/seed_tasks.parquet": schemas.SEED_TASKS,
     "data/pretrain/model.safetensors": None,
@@ -54,10 +54,18 @@ def folder(small: SmallWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     write_table(small.splits, tmp_path / "data/prepared/splits.parquet", schemas.SPLITS)
     write_table(small.features, tmp_path / "data/features/users.parquet", schemas.FEATURES)
     write_table(small.tasks, tmp_path / "data/tasks.parquet", schemas.TASKS)
+    write_table(graph_vectors(small), tmp_path / "data/graph/items.parquet", schemas.ITEM_VECTORS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_STAGE", raising=False)
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", math.inf)  # for a busy machine
     return tmp_path
+
+
+def graph_vectors(small: SmallWorld) -> pa.Table:
+    """As if a graph had told of every item."""
+    ids = small.world.items["item_id"]
+    x = np.random.default_rng(0).standard_normal((len(ids), GRAPH_DIM)).astype(np.float32)
+    return pa.table({"item_id": ids, "x": vectors(x)})
 
 
 def run(stage: object) -> Result:
@@ -91,7 +99,8 @@ def written(folder: Path) -> dict[str, bytes]:
 def test_every_init_goes_through_to_scores(folder: Path, init: Init) -> None:
     set_params(folder, {"init": init})
     lines = succeed(*CHAIN)
-    dim = {"random": 16, "learned": HEADS, "mean": X_DIM, "histogram": 5}[init]
+    dims = {"random": 16, "learned": HEADS, "mean": X_DIM, "histogram": 5, "graph": GRAPH_DIM}
+    dim = dims[init]
     assert lines[1] == f"22 tasks start from {dim} numbers: {init}\n"
     for name, schema in WRITTEN.items():
         if schema is not None:
