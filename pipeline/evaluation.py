@@ -214,7 +214,7 @@ def _graph(links: Sequence[Mapping[str, str]]) -> Figures:
 
 def _loss(history: History) -> Figures:
     best = _best(history)
-    return {"valid": float(best["valid_loss"]), "epoch": int(best["epoch"])}
+    return {"valid": float(best["valid_loss"]), "epoch": int(float(best["epoch"]))}
 
 
 def _best(history: History) -> Mapping[str, str]:
