@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.projects import STAGES, invoke, small_project
+
 settings.register_profile("calm", deadline=None)  # a busy machine is no failure
 settings.load_profile("calm")
 
@@ -52,4 +54,18 @@ def made_movielens(tmp_path: Path) -> Path:
     for name, lines in (("users", users), ("movies", movies), ("ratings", ratings)):
         text = "".join(f"{line}\n" for line in lines)
         (folder / f"{name}.dat").write_bytes(text.encode("latin-1"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small project in which every stage has run, undisturbed. Not to be changed: copy it."""
+    import torch
+
+    threads = torch.get_num_threads()
+    folder = small_project(tmp_path_factory.mktemp("built") / "project")
+    for stage in STAGES:
+        result = invoke(folder, stage)
+        assert result.exit_code == 0, result.output
+    torch.set_num_threads(threads)
     return folder
