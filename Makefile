@@ -8,7 +8,7 @@ RAW ?=
 PARAMS ?= small
 READY := $(VENV)/.ready
 
-.PHONY: help setup repro test test-full lint check-lock movielens compare seeds images
+.PHONY: help setup repro test test-full lint audit check-lock movielens compare seeds images
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -36,6 +36,10 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
+
+audit: ## look the pinned packages up among known vulnerabilities; one that is not found fails too
+	$(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	.audit/bin/pip-audit --strict --no-deps --disable-pip -r <(cat constraints.txt; grep '==' requirements.txt)
 
 check-lock: setup ## fail if dvc.lock does not belong to the code and params at hand; needs no data
 	@plan=$$(dvc repro --dry --allow-missing 2>&1) && ! grep -q 'Running stage' <<< "$$plan" \

@@ -1,5 +1,7 @@
 """Where the arithmetic runs."""
 
+import os
+
 import torch
 
 from pipeline.errors import PipelineError
@@ -8,6 +10,9 @@ from pipeline.params import Runtime
 
 def prepare_device(runtime: Runtime) -> torch.device:
     """Set the number of threads and choose the device; CUDA is never replaced in silence.
+
+    A CPU gives the same bytes for the same number of threads. A CUDA device does so only under
+    `deterministic`; torch warns of an operation that has no such form.
 
     Raises:
         PipelineError: `device: cuda` where there is none.
@@ -20,6 +25,11 @@ def prepare_device(runtime: Runtime) -> torch.device:
             "set it to auto or cpu."
         )
     use_cuda = runtime.device != "cpu" and torch.cuda.is_available()
+    if use_cuda and runtime.deterministic:
+        # Read by cuBLAS when it starts: without a workspace of its own it may sum in any order.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
     return torch.device("cuda" if use_cuda else "cpu")
 
 

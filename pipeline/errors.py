@@ -2,7 +2,16 @@
 
 
 class PipelineError(Exception):
-    """Something the user can mend: says what, where, what was found, and what to do.
+    r"""Something the user can mend: says what, where, what was found, and what to do.
 
-    A stage prints it as one line and exits with status 1, without a traceback.
+    A stage prints it as one line and exits with status 1, without a traceback: line ends and
+    control characters, which come in with values from files, are shown as escapes.
+
+    Example:
+        >>> print(PipelineError("expected a number, found 1\n2"))
+        expected a number, found 1\n2
     """
+
+    def __init__(self, message: str) -> None:
+        shown = (c if c.isprintable() else repr(c)[1:-1] for c in message)
+        super().__init__("".join(shown))

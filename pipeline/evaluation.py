@@ -20,6 +20,7 @@ from pipeline.auc import (
     resampled_means,
     task_aucs,
 )
+from pipeline.calibration import calibration
 from pipeline.datasets.simulation import draw_world
 from pipeline.errors import PipelineError
 from pipeline.pairs import rows_of, split_rows, task_pairs
@@ -82,7 +83,7 @@ def evaluate(
     )
     valid_scores, scores = _split_scores(tables, valid, test)
     labels, sides, valid_sides = _yardsticks(tables, params, train, valid, test)
-    test_gen, valid_gen, random_gen = gen.spawn(3)
+    test_gen, valid_gen, random_gen, base_gen = gen.spawn(4)
     aucs, figures = _measure(scores, sides, params.evaluate.bootstrap, test_gen)
     _, valid_figures = _measure(valid_scores, valid_sides, params.evaluate.bootstrap, valid_gen)
     for name, label in labels.items():
@@ -90,6 +91,7 @@ def evaluate(
     metrics: dict[str, Mapping[str, object]] = {
         **figures,
         **valid_figures,
+        "calibration": _calibration(tables, params, valid_scores, valid, base_gen),
         "trivial": _trivial(tables, sides, test, random_gen),
         "leak": _leaks(tables, labels, train, test),
         "deepfm": _deepfm(features_history),
@@ -154,6 +156,25 @@ def _measure(
     return aucs, figures
 
 
+def _calibration(
+    tables: Tables, params: Params, scores: Scores, valid: Ints, gen: np.random.Generator
+) -> Figures:
+    """How far the mean ratio is from 1 under the p of validation users, whom nothing learned from.
+
+    Nothing where the base is exposures and these users have none to see.
+    """
+    if params.ratio.base == "exposures":
+        pairs = task_pairs(tables.exposures, tables.users, tables.tasks)
+        visible = pairs.user[~pairs.held_out]
+        base = np.bincount(visible, minlength=tables.users.num_rows)[valid]
+    else:
+        base = np.ones(len(valid), np.int64)
+    if not base.any():
+        return {}
+    weights = resample_weights(len(valid), params.evaluate.bootstrap, gen)
+    return {**calibration(scores, base, weights)}
+
+
 def _label_figures(label: TaskLabel, aucs: TaskAucs, params: Params, train: Ints) -> Figures:
     """What a label says besides: how its tasks are spread, how fragile, what could be reached."""
     if params.ratio.base == "exposures":
@@ -214,7 +235,7 @@ def _graph(links: Sequence[Mapping[str, str]]) -> Figures:
 
 def _loss(history: History) -> Figures:
     best = _best(history)
-    return {"valid": float(best["valid_loss"]), "epoch": int(best["epoch"])}
+    return {"valid": float(best["valid_loss"]), "epoch": int(float(best["epoch"]))}
 
 
 def _best(history: History) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.errors import PipelineError
 from pipeline.fold_in import fold_in
-from pipeline.model_files import read_model, write_model
+from pipeline.model_files import MISFITS, read_model, write_model
 from pipeline.models.deepfm import DeepFM
 from pipeline.pairs import rows_of
 from pipeline.vocabulary import Codes, as_tensor, encode, from_tensor, raw_codes
@@ -119,10 +119,17 @@ class Extractor:
             PipelineError: no such file, or one without a DeepFM.
         """
         tensors, config = read_model(path)
-        if "network" not in config:
+        try:
+            return cls._of(tensors, config, device)
+        except MISFITS as error:
             raise PipelineError(
                 f"{path}: holds no DeepFM; set features.model to deepfm and run `dvc repro`."
-            )
+            ) from error
+
+    @classmethod
+    def _of(
+        cls, tensors: Mapping[str, Tensor], config: Mapping[str, object], device: torch.device
+    ) -> Self:
         fields = {
             name: from_tensor(tensors[f"codes.{name}"])
             for name in cast(list[str], config["user_fields"])

@@ -15,12 +15,15 @@ import pyarrow.compute as pc
 from pipeline.errors import PipelineError
 from pipeline.params import Label
 
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class Classes:
     """The classes of one label, in sorted order; every one of them has at least one user."""
 
-    codes: npt.NDArray[np.int64]  # (U,) class of each row of the users table, 0..K-1
+    codes: Ints  # (U,) class of each row of the users table, 0..K-1
     names: list[str]  # (K,) for people
 
     def __len__(self) -> int:
@@ -48,6 +51,32 @@ def label_classes(users: pa.Table, name: str, label: Label) -> Classes:
     interval = np.searchsorted(label.bins, column.to_numpy(), side="right")  # (U,)
     present, codes = np.unique(interval, return_inverse=True)
     return Classes(codes.astype(np.int64), [_interval_name(label.bins, i) for i in present])
+
+
+def task_classes(tasks: pa.Table, name: str, classes: int) -> tuple[Ints, Ints, Bools]:
+    """What the tasks table says of each task under the label `name`.
+
+    Returns:
+        Its nominal class, its anomalous class, and whether the label keeps it, (M,) each.
+
+    Raises:
+        PipelineError: the tasks table knows no such label, or a class that is none of the
+            `classes` that users have.
+    """
+    columns = [f"{figure}_{name}" for figure in ("nominal", "anomalous", "kept_by")]
+    if missing := [column for column in columns if column not in tasks.column_names]:
+        raise PipelineError(
+            f"the tasks table lacks {', '.join(missing)}: it was made with other labels. "
+            "Make it again: `dvc repro filter_tasks`."
+        )
+    nominal, anomalous, kept = (tasks.column(column).to_numpy() for column in columns)
+    for column, values in zip(columns, (nominal, anomalous), strict=False):
+        if not ((values >= 0) & (values < classes)).all():
+            raise PipelineError(
+                f"the tasks table names a class in {column} that is none of the {classes:,} of the "
+                "users table; the files do not belong together: `dvc repro filter_tasks`."
+            )
+    return nominal, anomalous, kept
 
 
 def _complete_column(users: pa.Table, name: str, label: Label) -> pa.ChunkedArray:

@@ -1,10 +1,12 @@
 """Networks on disk: safetensors, with shapes and choices in the file's own metadata."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as encode_tensors
 from torch import Tensor, nn
@@ -21,31 +23,52 @@ class Configured(Protocol):
 
 Network = TypeVar("Network", bound=nn.Module)
 
+MISFITS = (TypeError, ValueError, LookupError, RuntimeError)  # of a config and its tensors
+
 
 def write_model(tensors: Mapping[str, Tensor], config: Mapping[str, object], path: Path) -> None:
-    """Write tensors as safetensors; `config` (shapes, choices) travels in the metadata."""
+    """Write tensors as safetensors; `config` (shapes, choices) travels in the metadata.
+
+    So does a checksum, under `sha256`: safetensors itself would not notice an altered number.
+    """
     contiguous = {name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}
+    told = {**config, "sha256": _checksum(contiguous, config)}
     # One metadata key only: safetensors writes several in a random order.
-    metadata = {"config": json.dumps(config, sort_keys=True)}
+    metadata = {"config": json.dumps(told, sort_keys=True)}
     write_bytes(encode_tensors(contiguous, metadata), path)
 
 
 def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """Read what `write_model` wrote: (tensors by name, config)."""
+    """Read what `write_model` wrote: (tensors by name, config).
+
+    Raises:
+        PipelineError: no such file, or one in which something is not as it was written.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            config: dict[str, object] = json.loads((file.metadata() or {})["config"])
+            config: dict[str, object] = dict(json.loads((file.metadata() or {})["config"]))
     except FileNotFoundError:
         raise PipelineError(
             f"{path}: there is no such file. Build it with `dvc repro`, or name another."
         ) from None
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise PipelineError(
             f"{path}: is not a model file of this pipeline ({error}). "
             "Delete it and run `dvc repro`."
         ) from error
+    if config.pop("sha256", None) != _checksum(tensors, config):
+        raise PipelineError(f"{path}: is damaged (wrong checksum). Delete it and run `dvc repro`.")
     return tensors, config
+
+
+def _checksum(tensors: Mapping[str, Tensor], config: Mapping[str, object]) -> str:
+    """SHA-256 of tensors, contiguous and on the CPU, with their names, and of a config."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def write_network(net: nn.Module, path: Path) -> None:
@@ -68,7 +91,7 @@ def read_network(kind: type[Network], path: Path, **made_for: int) -> Network:
     try:
         net = kind(**cast(dict[str, Any], config))
         net.load_state_dict(tensors)
-    except (TypeError, RuntimeError) as error:
+    except MISFITS as error:
         raise PipelineError(
             f"{path}: holds no {kind.__name__}; delete it and run `dvc repro`."
         ) from error

@@ -66,8 +66,17 @@ def task_pairs(exposures: pa.Table, users: pa.Table, tasks: pa.Table) -> Pairs:
 
 
 def split_rows(splits: pa.Table, users: pa.Table, name: str) -> Ints:
-    """Rows in `users` of the users of split `name` (train, valid or test), rising."""
+    """Rows in `users` of the users of split `name` (train, valid or test), rising.
+
+    Raises:
+        PipelineError: none, or one who is not among `users`.
+    """
     chosen = splits.column("split").to_numpy(zero_copy_only=False) == name
+    if not chosen.any():
+        raise PipelineError(
+            f"none of the {len(chosen):,} users of the splits table is in the split {name}; "
+            "make it again: `dvc repro prepare`."
+        )
     ids = splits.column("user_id").to_numpy()[chosen]
     return rows_of(ids, users.column("user_id").to_numpy(), "user")
 

@@ -222,6 +222,7 @@ class Runtime(Section):
 
     device: Literal["auto", "cpu", "cuda"]
     threads: Annotated[int, Field(ge=0)]
+    deterministic: bool = False
     checkpoint_seconds: Annotated[float, Field(ge=0)]
 
 

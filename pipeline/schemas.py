@@ -3,8 +3,8 @@
 `docs/data.md` is the dictionary for people; a test holds it equal to what stands here.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -15,14 +15,16 @@ from pipeline.errors import PipelineError
 
 VECTOR: Literal["vector"] = "vector"  # fixed_size_list<float>[d], d the same in every row
 Type: TypeAlias = pa.DataType | Literal["vector"]
+LARGEST = 1e18  # of a number in a vector: its square is finite in single precision
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its Arrow type, and whether a value may be missing."""
+    """One column: its Arrow type, whether a value may be missing, and what values there are."""
 
     type: Type
     nullable: bool = False
+    values: tuple[str, ...] = ()  # empty: any
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,17 @@ class Schema:
         key: columns by which rows are sorted, strictly rising: sorted, so that equal inputs give
             equal bytes, and without duplicates.
         open: other columns may follow (a user's labels, a task's figures for each label).
+        families: what those must be like whose names begin so.
     """
 
     name: str
     columns: Mapping[str, Column]
     key: tuple[str, ...]
     open: bool = False
+    families: Mapping[str, Column] = field(default_factory=dict)
 
     def check(self, table: pa.Table, where: object) -> None:
-        """Raise PipelineError unless `table` has these columns, types, values and order."""
+        """Raise PipelineError unless `table` has rows, and these columns, types, values, order."""
         missing = [name for name in self.columns if name not in table.column_names]
         if missing:
             raise PipelineError(
@@ -56,33 +60,53 @@ class Schema:
                 f"{where}: the {self.name} table has the unknown column {', '.join(extra)}; "
                 f"expected only {', '.join(self.columns)}. Rebuild it with `dvc repro`."
             )
-        for name, column in self.columns.items():
+        if not table.num_rows:
+            raise PipelineError(
+                f"{where}: the {self.name} table has no rows. Rebuild it with `dvc repro`."
+            )
+        for name, column in self._expected(table):
             self._check_column(table.column(name), name, column, where)
         self._check_key(table, where)
+
+    def _expected(self, table: pa.Table) -> Iterator[tuple[str, Column]]:
+        yield from self.columns.items()
+        for prefix, column in self.families.items():
+            yield from ((name, column) for name in table.column_names if name.startswith(prefix))
 
     def _check_column(
         self, values: pa.ChunkedArray, name: str, column: Column, where: object
     ) -> None:
         place = f"{where}: column {name} of the {self.name} table"
         if column.type == VECTOR:
-            if not (
-                pa.types.is_fixed_size_list(values.type) and values.type.value_type == pa.float32()
-            ):
-                raise PipelineError(
-                    f"{place}: expected a fixed_size_list of float, found {values.type}."
-                )
+            kind = values.type
+            if not (pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32()):
+                raise PipelineError(f"{place}: expected a fixed_size_list of float, found {kind}.")
         elif values.type != column.type:
             raise PipelineError(f"{place}: expected {column.type}, found {values.type}.")
         if not column.nullable and values.null_count:
             row = pc.index(pc.is_null(values), True).as_py()
             raise PipelineError(f"{place}: row {row} has no value; every row needs one.")
-        if column.type == VECTOR or pa.types.is_floating(values.type):
-            flat = pc.list_flatten(values) if column.type == VECTOR else values.drop_null()
-            bad = pc.index(pc.is_finite(flat), False).as_py()
-            if bad >= 0:
+        if column.values:
+            row = pc.index(pc.is_in(values, pa.array(column.values)), False).as_py()
+            if row >= 0:
                 raise PipelineError(
-                    f"{place}: found {flat[bad].as_py()}; every number must be finite."
+                    f"{place}: row {row}: expected one of {', '.join(column.values)}, "
+                    f"found {values[row].as_py()}."
                 )
+        if column.type == VECTOR:
+            flat = pc.list_flatten(values)
+            good = pc.less(pc.abs(flat), LARGEST)  # neither missing, NaN nor infinite
+        elif pa.types.is_floating(values.type):
+            flat = values.drop_null()
+            good = pc.is_finite(flat)
+        else:
+            return
+        bad = pc.index(pc.fill_null(good, False), False).as_py()
+        if bad >= 0:
+            limit = f" and below {LARGEST:g} in size" if column.type == VECTOR else ""
+            raise PipelineError(
+                f"{place}: found {flat[bad].as_py()}; every number must be finite{limit}."
+            )
 
     def _check_key(self, table: pa.Table, where: object) -> None:
         if table.num_rows < 2 or not self.key:
@@ -125,7 +149,12 @@ EXPOSURES = Schema(
     key=("user_id", "item_id"),
 )
 SPLITS = Schema(
-    "splits", {"user_id": Column(pa.int64()), "split": Column(pa.string())}, key=("user_id",)
+    "splits",
+    {
+        "user_id": Column(pa.int64()),
+        "split": Column(pa.string(), values=("train", "valid", "test")),
+    },
+    key=("user_id",),
 )
 FEATURES = Schema(
     "features", {"user_id": Column(pa.int64()), "x": Column(VECTOR)}, key=("user_id",)
@@ -142,7 +171,13 @@ TASKS = Schema(
         "train_exposures": Column(pa.int64()),
     },
     key=("task_id",),
-    open=True,  # and for each label L: entropy_L, kept_by_L, nominal_L, anomalous_L
+    open=True,
+    families={  # followed by the name of a label
+        "entropy_": Column(pa.float64()),
+        "kept_by_": Column(pa.bool_()),
+        "nominal_": Column(pa.int32()),
+        "anomalous_": Column(pa.int32()),
+    },
 )
 SEED_TASKS = Schema("seed tasks", {"task_id": Column(pa.int32())}, key=("task_id",))
 TASK_EMBEDDINGS = Schema(

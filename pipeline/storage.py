@@ -8,12 +8,13 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from pipeline.errors import PipelineError
 from pipeline.schemas import Schema
 
 Scalar = str | int | float | bool | None
+Field: TypeAlias = Literal["number", "number or nan", "number or nothing", "text"]  # of a CSV
 
 
 @contextmanager
@@ -92,13 +94,29 @@ def write_table(table: pa.Table, path: Path, schema: Schema) -> None:
             compression="zstd",
             use_dictionary=[f.name for f in table.schema if f.name not in plain],
             use_byte_stream_split=plain_leaves or False,
+            write_page_checksum=True,
         )
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """A Parquet file, whatever its columns; altered pages and text that is not UTF-8 are errors.
+
+    Raises:
+        ArrowException, OSError: the file is missing or damaged.
+    """
+    table = pq.read_table(path, page_checksum_verification=True)
+    table.validate(full=True)
+    try:
+        table.column_names  # noqa: B018 - decodes them
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid(f"a column's name is not UTF-8: {error}") from error
+    return table
 
 
 def read_table(path: Path, schema: Schema) -> pa.Table:
     """Read a Parquet artefact and check it against `schema`."""
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path)
     except FileNotFoundError:
         raise PipelineError(
             f"{path}: there is no such file. Build it with `dvc repro`, or name another."
@@ -130,6 +148,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise PipelineError(
             f"{path}: is not JSON ({error}). Delete it and run `dvc repro`."
         ) from error
+    if not isinstance(content, dict):
+        raise _damaged(path, "holds no names with values")
     return content
 
 
@@ -142,15 +162,79 @@ def write_csv(rows: Sequence[Mapping[str, Scalar]], path: Path) -> None:
     write_bytes(buffer.getvalue().encode(), path)
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read what `write_csv` wrote, every value as text."""
+def read_csv(path: Path, columns: Mapping[str, Field] | None = None) -> list[dict[str, str]]:
+    """Read what `write_csv` wrote: at least one row, every value as text.
+
+    Args:
+        path: of the file.
+        columns: those that must be there, and what they hold in every row.
+
+    Raises:
+        PipelineError: no such file, or a damaged one; names the line.
+    """
     try:
         with path.open(newline="") as file:
-            return list(csv.DictReader(file))
+            rows = list(csv.DictReader(file, strict=True))
     except FileNotFoundError:
         raise PipelineError(
             f"{path}: there is no such file. Build it with `dvc repro`, or name another."
         ) from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise _damaged(path, f"is not readable as CSV ({error})") from error
+    if not rows:
+        raise _damaged(path, "holds no rows")
+    wanted = columns or {}
+    if missing := [name for name in wanted if name not in rows[0]]:
+        raise _damaged(path, f"lacks the column {', '.join(missing)}")
+    for line, row in enumerate(rows, start=2):
+        if None in row or None in row.values():  # more fields than names, or fewer
+            raise _damaged(f"{path}:{line}", "has another number of fields than the first line")
+        for name, kind in wanted.items():
+            if not FIELDS[kind](row[name]):
+                raise _damaged(f"{path}:{line}", f"expected a {kind} as {name}, found {row[name]}")
+    return rows
+
+
+def read_history(path: Path) -> list[dict[str, str]]:
+    """Read the losses of each epoch; where nothing was trained a history holds `epoch` alone.
+
+    Raises:
+        PipelineError: no such file, or another than a history.
+    """
+    figures: dict[str, Field] = dict.fromkeys(read_csv(path)[0], "number or nan")
+    trained: dict[str, Field] = {} if len(figures) == 1 else {"valid_loss": "number"}
+    return read_csv(path, figures | {"epoch": "number"} | trained)
+
+
+def read_links(path: Path) -> list[dict[str, str]]:
+    """Read how well triples were predicted; where there was no graph, their number alone.
+
+    Raises:
+        PipelineError: no such file, or another.
+    """
+    figures: dict[str, Field] = dict.fromkeys(read_csv(path)[0], "number or nan")
+    made: dict[str, Field] = {} if len(figures) == 1 else {"relation": "text", "mrr": "number"}
+    return read_csv(path, figures | {"triples": "number"} | made)
+
+
+def _damaged(place: object, what: str) -> PipelineError:
+    return PipelineError(f"{place}: {what}. Delete the file and run `dvc repro`.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+FIELDS: Mapping[Field, Callable[[str], bool]] = {
+    "number": lambda text: _is_number(text) and math.isfinite(float(text)),
+    "number or nan": _is_number,
+    "number or nothing": lambda text: not text or FIELDS["number"](text),
+    "text": lambda text: True,
+}
 
 
 def sha256(path: Path) -> str:

@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.auc import Bools, Ints, Sides
-from pipeline.errors import PipelineError
-from pipeline.labels import label_classes
+from pipeline.labels import label_classes, task_classes
 from pipeline.pairs import Pairs, in_rows
 from pipeline.params import Label
 
@@ -51,17 +50,11 @@ def task_label(
     """The label `name`, its classes counted over the pairs of the training users.
 
     Raises:
-        PipelineError: the users or the tasks table lacks the label's columns.
+        PipelineError: the users or the tasks table lacks the label's columns, or they differ in
+            their classes.
     """
-    columns = [f"{figure}_{name}" for figure in ("nominal", "anomalous", "kept_by")]
-    missing = [column for column in columns if column not in tasks.column_names]
-    if missing:
-        raise PipelineError(
-            f"the tasks table lacks {', '.join(missing)}: it was made with other labels. "
-            "Make it again: `dvc repro filter_tasks`."
-        )
-    nominal, anomalous, kept = (tasks.column(column).to_numpy() for column in columns)
     found = label_classes(users, name, label)
+    nominal, anomalous, kept = task_classes(tasks, name, len(found))
     learned = pairs.where(in_rows(pairs.user, train, len(found.codes)))
     shape = (tasks.num_rows, len(found))
     cell = learned.task * len(found) + found.codes[learned.user]

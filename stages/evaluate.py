@@ -57,7 +57,7 @@ def main(
 
         from pipeline import schemas
         from pipeline.evaluation import Tables, evaluate
-        from pipeline.storage import read_csv, read_table, write_csv, write_json
+        from pipeline.storage import read_history, read_links, read_table, write_csv, write_json
 
         found = evaluate(
             Tables(
@@ -69,9 +69,9 @@ def main(
                 features=read_table(features, schemas.FEATURES),
             ),
             run.params,
-            features_history=read_csv(features_history),
-            graph_links=read_csv(graph_links),
-            ratio_history=read_csv(ratio_history),
+            features_history=read_history(features_history),
+            graph_links=read_links(graph_links),
+            ratio_history=read_history(ratio_history),
             gen=np.random.default_rng(0),  # apart from `seed`: runs are compared on equal resamples
         )
         write_json(found.metrics, auc)

@@ -72,7 +72,7 @@ def main(
         from pipeline.report.content import gather
         from pipeline.report.page import render
         from pipeline.report.run_facts import run_facts
-        from pipeline.storage import read_csv, read_json, read_table, write_bytes
+        from pipeline.storage import read_csv, read_history, read_json, read_table, write_bytes
 
         content = gather(
             Artefacts(
@@ -85,11 +85,19 @@ def main(
                 task_embeddings=read_table(task_embeddings, schemas.TASK_EMBEDDINGS),
                 scores=read_table(scores, schemas.SCORES),
                 metrics=read_json(auc),
-                task_auc=read_csv(task_auc),
-                roc=read_csv(roc),
-                features_history=read_csv(features_history),
-                pretrain_history=read_csv(pretrain_history),
-                ratio_history=read_csv(ratio_history),
+                task_auc=read_csv(
+                    task_auc,
+                    {
+                        "label": "text",
+                        "item_id": "number",
+                        "auc": "number or nothing",
+                        "n_nominal": "number",
+                    },
+                ),
+                roc=read_csv(roc, {"label": "text", "fpr": "number", "tpr": "number"}),
+                features_history=read_history(features_history),
+                pretrain_history=read_history(pretrain_history),
+                ratio_history=read_history(ratio_history),
             ),
             run.params,
         )

@@ -1,15 +1,40 @@
 """What several test files share."""
 
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.projects import STAGES, invoke, small_project
+
+LOOPBACK = ("127.", "::1", "localhost")
+NOWHERE = "http://127.0.0.1:9"  # a proxy that refuses: for what tests start as processes
+
 settings.register_profile("calm", deadline=None)  # a busy machine is no failure
 settings.load_profile("calm")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    """Nothing that a test runs reaches another machine."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        if self.family != socket.AF_UNIX and not str(address[0]).startswith(LOOPBACK):
+            raise OSError(f"tests reach no other machine, not even {address}")
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded)
+        for name in ("http_proxy", "https_proxy"):
+            patch.setenv(name, NOWHERE)
+            patch.setenv(name.upper(), NOWHERE)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -52,4 +77,18 @@ def made_movielens(tmp_path: Path) -> Path:
     for name, lines in (("users", users), ("movies", movies), ("ratings", ratings)):
         text = "".join(f"{line}\n" for line in lines)
         (folder / f"{name}.dat").write_bytes(text.encode("latin-1"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small project in which every stage has run, undisturbed. Not to be changed: copy it."""
+    import torch
+
+    threads = torch.get_num_threads()
+    folder = small_project(tmp_path_factory.mktemp("built") / "project")
+    for stage in STAGES:
+        result = invoke(folder, stage)
+        assert result.exit_code == 0, result.output
+    torch.set_num_threads(threads)
     return folder

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from click.testing import Result
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
 from tests.dvc_stages import read_stages
 
@@ -49,16 +52,15 @@ def small_project(folder: Path) -> Path:
 
 
 def small_repository(folder: Path) -> Path:
-    """A small project with the code in it, committed to git, ready for DVC."""
-    for room in ("pipeline", "stages"):
-        skipped = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / room, folder / room, ignore=skipped)
+    """A small project with all the code and files that git tracks, or would, ready for DVC."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, names.split("\0")):
+        if name != "dvc.lock" and not name.startswith("metrics/"):  # of other params
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
     small_project(folder)
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder)
     run(folder, "git", "init", "--quiet", "--initial-branch=main")
-    run(folder, "dvc", "init", "--quiet")
-    shutil.copy(ROOT / ".dvc/config", folder / ".dvc")
     run(folder, "git", "add", ".")
     run(folder, "git", "commit", "--quiet", "-m", "A small project")
     return folder
@@ -113,6 +115,12 @@ def run(folder: Path, *command: str) -> str:
         printed, errors = process.communicate()
     assert process.returncode == 0, f"{' '.join(command)}: {printed}{errors}"
     return printed + errors
+
+
+def invoke(folder: Path, stage: str, *arguments: str) -> Result:
+    """Run a stage in a project, in this process."""
+    with chdir(folder):
+        return CliRunner().invoke(import_module(f"stages.{stage}").app, arguments)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from pipeline.auc import (
@@ -154,3 +155,24 @@ def random_case(gen: np.random.Generator, *, tasks: int, users: int) -> tuple[Sc
     side = gen.integers(-1, 2, (tasks, users))
     side[0] = 0
     return gen.integers(0, 12, (tasks, users)).astype(np.float32), Sides(side > 0, side < 0)
+
+
+def test_the_interval_over_users_covers_the_true_auc_as_often_as_it_says() -> None:
+    """250 draws of 120 users of two classes, six tasks that score them by one latent taste.
+
+    The true mean AUC is known; 95 % of the intervals hold it, give or take three standard errors.
+    """
+    gen = np.random.default_rng(0)
+    shift = np.array([0.2, 0.5, 0.8, 1.1, 1.4, 1.7])[:, None]
+    true = norm.cdf(shift / np.sqrt(1 + 1)).mean()
+    covered = 0
+    for _ in range(250):
+        member = gen.random(120) < 0.4
+        common = gen.standard_normal(120) * 0.8  # what tasks share: it widens the interval
+        own = gen.standard_normal((6, 120)) * 0.6
+        scores = shift * member + common + own
+        sides = Sides(np.tile(member, (6, 1)), np.tile(~member, (6, 1)))
+        means = resampled_means(scores, sides, resample_weights(120, 150, gen))
+        low, high = np.nanquantile(means, (0.025, 0.975))
+        covered += low <= true <= high
+    assert covered / 250 == pytest.approx(0.95, abs=3 * np.sqrt(0.95 * 0.05 / 250))

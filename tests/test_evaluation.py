@@ -164,6 +164,7 @@ def test_the_metrics_are_the_documented_ones(found: Evaluation) -> None:
         "gender": label,
         "exposure": common,
         "exposure_valid": common,
+        "calibration": {"log_mean", "ci95_low", "ci95_high", "task_median"},
         "trivial": {"random", "activity"},
         "leak": {"age", "gender"},
         "deepfm": {"pair_auc"},
@@ -176,7 +177,8 @@ def test_the_metrics_are_the_documented_ones(found: Evaluation) -> None:
     page = (ROOT / "docs" / "metrics.md").read_text()
     assert all(
         f"`{key}`" in page
-        for key in label | {"pair_auc", "mrr", "hits10", "spearman", "valid", "epoch"}
+        for key in label
+        | {"pair_auc", "mrr", "hits10", "spearman", "valid", "epoch", "log_mean", "task_median"}
     )
 
 
@@ -187,6 +189,28 @@ def test_link_prediction_on_all_relations_speaks_for_the_graph(found: Evaluation
 def test_the_best_epoch_speaks_for_a_network(found: Evaluation) -> None:
     assert found.metrics["deepfm"] == {"pair_auc": 0.87}
     assert found.metrics["loss"] == {"valid": 1.29, "epoch": 2}
+
+
+@pytest.mark.parametrize("base", get_args(Base))
+def test_calibration_is_measured_on_validation_users_under_the_base(
+    tables: Tables, params: Params, base: Base
+) -> None:
+    ratio = params.ratio.model_copy(update={"base": base})
+    figures = evaluated(tables, params.model_copy(update={"ratio": ratio})).metrics["calibration"]
+    splits = tables.splits.to_pandas()
+    valid = splits.user_id[splits.split == "valid"]
+    visible = tables.exposures.to_pandas().merge(tables.tasks.to_pandas()).query("~held_out")
+    seen = visible.groupby("user_id").size()
+    rows = tables.scores.to_pandas()
+    rows = rows[rows.user_id.isin(valid)]
+    weight = rows.user_id.map(seen).fillna(0) if base == "exposures" else rows.user_id * 0 + 1
+    sums = (np.exp(rows.score) * weight).groupby(rows.task_id).sum()
+    means = sums / weight.groupby(rows.task_id).sum()
+    assert figures["log_mean"] == pytest.approx(np.log(means.mean()), abs=1e-5)
+    assert figures["task_median"] == pytest.approx(np.log(means.median()), abs=1e-5)
+    if base == "exposures":  # of the scores, which are this world's true ratios
+        assert figures["ci95_low"] <= 0.05
+        assert figures["ci95_high"] >= -0.05
 
 
 def test_activity_ranks_users_by_their_visible_exposures(tables: Tables, found: Evaluation) -> None:
@@ -270,6 +294,7 @@ def test_without_labels_the_exposure_figures_remain(tables: Tables, params: Para
     unlabelled = replace(tables, tasks=tables.tasks.select(list(schemas.TASKS.columns)))
     found = evaluated(unlabelled, bare)
     names = {"exposure", "exposure_valid", "trivial", "deepfm", "graph", "loss", "truth"}
+    names |= {"calibration"}
     assert set(found.metrics) == names
     assert {row["label"] for row in found.task_auc} == {"exposure"}
 

@@ -70,6 +70,17 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     assert "is not a model file of this pipeline" in message(tmp_path / "foreign")
 
 
+def test_an_altered_number_or_setting_is_found(tmp_path: Path) -> None:
+    """Neither safetensors nor the shapes would notice it."""
+    whole = tmp_path / "whole"
+    write_network(ratio_net(), whole)
+    content = whole.read_bytes()
+    (tmp_path / "bit").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (tmp_path / "setting").write_bytes(content.replace(b"0.1", b"0.3"))
+    for name in ("bit", "setting"):
+        assert "is damaged (wrong checksum)" in message(tmp_path / name)
+
+
 def test_a_file_of_another_network_is_named(tmp_path: Path) -> None:
     write_network(PreEmbeddingNet(x_dim=4, heads=3), tmp_path / "other")
     assert "holds no RatioNet" in message(tmp_path / "other")

@@ -217,9 +217,24 @@ READ_FAULTS = [
     Fault("empty file", E, b"", "is not readable as CSV .*Empty CSV"),
     Fault("no rows", E, lines(PAIR), "expected at least one row, found none"),
     Fault("no Parquet", "users.parquet", b"PAR", "is not readable as Parquet"),
-    Fault("UTF-16", E, "user_id,item_id\n1,10\n".encode("utf-16"), "found 1: '\\\\x00'", 2),
-    Fault("latin-1 label", U, "user_id,t\n1,x\n2,ö\n".encode("latin-1"), "UTF-8 text as t", 2),
-    Fault("latin-1 title", T, "item_id,title\n10,ö\n".encode("latin-1"), "CSV in UTF-8 .*invalid"),
+    Fault(
+        "UTF-16",
+        E,
+        "user_id,item_id\n1,10\n".encode("utf-16"),
+        "line 1: .*UTF-8 text, found .* 0xff",
+    ),
+    Fault(
+        "latin-1 label",
+        U,
+        "user_id,t\n1,x\n2,ö\n".encode("latin-1"),
+        "line 3: .* UTF-8 text, found .* 0xf6",
+    ),
+    Fault(
+        "latin-1 title",
+        T,
+        "item_id,title\n10,ö\n".encode("latin-1"),
+        "line 2: .*UTF-8 text, found .* 0xf6",
+    ),
     Fault("no header", E, lines("1,10", "2,20"), "a column user_id, found 1, 10"),
     Fault("semicolons", E, lines("user_id;item_id", "1;10"), "found user_id;item_id.*by commas"),
     Fault(

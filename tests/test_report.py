@@ -12,6 +12,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
@@ -465,10 +466,25 @@ def test_the_epoch_that_was_kept_is_that_of_the_lowest_validation_loss(content: 
     assert plots.CHANCE == CHANCE
 
 
+WITHOUT = {
+    "a few": lambda table: table.slice(0, 5),
+    "no age": lambda users: users.drop_columns("age"),
+    "no class": lambda tasks: tasks.set_column(
+        tasks.column_names.index("nominal_age"), "nominal_age", pa.array([7] * tasks.num_rows)
+    ),
+    "no test": lambda splits: splits.filter(pc.not_equal(splits["split"], "test")),
+    "no trivial": lambda metrics: {k: part for k, part in metrics.items() if k != "trivial"},
+}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"metrics": {"exposure": {}}}, "metrics/auc.json lacks age, occupation"),
+        ({"metrics": "no trivial"}, "metrics/auc.json lacks the figure trivial.activity.age: it"),
+        ({"users": "no age"}, "labels.age needs the column age of the users table"),
+        ({"tasks": "no class"}, "names a class in nominal_age that is none of the 5 of the users"),
+        ({"splits": "no test"}, "users of the splits table is in the split test; make it again"),
         ({"task_auc": []}, "metrics/task_auc.csv has 0 tasks"),
         ({"task_init": "a few"}, "the task embeddings are of 5 tasks"),
         ({"items": "a few"}, r"item \d+ is not among the 5 known ones"),
@@ -478,8 +494,7 @@ def test_files_that_do_not_belong_together_are_refused(
     artefacts: Artefacts, params: Params, change: dict, message: str
 ) -> None:
     ((name, value),) = change.items()
-    if value == "a few":
-        value = getattr(artefacts, name).slice(0, 5)
+    value = WITHOUT[value](getattr(artefacts, name)) if isinstance(value, str) else value
     with pytest.raises(PipelineError, match=message):
         gather(replace(artefacts, **{name: value}), params)
 

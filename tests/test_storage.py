@@ -13,10 +13,14 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import PipelineError
-from pipeline.schemas import EXPOSURES, FEATURES, SCORES, SPLITS, USERS, Schema
+from pipeline.schemas import EXPOSURES, FEATURES, SCORES, SPLITS, TASKS, USERS, Schema
 from pipeline.storage import (
+    Field,
     matrix,
     read_csv,
+    read_history,
+    read_json,
+    read_links,
     read_table,
     replacing,
     sha256,
@@ -127,6 +131,7 @@ FAULTS: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
         lambda t: t.take([1, 0, 2]),
         "row 1 of the scores table is out of order",
     ),
+    "no rows": (lambda t: t.slice(0, 0), "the scores table has no rows"),
 }
 
 
@@ -153,6 +158,9 @@ def test_a_faulty_table_is_refused_on_write_and_on_read(tmp_path: Path, fault: s
         (pa.array([[1.0], [2.0], [3.0]], pa.list_(pa.float64(), 1)), "expected a fixed_size_list"),
         (pa.array([[1.0], None, [3.0]], pa.list_(pa.float32(), 1)), "row 1 has no value"),
         (vectors(np.array([[0, 1], [2, np.nan], [0, 1]])), "found nan"),
+        (vectors(np.array([[0, 1], [2, -np.inf], [0, 1]])), "found -inf"),
+        (vectors(np.array([[0, 1], [2, 2e18], [0, 1]])), r"finite and below 1e\+18 in size"),
+        (pa.array([[1.0], [None], [3.0]], pa.list_(pa.float32(), 1)), "found None"),
     ],
 )
 def test_a_faulty_vector_is_refused(values: pa.Array, message: str) -> None:
@@ -167,6 +175,26 @@ def test_a_nullable_column_may_be_empty_and_an_open_table_may_have_more(tmp_path
     assert read_table(tmp_path / "users.parquet", USERS).equals(labelled)
 
 
+def test_a_split_of_another_name_is_refused() -> None:
+    splits = pa.table({"user_id": pa.array([1, 2], pa.int64()), "split": ["train", "Test"]})
+    with pytest.raises(PipelineError, match="row 1: expected one of train, valid, test, found Tes"):
+        SPLITS.check(splits, "here")
+
+
+@pytest.mark.parametrize("figure", ["entropy", "kept_by", "nominal", "anomalous"])
+def test_the_figures_of_a_label_have_their_types_and_no_gaps(figure: str) -> None:
+    columns = {"task_id": pa.int32(), "item_id": pa.int64()}
+    columns |= {"exposures": pa.int64(), "train_exposures": pa.int64()}
+    table = pa.table({name: pa.array([1], kind) for name, kind in columns.items()})
+    TASKS.check(table.append_column("else", pa.array(["anything"])), "here")
+    good = TASKS.families[f"{figure}_"].type
+    TASKS.check(table.append_column(f"{figure}_age", pa.array([1]).cast(good)), "here")
+    for kind, message in ((pa.string(), "expected .*, found string"), (good, "row 0 has no value")):
+        place = f"here: column {figure}_age of the tasks table: "
+        with pytest.raises(PipelineError, match=place + message):
+            TASKS.check(table.append_column(f"{figure}_age", pa.nulls(1, kind)), "here")
+
+
 @pytest.mark.parametrize("content", [b"", b"PAR1 and no more", b"user_id,split\n1,train\n"])
 def test_an_unreadable_file_is_one_line_of_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "splits.parquet"
@@ -177,7 +205,7 @@ def test_an_unreadable_file_is_one_line_of_error(tmp_path: Path, content: bytes)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("read", [lambda path: read_table(path, SPLITS), read_csv])
+@pytest.mark.parametrize("read", [lambda path: read_table(path, SPLITS), read_csv, read_json])
 def test_a_missing_file_is_one_line_of_error(
     tmp_path: Path, read: Callable[[Path], object]
 ) -> None:
@@ -274,3 +302,77 @@ def test_csv_writes_a_missing_value_as_an_empty_field(tmp_path: Path) -> None:
     write_csv([{"task_id": 0, "auc": None}, {"task_id": 1, "auc": 0.25}], path)
     assert path.read_bytes() == b"task_id,auc\n0,\n1,0.25\n"
     assert read_csv(path) == [{"task_id": "0", "auc": ""}, {"task_id": "1", "auc": "0.25"}]
+
+
+KINDS: dict[str, Field] = {"n": "number", "loss": "number or nan", "auc": "number or nothing"}
+
+
+def test_the_columns_of_a_csv_hold_what_they_should(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("n,loss,auc,label\n1,nan,,\n-2.5,inf,1e-3,age\n")
+    assert read_csv(path, {**KINDS, "label": "text"})[1]["auc"] == "1e-3"
+
+
+CSV_FAULTS = {
+    "empty": ("", r"table\.csv: holds no rows"),
+    "only names": ("n,loss,auc\n", r"table\.csv: holds no rows"),
+    "missing column": ("n,auc\n1,1\n", r"table\.csv: lacks the column loss\. Delete the file"),
+    "fewer fields": ("n,loss,auc\n1,1,1\n1,1\n", r"table\.csv:3: has another number of fields"),
+    "more fields": ("n,loss,auc\n1,1,1,1\n", r"table\.csv:2: has another number of fields"),
+    "no number": ("n,loss,auc\n1,1,1\nx,1,1\n", r"csv:3: expected a number as n, found x\. "),
+    "infinite": ("n,loss,auc\ninf,1,1\n", "expected a number as n, found inf"),
+    "nothing": ("n,loss,auc\n,1,1\n", r"expected a number as n, found \."),
+    "no loss": ("n,loss,auc\n1,,1\n", "expected a number or nan as loss"),
+    "no AUC": ("n,loss,auc\n1,1,nan\n", "expected a number or nothing as auc, found nan"),
+    "bytes": (b"n,loss,auc\n\xff,1,1\n", "is not readable as CSV .*utf-8"),
+    "quotes": ('n,loss,auc\n"1"2,1,1\n', "is not readable as CSV"),
+}
+
+
+@pytest.mark.parametrize("fault", CSV_FAULTS)
+def test_a_faulty_csv_is_one_line_that_names_its_line(tmp_path: Path, fault: str) -> None:
+    content, message = CSV_FAULTS[fault]
+    path = tmp_path / "table.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(PipelineError, match=message) as caught:
+        read_csv(path, KINDS)
+    assert str(caught.value).startswith(str(path))
+
+
+def refusal(read: Callable[[Path], object], path: Path, content: str) -> str:
+    path.write_text(content)
+    with pytest.raises(PipelineError) as caught:
+        read(path)
+    return str(caught.value)
+
+
+def test_a_history_has_epochs_and_their_losses_or_nothing_was_trained(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    for content in ("epoch\n0\n", "epoch,valid_loss,valid_auc\n1,0.5,nan\n"):
+        path.write_text(content)
+        assert read_history(path)[0]["epoch"] in "01"
+    assert "lacks the column epoch" in refusal(read_history, path, "valid_loss\n1\n")
+    assert "lacks the column valid_loss" in refusal(read_history, path, "epoch,loss\n1,1\n")
+    assert "number as valid_loss" in refusal(read_history, path, "epoch,valid_loss\n1,nan\n")
+    assert "or nan as auc" in refusal(read_history, path, "epoch,valid_loss,auc\n1,1,x\n")
+
+
+def test_links_tell_how_many_triples_and_how_well_predicted(tmp_path: Path) -> None:
+    path = tmp_path / "links.csv"
+    for content in ("triples\n0\n", "relation,triples,mrr,hits10\nin,3,0.5,1\n"):
+        path.write_text(content)
+        assert read_links(path)[0]["triples"] in "03"
+    assert "lacks the column triples" in refusal(read_links, path, "mrr\n1\n")
+    assert "lacks the column mrr" in refusal(read_links, path, "relation,triples\nin,3\n")
+    header = "relation,triples,mrr,hits10\n"
+    assert "number as mrr" in refusal(read_links, path, f"{header}in,3,nan,1\n")
+    assert "or nan as hits10" in refusal(read_links, path, f"{header}in,3,1,x\n")
+
+
+@pytest.mark.parametrize(("content", "message"), [("[1]", "holds no names"), ("{", "is not JSON")])
+def test_json_of_another_kind_is_one_line_of_error(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    assert f"{tmp_path / 'auc.json'}: {message}" in refusal(
+        read_json, tmp_path / "auc.json", content
+    )

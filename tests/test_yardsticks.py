@@ -69,6 +69,15 @@ def test_tasks_made_with_other_labels_are_refused() -> None:
         task_label("age", Label(column="age"), users, TASKS, pairs((0, 0, False)), np.array([0]))
 
 
+@pytest.mark.parametrize("column", ["nominal_sex", "anomalous_sex"])
+@pytest.mark.parametrize("wrong", [-1, 2])
+def test_tasks_of_a_class_that_no_user_has_are_refused(column: str, wrong: int) -> None:
+    at = TASKS.column_names.index(column)
+    tasks = TASKS.set_column(at, column, pa.array([0, wrong]))
+    with pytest.raises(PipelineError, match=f"a class in {column} that is none of the 2 of the us"):
+        task_label("sex", Label(column="sex"), USERS, tasks, pairs((0, 0, False)), np.array([0]))
+
+
 def test_exposure_sides_compare_held_out_pairs_with_users_who_never_met_the_item() -> None:
     """Users 1, 3, 4 and 6 are measured; the visible pair (3, 0) takes no part in task 0."""
     known = pairs(

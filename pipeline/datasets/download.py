@@ -25,9 +25,9 @@ CHUNK = 2**18  # bytes
 LARGEST_ARCHIVE = 2**28  # bytes: an answer without end is cut off
 LARGEST_FILE = 2**27  # bytes of an unpacked file: so is a zip bomb
 SILENCE = 60  # seconds without a byte
-UNREADABLE = (
-    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error),
-    *(EOFError, RuntimeError),
+UNREADABLE = (  # OSError: also of a damaged zip, which may point to before its beginning
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error),
+    *(EOFError, RuntimeError, OSError),
 )
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
 from pipeline.errors import PipelineError
 from pipeline.pairs import Bools, Ints
+from pipeline.storage import read_parquet
 
 NAMES = ("exposures", "users", "items", "features")
 ENDINGS = (".csv", ".parquet")
@@ -166,7 +166,7 @@ def read_own(path: Path, text_columns: Sequence[str] = TEXT_COLUMNS) -> OwnTable
         PipelineError: not such a file, no rows, or two columns of one name.
     """
     try:
-        table = _read_csv(path, text_columns) if path.suffix in TEXTS else pq.read_table(path)
+        table = _read_csv(path, text_columns) if path.suffix in TEXTS else read_parquet(path)
     except (pa.ArrowException, OSError) as error:
         kind = f"{TEXTS[path.suffix]} in UTF-8" if path.suffix in TEXTS else "Parquet"
         raise PipelineError(
@@ -184,6 +184,7 @@ def read_own(path: Path, text_columns: Sequence[str] = TEXT_COLUMNS) -> OwnTable
 
 
 def _read_csv(path: Path, text_columns: Sequence[str]) -> pa.Table:
+    _require_utf8(path)
     types = dict.fromkeys(text_columns, pa.string())
     form = {"delimiter": "\t", "quote_char": False} if path.suffix == ".tsv" else {}
     bad: list[pacsv.InvalidRow] = []
@@ -209,19 +210,20 @@ def _read_csv(path: Path, text_columns: Sequence[str]) -> pa.Table:
         raise OwnTable(path, pa.table({})).fault(
             row.number - 2, f"{row.expected_columns} fields", f"{row.actual_columns}: {row.text!r}"
         ) from None
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if pa.types.is_binary(column.type):  # as text that is not UTF-8 comes in
-            row = next(i for i, value in enumerate(column.to_pylist()) if not _is_utf8(value))
-            raise OwnTable(path, table).fault(row, f"UTF-8 text as {name}", column[row].as_py())
     return table
 
 
-def _is_utf8(value: bytes | None) -> bool:
-    try:
-        (value or b"").decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def _require_utf8(path: Path) -> None:
+    """Raise PipelineError for the first line that is not UTF-8."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                raise PipelineError(
+                    f"{path}: line {number}: expected UTF-8 text, found the byte "
+                    f"0x{line[error.start]:02x}. Write the file in UTF-8."
+                ) from error
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

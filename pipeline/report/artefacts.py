@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pipeline.labels import label_classes, task_classes
 from pipeline.pairs import rows_of
+from pipeline.params import Params
 
 Rows = Sequence[Mapping[str, str]]  # of a CSV file
 
@@ -38,3 +40,10 @@ class Artefacts:
         """
         wanted, known = (t.column("item_id").to_numpy() for t in (self.tasks, self.items))
         return self.items.take(rows_of(wanted, known, "item"))
+
+    def require_labels(self, params: Params) -> None:
+        """Raise PipelineError unless users and tasks have the labels of the params, and agree."""
+        for name, label in params.labels.items():
+            classes = label_classes(self.users, name, label)
+            if name in params.evaluate.labels:
+                task_classes(self.tasks, name, len(classes))

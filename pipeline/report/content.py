@@ -59,6 +59,7 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
     Raises:
         PipelineError: artefacts that do not belong together.
     """
+    artefacts.require_labels(params)
     source, figures = params.data.source, figures_of(artefacts.metrics)
     measured = yardsticks(artefacts, params)
     best, worst = extremes(artefacts)

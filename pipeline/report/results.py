@@ -61,9 +61,19 @@ class TaskAuc:
     auc: float
 
 
-def figures_of(metrics: Mapping[str, object], above: str = "") -> dict[str, float]:
-    """Every scalar of metrics/auc.json by its dotted key, such as "age.auc"."""
-    flat: dict[str, float] = {}
+class Figures(dict[str, float]):
+    """Figures of metrics/auc.json by their dotted keys, such as "age.auc"."""
+
+    def __missing__(self, key: str) -> float:
+        raise PipelineError(
+            f"metrics/auc.json lacks the figure {key}: it was made with other params. "
+            "Make it again: `dvc repro evaluate`."
+        )
+
+
+def figures_of(metrics: Mapping[str, object], above: str = "") -> Figures:
+    """Every scalar of metrics/auc.json by its dotted key."""
+    flat = Figures()
     for name, value in metrics.items():
         if isinstance(value, Mapping):
             flat |= figures_of(value, f"{above}{name}.")

@@ -35,7 +35,7 @@ def main(
         from pipeline.image_tasks import active_categories, category_sides
         from pipeline.model_files import read_network
         from pipeline.models.conv_ratio import ConvRatioNet
-        from pipeline.storage import matrix, read_csv, read_table, write_csv
+        from pipeline.storage import matrix, read_history, read_table, write_csv
 
         test, category = folder.split("test")
         tasks = folder.task_set(k).tasks
@@ -48,7 +48,7 @@ def main(
                 read_table(ratio / "task_embeddings.parquet", schemas.TASK_EMBEDDINGS).column("e")
             )
             net = read_network(ConvRatioNet, ratio / "model.safetensors")
-            history = read_csv(ratio / "history.csv")
+            history = read_history(ratio / "history.csv")
             best = min(history, key=lambda row: float(row["valid_loss"]))
             rows.append(
                 {

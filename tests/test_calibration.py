@@ -1,0 +1,73 @@
+"""Calibration: an exact ratio has the mean 1 under p, and the interval covers it."""
+
+import numpy as np
+import pytest
+
+from pipeline.auc import resample_weights
+from pipeline.calibration import calibration, log_mean_ratios
+
+
+def normal_world(users: int, gen: np.random.Generator) -> np.ndarray:
+    """True log ratios of five tasks q_t = N(mu_t, 1) against p = N(0, 1), of users from p."""
+    mu = np.array([[-0.8], [-0.3], [0.0], [0.4], [0.9]])
+    x = gen.standard_normal(users)
+    return mu * x - mu**2 / 2
+
+
+def everybody(users: int) -> np.ndarray:
+    return np.ones(users, np.int64)
+
+
+def test_the_mean_ratio_is_weighted_by_the_base() -> None:
+    scores = np.log([[1.0, 2.0, 4.0], [3.0, 1.0, 0.5]])
+    found = np.exp(log_mean_ratios(scores, np.array([1, 2, 0])))
+    assert found == pytest.approx([(1 + 4) / 3, (3 + 2) / 3])
+
+
+def test_the_figures_are_those_of_a_loop_over_resamples() -> None:
+    gen = np.random.default_rng(0)
+    scores, base = gen.normal(size=(3, 40)), gen.integers(0, 4, 40)
+    weights = resample_weights(40, 50, gen)
+    means = [
+        np.average(np.exp(scores).mean(axis=0), weights=base * weights[:, b]) for b in range(50)
+    ]
+    found = calibration(scores, base, weights)
+    tasks = np.average(np.exp(scores), axis=1, weights=base)
+    assert found["log_mean"] == pytest.approx(np.log(tasks.mean()))
+    assert found["task_median"] == pytest.approx(np.log(np.median(tasks)))
+    assert found["ci95_low"] == pytest.approx(np.quantile(np.log(means), 0.025))
+    assert found["ci95_high"] == pytest.approx(np.quantile(np.log(means), 0.975))
+
+
+def test_a_ratio_too_high_by_a_factor_shows_its_log() -> None:
+    gen = np.random.default_rng(0)
+    scores = normal_world(5000, gen)
+    weights = resample_weights(5000, 100, gen)
+    right, high = (calibration(scores + log, everybody(5000), weights) for log in (0.0, 0.5))
+    assert abs(right["task_median"]) < 0.05
+    for name, value in right.items():
+        assert high[name] == pytest.approx(value + 0.5)
+
+
+def test_the_interval_of_a_true_ratio_covers_zero_as_often_as_it_says() -> None:
+    """250 populations of 200 users: 95 %, give or take three standard errors of that share."""
+    gen = np.random.default_rng(0)
+    covered = 0
+    for _ in range(250):
+        weights = resample_weights(200, 150, gen)
+        found = calibration(normal_world(200, gen), everybody(200), weights)
+        covered += found["ci95_low"] <= 0 <= found["ci95_high"]
+    assert covered / 250 == pytest.approx(0.95, abs=3 * np.sqrt(0.95 * 0.05 / 250))
+
+
+def test_scores_that_are_no_log_ratios_still_give_finite_figures() -> None:
+    weights = resample_weights(20, 10, np.random.default_rng(0))
+    scores = np.linspace(-1e30, 1e30, 60, dtype=np.float32).reshape(3, 20)
+    found = calibration(scores, np.arange(20), weights)
+    assert all(np.isfinite(value) for value in found.values())
+
+
+def test_a_resample_without_a_user_of_the_base_is_left_out() -> None:
+    weights = np.array([[1, 0], [1, 2]], np.float32)
+    found = calibration(np.log([[2.0, 9.0]]), np.array([1, 0]), weights)
+    assert found["ci95_low"] == found["ci95_high"] == pytest.approx(np.log(2))

@@ -1,0 +1,62 @@
+"""The device that is asked for, and no other in silence."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from pipeline.device import describe, prepare_device
+from pipeline.errors import PipelineError
+from pipeline.params import Runtime
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "unset")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    yield
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = benchmark
+    torch.use_deterministic_algorithms(False)
+
+
+def runtime(**values: object) -> Runtime:
+    return Runtime.model_validate(
+        {"device": "auto", "threads": 0, "checkpoint_seconds": 5} | values
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "taken"),
+    [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cuda", True, "cuda")],
+)
+def test_the_device_is_the_one_asked_for(
+    monkeypatch: pytest.MonkeyPatch, asked: str, there: bool, taken: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert prepare_device(runtime(device=asked)).type == taken
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_cuda_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(PipelineError, match="torch finds no CUDA device here; set it to auto or c"):
+        prepare_device(runtime(device="cuda"))
+
+
+def test_the_number_of_threads_is_set_and_told() -> None:
+    device = prepare_device(runtime(device="cpu", threads=1))
+    assert torch.get_num_threads() == 1
+    assert describe(device) == "CPU, 1 threads"
+
+
+def test_a_cuda_device_is_made_deterministic_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    torch.backends.cudnn.benchmark = True
+    prepare_device(runtime(deterministic=True))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.backends.cudnn.benchmark
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
