@@ -123,13 +123,6 @@ class Kept:
         return Kept(train, valid, self.calibration + parts.calibration)
 
 
-def row_sums(rows: Rows, tasks: int) -> Floats:
-    """Sum of the rows of each task, (M, d): equation 4 has the columns as basis functions here."""
-    sums = np.zeros((tasks, rows.x.shape[1]))
-    np.add.at(sums, rows.task, rows.x)
-    return sums
-
-
 def smear(x: Singles, n: int, gen: np.random.Generator) -> Singles:
     """Background: rows drawn from `x` (m, d), about half of their columns moved, (n, d).
 

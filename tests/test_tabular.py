@@ -20,7 +20,6 @@ from pipeline.tabular import (
     learn,
     log_ratios,
     mixture_log_ratios,
-    row_sums,
     smear,
 )
 
@@ -153,7 +152,3 @@ def test_a_mixture_is_the_weighted_mean_ratio_of_its_tasks() -> None:
     each = np.stack([log_ratios(net, e, x, np.full(7, t)) for t in range(5)])
     expected = np.log(share @ np.exp(each))
     np.testing.assert_allclose(mixture_log_ratios(net, e, x, share), expected, rtol=1e-12)
-
-
-def test_rows_are_summed_by_task() -> None:
-    assert row_sums(rows_of([2, 0, 3]), 3)[:, 0].tolist() == [1.0, 0.0, 9.0]
