@@ -28,6 +28,7 @@ from pipeline.models.ratio import RatioNet
 from pipeline.models.weights import draw_layers
 from pipeline.pairs import Ints
 from pipeline.params import Ratio
+from pipeline.small_groups import Variants
 from pipeline.tabular import (
     Floats,
     Kept,
@@ -124,18 +125,18 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         if not len(parts.valid):
             raise ValueError(f"Found {len(x)} samples in {len(self.tasks_)} groups; expected more.")
         self.moments_ = GroupMoments.of(parts.train, len(self.tasks_))
-        statistic = self.moments_.statistic()
-        self.projection_ = Projection.fit(statistic, standardise=True, reduce=None)
+        variants = Variants.of(parts.train, parts.valid, self.moments_, gen)
+        self.projection_ = Projection.fit(variants.statistic, standardise=True, reduce=None)
         self.net_ = RatioNet(
             x_dim=x.shape[1],
-            task_dim=statistic.shape[1],
+            task_dim=variants.statistic.shape[1],
             hidden=self.hidden,
             dropout=[0.0] * len(self.hidden),
         )
         draw_layers(self.net_, torch.Generator().manual_seed(int(gen.integers(2**31))))
         self.kept_ = Kept.nothing(x.shape[1], self.memory)
         self.history_: list[Row] = []
-        return self._learn(parts, schedule, gen)
+        return self._learn(variants, parts, schedule, gen)
 
     def partial_fit(self, X: Table, task: Tasks | None = None) -> Self:
         """Learn from more rows, beside a memory of those before; groups may be new.
@@ -151,7 +152,9 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         x = validate_data(self, X, dtype=np.float64, reset=False)
         names = task_names(task, len(x))
         parts = self._admit(x, names, gen)
-        return self._learn(parts, schedule, gen)
+        train, valid = self.kept_.train.rows + parts.train, self.kept_.valid.rows + parts.valid
+        variants = Variants.of(train, valid, self.moments_, gen)
+        return self._learn(variants, parts, schedule, gen)
 
     def embed(self, X: Table, task: Tasks) -> Singles | pd.DataFrame:
         """Place groups it has never seen, without any training, and know them from here on.
@@ -283,12 +286,14 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         self.moments_ = self.moments_.add(parts.train, len(self.tasks_))
         return parts
 
-    def _learn(self, parts: Parts, schedule: Ratio, gen: np.random.Generator) -> Self:
+    def _learn(
+        self, variants: Variants, parts: Parts, schedule: Ratio, gen: np.random.Generator
+    ) -> Self:
         self.history_ += learn(
             self.net_,
-            self.projection_.apply(self.moments_.statistic()),
-            self.kept_.train.rows + parts.train,
-            self.kept_.valid.rows + parts.valid,
+            self.projection_.apply(variants.statistic),
+            variants.train,
+            variants.valid,
             background=self.background,
             params=schedule,
             gen=gen,

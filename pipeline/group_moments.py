@@ -6,7 +6,7 @@ more rows of a group take as long as there are more rows.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from pipeline.tabular import Floats, Rows, Singles
 Sums = TypeVar("Sums", Ints, Floats)
 CORRELATED = 16  # columns, at most, of which every two are multiplied; of more only the squares
 PRIOR = 5.0  # rows that the spread of all groups counts for, beside a group's own
-TINY = 1e-6  # variance of a column that does not vary, where all columns together have 1
+TINY = 1e-6  # variance within a group of a column that does not vary; over all groups it is 1
 
 
 @dataclass(frozen=True)
@@ -43,35 +43,43 @@ class GroupMoments:
     @classmethod
     def of(cls, rows: Rows, tasks: int) -> Self:
         """The first rows, at least one of each of the groups."""
-        d = rows.x.shape[1]
-        pairs = len(multiplied(d)[0])
-        none = cls(np.zeros(0, np.int64), np.zeros((0, d)), np.zeros((0, pairs)), np.zeros(pairs))
+        columns = rows.x.shape[1]
+        nothing = np.zeros(len(multiplied(columns)[0]))
+        none = cls(np.zeros(0, np.int64), np.zeros((0, columns)), nothing[None][:0], nothing)
         first = none.add(rows, tasks)
-        within = first._scatter().sum(0) / len(rows)
-        return cls(first.count, first.sums, first.products, within)
+        return replace(first, within=first._scatter().sum(0) / len(rows))
+
+    def anew(self, rows: Rows, tasks: int) -> Self:
+        """Of other groups, which may have no rows, beside the same covariances within groups."""
+        return replace(
+            self, count=self.count[:0], sums=self.sums[:0], products=self.products[:0]
+        ).add(rows, tasks)
 
     def add(self, rows: Rows, tasks: int) -> Self:
         """With more rows, of `tasks` groups of which the first are those so far."""
         i, j = multiplied(rows.x.shape[1])
         x = rows.x.astype(np.float64)
-        return type(self)(
-            _longer(self.count, tasks) + np.bincount(rows.task, minlength=tasks),
-            _longer(self.sums, tasks) + _sum_by_task(x, rows.task, tasks),
-            _longer(self.products, tasks) + _sum_by_task(x[:, i] * x[:, j], rows.task, tasks),
-            self.within,
+        more = _sum_by_task(np.concatenate((x, x[:, i] * x[:, j]), axis=1), rows.task, tasks)
+        return replace(
+            self,
+            count=_longer(self.count, tasks) + np.bincount(rows.task, minlength=tasks),
+            sums=_longer(self.sums, tasks) + more[:, : x.shape[1]],
+            products=_longer(self.products, tasks) + more[:, x.shape[1] :],
         )
 
     def statistic(self) -> Singles:
-        """Mean, logarithm of the standard deviation, and correlations of every group, (M, k).
+        """How many rows, mean, spread and correlations of every group, (M, k).
 
-        The covariances of a group of few rows are drawn towards those of all groups.
+        Of the number and of the spread, a standard deviation, the logarithm is taken. The
+        covariances of a group of few rows are drawn towards those of all groups.
         """
         i, j = multiplied(self.sums.shape[1])
         same = i == j
         covariance = (self._scatter() + PRIOR * self.within) / (self.count[:, None] + PRIOR)
         spread = np.sqrt(np.maximum(covariance[:, same], TINY))
         correlation = covariance[:, ~same] / (spread[:, i[~same]] * spread[:, j[~same]])
-        statistic = np.concatenate((self._means(), np.log(spread), correlation), axis=1)
+        rows = np.log1p(self.count)[:, None]
+        statistic = np.concatenate((rows, self._means(), np.log(spread), correlation), axis=1)
         return statistic.astype(np.float32)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -84,7 +92,7 @@ class GroupMoments:
         return cls(**{name: value.numpy() for name, value in tensors.items()})
 
     def _means(self) -> Floats:
-        means: Floats = self.sums / self.count[:, None]
+        means: Floats = self.sums / np.maximum(self.count, 1)[:, None]
         return means
 
     def _scatter(self) -> Floats:

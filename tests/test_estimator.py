@@ -106,12 +106,13 @@ def test_far_from_every_group_every_row_is_an_outlier(
 
 
 def test_one_group_alone_is_learned_against_the_background() -> None:
-    X = np.random.default_rng(0).standard_normal((600, 2))
-    made = CollaborativeAnomalyDetector(random_state=0).fit(X)
     angle = np.linspace(0, 2 * np.pi, 12)
     ring = np.stack([np.cos(angle), np.sin(angle)], 1)
-    assert (made.predict(6 * ring) == -1).all()
-    assert (made.predict(0.5 * ring) == 1).all()
+    for seed in range(3):
+        X = np.random.default_rng(seed).standard_normal((600, 2))
+        made = CollaborativeAnomalyDetector(random_state=seed).fit(X)
+        assert (made.predict(6 * ring) == -1).all()
+        assert (made.predict(0.5 * ring) == 1).all()
 
 
 def test_without_a_group_a_row_is_compared_with_all_of_them(
@@ -155,7 +156,7 @@ def test_pandas_comes_back_as_pandas() -> None:
         made.predict(frame.rename(columns={"a": "c"}), named)
     placed = made.embed(frame.iloc[:20] + 100, ["new"] * 10 + ["another"] * 10)
     assert placed.index.tolist() == ["another", "new"]
-    assert placed.shape == (2, 5)  # two means, two spreads, a correlation
+    assert placed.shape == (2, 6)  # how many, two means, two spreads, a correlation
 
 
 def test_it_works_at_the_end_of_a_pipeline() -> None:
@@ -197,6 +198,23 @@ def test_a_group_it_never_saw_is_placed_by_its_rows_without_training() -> None:
     assert made.score_samples(X[~unseen], task[~unseen]).tolist() == before.tolist()
     with pytest.raises(ValueError, match="Group 3 is known; partial_fit learns more"):
         made.embed(X[unseen], task[unseen])
+
+
+def test_a_group_placed_by_few_rows_is_not_called_an_outlier_for_it() -> None:
+    """Two hundred groups of like width; the last thirty come later, with six rows each."""
+    gen = np.random.default_rng(0)
+    centre = 4 * gen.standard_normal((200, 2))
+
+    def rows(groups: np.ndarray, each: int) -> tuple[np.ndarray, np.ndarray]:
+        task = np.repeat(groups, each)
+        return centre[task] + 0.5 * gen.standard_normal((len(task), 2)), task
+
+    late = np.arange(170, 200)
+    made = CollaborativeAnomalyDetector(random_state=0).fit(*rows(np.arange(170), 40))
+    made.embed(*rows(late, 6))
+    X, task = rows(late, 50)
+    assert (made.predict(X, task) == -1).mean() < 0.1
+    assert (made.predict(X, np.roll(task, 50)) == -1).mean() > 0.8
 
 
 def test_more_rows_are_learned_without_forgetting_those_before() -> None:

@@ -19,7 +19,7 @@ def joined(*parts: Rows) -> Rows:
     return parts[0] + parts[1]
 
 
-def test_the_statistic_is_mean_spread_and_correlations_of_each_groups_rows() -> None:
+def test_the_statistic_is_number_mean_spread_and_correlations_of_each_groups_rows() -> None:
     rows = drawn(400, 3, 4)
     each = [rows.x[rows.task == t].astype(float) for t in range(4)]
     within = sum((np.cov(x.T, bias=True) * len(x) for x in each), np.zeros((3, 3))) / 400
@@ -28,7 +28,7 @@ def test_the_statistic_is_mean_spread_and_correlations_of_each_groups_rows() -> 
         covariance = (n * np.cov(x.T, bias=True) + PRIOR * within) / (n + PRIOR)
         spread = np.sqrt(np.diag(covariance))
         correlation = (covariance / np.outer(spread, spread))[np.triu_indices(3, 1)]
-        expected = np.concatenate((x.mean(0), np.log(spread), correlation))
+        expected = np.concatenate(([np.log(n + 1)], x.mean(0), np.log(spread), correlation))
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -52,10 +52,10 @@ def test_a_group_of_one_row_is_as_wide_as_the_groups_are() -> None:
     rows = drawn(300, 2, 3)
     alone = GroupMoments.of(rows, 3).add(Rows(np.zeros((1, 2), np.float32), np.array([3])), 4)
     wide = np.sqrt(alone.within[[0, 2]] * PRIOR / (PRIOR + 1))
-    np.testing.assert_allclose(np.exp(alone.statistic()[3, 2:4]), wide, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(alone.statistic()[3, 3:5]), wide, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("columns", "width"), [(1, 2), (3, 9), (CORRELATED + 1, 34)])
+@pytest.mark.parametrize(("columns", "width"), [(1, 3), (3, 10), (CORRELATED + 1, 35)])
 def test_of_many_columns_only_the_squares_are_kept(columns: int, width: int) -> None:
     assert GroupMoments.of(drawn(60, columns, 2), 2).statistic().shape == (2, width)
 
