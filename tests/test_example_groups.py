@@ -1,5 +1,8 @@
 """The worked example of docs/detector.md, in a small form."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -40,3 +43,13 @@ def test_both_broken_groups_are_found_and_few_others() -> None:
             assert float(share.strip().rstrip("%")) == pytest.approx(1, abs=1.5)
     assert "20 days with two broken groups each" in shown
     assert shown.count(" yes\n") == 2
+
+
+def test_the_code_of_the_documentation_prints_what_stands_below_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = Path("docs/detector.md").read_text()
+    code, shown = re.findall(r"```(?:python)?\n(.*?)```", text, re.DOTALL)[:2]
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})  # noqa: S102 - our own
+    assert capsys.readouterr().out == shown
