@@ -7,6 +7,7 @@ group, LOW = anomalous there.
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, TypeAlias
+from warnings import warn
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +21,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from pipeline.conformal import Calibration, fewest
 from pipeline.embeddings import Projection
 from pipeline.estimator_files import fitted_state, restore
+from pipeline.group_moments import GroupMoments
 from pipeline.group_names import Names, add_names, places, task_names
 from pipeline.model_files import read_model, write_model
 from pipeline.models.ratio import RatioNet
 from pipeline.models.weights import draw_layers
 from pipeline.pairs import Ints
 from pipeline.params import Ratio
+from pipeline.small_groups import Variants
 from pipeline.tabular import (
     Floats,
     Kept,
@@ -36,7 +39,6 @@ from pipeline.tabular import (
     learn,
     log_ratios,
     mixture_log_ratios,
-    row_sums,
 )
 from pipeline.training.loop import Row
 
@@ -122,25 +124,24 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         parts = self._divide(self._rows(x, code), gen)
         if not len(parts.valid):
             raise ValueError(f"Found {len(x)} samples in {len(self.tasks_)} groups; expected more.")
-        self.count_ = np.zeros(len(self.tasks_), np.int64)
-        self.sums_ = np.zeros((len(self.tasks_), x.shape[1]))
-        self._count_in(parts.train)
-        self.projection_ = Projection.fit(self._means(), standardise=True, reduce=None)
+        self.moments_ = GroupMoments.of(parts.train, len(self.tasks_))
+        variants = Variants.of(parts.train, parts.valid, self.moments_, gen)
+        self.projection_ = Projection.fit(variants.statistic, standardise=True, reduce=None)
         self.net_ = RatioNet(
             x_dim=x.shape[1],
-            task_dim=x.shape[1],
+            task_dim=variants.statistic.shape[1],
             hidden=self.hidden,
             dropout=[0.0] * len(self.hidden),
         )
         draw_layers(self.net_, torch.Generator().manual_seed(int(gen.integers(2**31))))
         self.kept_ = Kept.nothing(x.shape[1], self.memory)
         self.history_: list[Row] = []
-        return self._learn(parts, schedule, gen)
+        return self._learn(variants, parts, schedule, gen)
 
     def partial_fit(self, X: Table, task: Tasks | None = None) -> Self:
         """Learn from more rows, beside a memory of those before; groups may be new.
 
-        The mean of a group that is known goes on running. The first call is `fit`.
+        The sums that place a group go on running. The first call is `fit`.
 
         Raises:
             ValueError: parameters or rows that cannot be learned from.
@@ -150,14 +151,16 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         schedule, gen = self._schedule(), self._generator()
         x = validate_data(self, X, dtype=np.float64, reset=False)
         names = task_names(task, len(x))
-        parts = self._divide(self._rows(x, self._admit(names)), gen)
-        self._count_in(parts.train)
-        return self._learn(parts, schedule, gen)
+        parts = self._admit(x, names, gen)
+        train, valid = self.kept_.train.rows + parts.train, self.kept_.valid.rows + parts.valid
+        variants = Variants.of(train, valid, self.moments_, gen)
+        return self._learn(variants, parts, schedule, gen)
 
     def embed(self, X: Table, task: Tasks) -> Singles | pd.DataFrame:
         """Place groups it has never seen, without any training, and know them from here on.
 
-        Equation 4: the embedding of a group is a mean over its rows. A share of the rows is kept
+        Equation 4: the embedding of a group is made of means over its rows: of the columns, their
+        squares and products (see `group_moments`). A share of the rows is kept
         for the calibration; a group of few rows is calibrated with groups of like size.
 
         Args:
@@ -179,8 +182,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             raise ValueError(f"Group {known[0].item()!r} is known; partial_fit learns more of it.")
         first = len(self.tasks_)
         gen = self._generator()
-        parts = self._divide(self._rows(x, self._admit(names)), gen, valid=0.0)
-        self._count_in(parts.train)
+        parts = self._admit(x, names, gen, valid=0.0)
         self._keep(parts, gen)
         new = self.embeddings_[first:]
         return pd.DataFrame(new, index=self.tasks_[first:]) if isinstance(X, pd.DataFrame) else new
@@ -275,29 +277,23 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
     def _divide(self, rows: Rows, gen: np.random.Generator, valid: float = VALID_SHARE) -> Parts:
         return divide(rows, valid=valid, calibration=self.calibration_share, gen=gen)
 
-    def _admit(self, names: Names) -> Ints:
-        """The place of each of `names` (n,) in `tasks_`, to which those are added that are new."""
+    def _admit(
+        self, x: Floats, names: Names, gen: np.random.Generator, valid: float = VALID_SHARE
+    ) -> Parts:
+        """Divide more rows, and count them in; groups that are new are added to `tasks_`."""
         self.tasks_ = add_names(self.tasks_, names)
-        new = len(self.tasks_) - len(self.count_)
-        self.count_ = np.append(self.count_, np.zeros(new, np.int64))
-        self.sums_ = np.concatenate((self.sums_, np.zeros((new, self.n_features_in_))))
-        return places(self.tasks_, names)
+        parts = self._divide(self._rows(x, places(self.tasks_, names)), gen, valid)
+        self.moments_ = self.moments_.add(parts.train, len(self.tasks_))
+        return parts
 
-    def _count_in(self, rows: Rows) -> None:
-        self.count_ = self.count_ + np.bincount(rows.task, minlength=len(self.tasks_))
-        self.sums_ = self.sums_ + row_sums(rows, len(self.tasks_))
-
-    def _means(self) -> Singles:
-        """The mean row of every group, (M, d)."""
-        means: Singles = (self.sums_ / self.count_[:, None]).astype(np.float32)
-        return means
-
-    def _learn(self, parts: Parts, schedule: Ratio, gen: np.random.Generator) -> Self:
+    def _learn(
+        self, variants: Variants, parts: Parts, schedule: Ratio, gen: np.random.Generator
+    ) -> Self:
         self.history_ += learn(
             self.net_,
-            self.projection_.apply(self._means()),
-            self.kept_.train.rows + parts.train,
-            self.kept_.valid.rows + parts.valid,
+            self.projection_.apply(variants.statistic),
+            variants.train,
+            variants.valid,
             background=self.background,
             params=schedule,
             gen=gen,
@@ -310,11 +306,18 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         return self._calibrate()
 
     def _calibrate(self) -> Self:
-        """Place every group by the mean of its rows; set its threshold by rows not learned from."""
-        self.embeddings_ = self.projection_.apply(self._means())
+        """Place every group by its running sums; set its threshold by rows not learned from."""
+        self.embeddings_ = self.projection_.apply(self.moments_.statistic())
         rows = self.kept_.calibration
         score = self._score(rows.x, rows.task)
-        self.calibration_ = Calibration.of(score, rows.task, self.count_, least=fewest(self.alpha))
+        size, least = self.moments_.count, fewest(self.alpha)
+        self.calibration_ = Calibration.of(score, rows.task, size, least=least)
+        if len(rows) < least:
+            warn(
+                f"{len(rows)} rows to calibrate on are too few to call any row an outlier at "
+                f"alpha={self.alpha}; {least} are needed.",
+                stacklevel=2,
+            )
         self.offset_ = self.calibration_.thresholds(self.alpha)
         return self
 
@@ -344,7 +347,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
     def _score(self, z: npt.NDArray[np.floating], code: Ints | None) -> Floats:
         if code is not None:
             return log_ratios(self.net_, self.embeddings_, z, code)
-        share = self.count_ / self.count_.sum()
+        share = self.moments_.count / self.moments_.count.sum()
         return mixture_log_ratios(self.net_, self.embeddings_, z, share)
 
 

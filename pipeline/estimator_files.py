@@ -9,6 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from pipeline.embeddings import Projection
+from pipeline.group_moments import GroupMoments
 from pipeline.models.ratio import RatioNet
 from pipeline.tabular import Kept, Reservoir, Rows
 
@@ -23,8 +24,6 @@ def fitted_state(
 ) -> tuple[dict[str, Tensor], dict[str, object]]:
     """Tensors by name, and what is no tensor."""
     arrays = {
-        "count": detector.count_,
-        "sums": detector.sums_,
         "scaler.mean": detector.scaler_.mean_,
         "scaler.scale": detector.scaler_.scale_,
     }
@@ -37,6 +36,7 @@ def fitted_state(
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     tensors |= {f"net.{name}": value for name, value in detector.net_.state_dict().items()}
     tensors |= {f"projection.{n}": value for n, value in detector.projection_.tensors().items()}
+    tensors |= {f"moments.{n}": value for n, value in detector.moments_.tensors().items()}
     params = detector.get_params()
     seed = params["random_state"]
     names = getattr(detector, "feature_names_in_", None)
@@ -72,7 +72,7 @@ def restore(
     settings = cast(dict[str, Any], config)
     detector.set_params(**settings["params"] | {"hidden": tuple(settings["params"]["hidden"])})
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    detector.count_, detector.sums_ = arrays["count"], arrays["sums"]
+    detector.moments_ = GroupMoments.from_tensors(_under("moments.", tensors))
     detector.scaler_ = StandardScaler()
     detector.scaler_.mean_ = arrays["scaler.mean"]
     detector.scaler_.scale_ = arrays["scaler.scale"]

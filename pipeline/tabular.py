@@ -27,9 +27,10 @@ from pipeline.training.sampler import PairSampler
 Singles = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 NEAR, FAR = 0.1, 8.0  # distance of background from the rows, in standard deviations of a column
-FEWEST_DRAWS = 4096  # entries that the base has, so that background is not a handful of points
+FEWEST = 4096  # pairs of an epoch, and entries of the base: of few rows each is there repeatedly,
+# so that neither negatives nor background are a handful of points
 BLOCK = 1 << 16  # pairs scored at a time
-STEPS = 16  # of an epoch, at least: small data takes small batches
+STEPS = 16  # of an epoch, at least
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def divide(rows: Rows, *, valid: float, calibration: float, gen: np.random.Gener
 
     Args:
         rows: at least one.
-        valid: share of a task's rows to stop by.
+        valid: share of a task's rows to stop by; unless it is 0, some row is, if one can be spared.
         calibration: share to calibrate on. Both are rounded up or down by chance, so that tasks of
             few rows give theirs together.
         gen: of the chance.
@@ -72,6 +73,8 @@ def divide(rows: Rows, *, valid: float, calibration: float, gen: np.random.Gener
     order = np.lexsort((gen.random(len(rows)), rows.task))
     task, count = np.unique(rows.task, return_counts=True)
     n_valid = np.minimum(np.floor(valid * count + gen.random(len(task))), count - 1)
+    if valid > 0 and not n_valid.any():
+        n_valid[count.argmax()] = min(1, count.max() - 1)
     n_calibration = np.floor(calibration * count + gen.random(len(task)))
     n_calibration = np.minimum(n_calibration, count - 1 - n_valid)
     place = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)  # within the task
@@ -123,13 +126,6 @@ class Kept:
         return Kept(train, valid, self.calibration + parts.calibration)
 
 
-def row_sums(rows: Rows, tasks: int) -> Floats:
-    """Sum of the rows of each task, (M, d): equation 4 has the columns as basis functions here."""
-    sums = np.zeros((tasks, rows.x.shape[1]))
-    np.add.at(sums, rows.task, rows.x)
-    return sums
-
-
 def smear(x: Singles, n: int, gen: np.random.Generator) -> Singles:
     """Background: rows drawn from `x` (m, d), about half of their columns moved, (n, d).
 
@@ -179,10 +175,10 @@ def learn(
     data = Estimation(
         _sampler(train, 0, train_base, device),
         _sampler(valid, first_valid, valid_base, device),
-        _sampler(valid.take(np.arange(0)), first_valid, valid_base, device),
+        _sampler(valid.take(np.arange(0)), first_valid, valid_base, device),  # no pairs held out
     )
     model = TaskRatios(net, x=torch.from_numpy(x), e=torch.from_numpy(e), freeze_e=True).to(device)
-    batch = min(params.batch_size, max(len(train) // STEPS, 1))
+    batch = min(params.batch_size, len(data.train.user) // STEPS)
     schedule = params.model_copy(update={"batch_size": batch})
     seed = int(gen.integers(2**31))
     history = estimate_ratio(model, data, schedule, seed=seed, report=lambda row: None)
@@ -200,19 +196,25 @@ def _with_background(
     first = 0
     for rows in (train, valid):
         own = np.arange(first, first + len(rows))
-        copies = -(-FEWEST_DRAWS // len(rows))
-        n = round(share / (1 - share) * copies * len(rows))
+        own = np.tile(own, _repeats(rows))
+        n = round(share / (1 - share) * len(own))
         start = sum(map(len, tables))
         tables.append(smear(train.x, n, gen))
-        bases.append(np.concatenate((np.tile(own, copies), np.arange(start, start + n))))
+        bases.append(np.concatenate((own, np.arange(start, start + n))))
         first += len(rows)
     return np.concatenate(tables), bases[0], bases[1]
 
 
 def _sampler(rows: Rows, first: int, base: Ints, device: torch.device) -> PairSampler:
     """The rows, which begin at row `first` of x, against the base."""
-    columns = (np.arange(first, first + len(rows)), rows.task, base)
+    places = np.arange(first, first + len(rows))
+    columns = (np.tile(places, _repeats(rows)), np.tile(rows.task, _repeats(rows)), base)
     return PairSampler(*(torch.from_numpy(column).to(device) for column in columns))
+
+
+def _repeats(rows: Rows) -> int:
+    """How often each row is there, so that together they are many."""
+    return -(-FEWEST // max(len(rows), 1))
 
 
 @torch.no_grad()

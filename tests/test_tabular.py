@@ -20,7 +20,6 @@ from pipeline.tabular import (
     learn,
     log_ratios,
     mixture_log_ratios,
-    row_sums,
     smear,
 )
 
@@ -65,6 +64,8 @@ def test_tasks_of_few_rows_give_their_share_together() -> None:
     parts = divide(rows_of([4] * 2000), valid=0.1, calibration=0.2, gen=drawn())
     assert len(parts.valid) / 8000 == pytest.approx(0.1, abs=0.01)
     assert len(parts.calibration) / 8000 == pytest.approx(0.2, abs=0.01)
+    for seed in range(20):
+        assert len(divide(rows_of([2, 1]), valid=0.1, calibration=0.2, gen=drawn(seed)).valid) == 1
     whole = divide(rows_of([1000]), valid=0.1, calibration=0.2, gen=drawn())
     assert abs(len(whole.valid) - 100) <= 1
     assert abs(len(whole.calibration) - 200) <= 1
@@ -127,8 +128,10 @@ def test_the_ratio_of_two_groups_is_the_analytic_one_where_there_are_rows() -> N
     assert min(row["valid_loss"] for row in history) < 1.2
 
 
-def test_small_data_takes_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """80 rows: 16 batches of 5, though 1,024 are allowed."""
+def test_few_rows_are_there_repeatedly_each_time_with_another_negative(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """80 rows, 52 times each: 4,160 pairs in 16 batches, though 1,024 are allowed."""
     sizes: list[int] = []
     forward = RatioNet.of_pairs
 
@@ -142,7 +145,7 @@ def test_small_data_takes_small_batches(monkeypatch: pytest.MonkeyPatch) -> None
     net = RatioNet(x_dim=1, task_dim=1, hidden=[4], dropout=[0.0])
     params = wanted(hidden=[4], batch_size=1024, max_epochs=1)
     learn(net, e, rows, rows, background=0.1, params=params, gen=drawn(), device=CPU)
-    assert sizes == [5] * 16
+    assert sizes == [260] * 16
 
 
 def test_a_mixture_is_the_weighted_mean_ratio_of_its_tasks() -> None:
@@ -153,7 +156,3 @@ def test_a_mixture_is_the_weighted_mean_ratio_of_its_tasks() -> None:
     each = np.stack([log_ratios(net, e, x, np.full(7, t)) for t in range(5)])
     expected = np.log(share @ np.exp(each))
     np.testing.assert_allclose(mixture_log_ratios(net, e, x, share), expected, rtol=1e-12)
-
-
-def test_rows_are_summed_by_task() -> None:
-    assert row_sums(rows_of([2, 0, 3]), 3)[:, 0].tolist() == [1.0, 0.0, 9.0]

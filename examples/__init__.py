@@ -1,0 +1,1 @@
+"""Worked examples; docs/ shows what they print."""

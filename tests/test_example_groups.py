@@ -1,0 +1,55 @@
+"""The worked example of docs/detector.md, in a small form."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from examples.grouped_metrics import COLUMNS, World, broken
+from examples.groups import OURS, app
+
+
+def test_a_broken_day_has_the_same_total_and_two_broken_groups() -> None:
+    gen = np.random.default_rng(0)
+    volumes = World.of(30, gen).volumes(np.arange(20), gen)
+    changed, hit = broken(volumes, gen)
+    assert (changed.sum(1) == volumes.sum(1)).all()
+    assert (hit.sum(1) == 2).all()
+    ratio = np.sort((changed / volumes)[hit].reshape(20, 2))
+    assert (ratio[:, 0] == 0).all()
+    np.testing.assert_allclose(ratio[:, 1], 0.2, atol=0.01)
+    assert (changed >= volumes)[~hit].all()
+
+
+def test_a_table_has_a_row_a_day_and_group() -> None:
+    gen = np.random.default_rng(0)
+    world, days = World.of(30, gen), np.arange(14)
+    table = world.table(world.volumes(days, gen), days, gen)
+    assert table.columns.tolist() == [*COLUMNS, "group"]
+    assert (table["group"].value_counts() == 14).all()
+    assert table["weekend"].sum() == 30 * 4
+
+
+def test_both_broken_groups_are_found_and_few_others() -> None:
+    options = ["--groups", "30", "--days", "200", "--later", "20", "--few"]
+    shown = CliRunner().invoke(app, options, catch_exceptions=False).stdout
+    known, young = (line.split("|") for line in shown.splitlines() if line.startswith(f"| {OURS}"))
+    for _, _, auc, found, false_alarms, ordinary, *_ in (known, young):
+        assert float(auc) > 0.98
+        assert float(found.strip().rstrip("%")) > 90
+        for share in (false_alarms, ordinary):
+            assert float(share.strip().rstrip("%")) == pytest.approx(1, abs=1.5)
+    assert "20 days with two broken groups each" in shown
+    assert shown.count(" yes\n") == 2
+
+
+def test_the_code_of_the_documentation_prints_what_stands_below_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = Path("docs/detector.md").read_text()
+    code, shown = re.findall(r"```(?:python)?\n(.*?)```", text, re.DOTALL)[:2]
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})  # noqa: S102 - our own
+    assert capsys.readouterr().out == shown
