@@ -124,6 +124,19 @@ def test_decoding_inverts_encoding() -> None:
     torch.testing.assert_close(net.decode(u, task), x)
 
 
+@torch.no_grad()
+def test_the_output_f_of_either_net_of_each_block_becomes_f_tanh_s_plus_tanh_b() -> None:
+    net, x = maf(), normal(20, 4)
+    net.s += normal(*net.s.shape, seed=8)
+    task, expected = torch.full((20,), 2), x
+    for n, block in enumerate(net.blocks):
+        (s_mu, s_alpha), (b_mu, b_alpha) = (p[2, 2 * n : 2 * n + 2].tanh() for p in (net.s, net.b))
+        mu = block.mu(expected) * s_mu + b_mu
+        alpha = block.alpha(expected) * s_alpha + b_alpha
+        expected = block.norm((expected - mu) * (-alpha).exp())[0].flip(-1)
+    torch.testing.assert_close(net.encode(x, task)[0], expected)
+
+
 def test_u_is_reversed_after_each_block() -> None:
     """With one block the last of u may see all of x, so the first of the output does."""
     net = maf(blocks=1)

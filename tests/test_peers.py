@@ -18,6 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.pairs import split_rows
 from pipeline.params import Simulation
 from pipeline.peers import settings
+from pipeline.peers.als import als
 from pipeline.peers.correspondence import correspondence
 from pipeline.peers.ease import ease
 from pipeline.peers.ecod import fit_ecod
@@ -184,6 +185,30 @@ def test_logistic_is_scikit_learns_a_task_at_a_time(
         np.testing.assert_allclose(found[task], expected, atol=2e-3)
 
 
+@pytest.mark.parametrize("base", ["users", "exposures"])
+def test_logistic_stands_in_the_table_under_either_base(
+    base: str, evidence: Evidence, users: np.ndarray
+) -> None:
+    expected = logistic(evidence, users, base=base, penalty=5)
+    np.testing.assert_array_equal(scores(f"logistic-{base}", evidence, users), expected)
+
+
+def als_scores(evidence: Evidence, **changes: float) -> np.ndarray:
+    chosen = {"factors": 8, "regularisation": 1, "confidence": 1, "iterations": 5, **changes}
+    return als(evidence, np.arange(500), seed=0, **chosen)
+
+
+def test_als_of_much_confidence_brings_what_was_seen_near_one(evidence: Evidence) -> None:
+    seen = evidence.seen[:, evidence.item].toarray().T > 0
+    assert als_scores(evidence)[seen].mean() < 0.6
+    assert 0.8 < als_scores(evidence, confidence=20)[seen].mean() < 1.1
+
+
+def test_als_of_much_regularisation_brings_all_scores_near_nought(evidence: Evidence) -> None:
+    assert np.abs(als_scores(evidence, regularisation=1e4)).max() < 0.01
+    assert np.abs(als_scores(evidence)).max() > 0.5
+
+
 def test_logistic_that_does_not_settle_says_so(
     evidence: Evidence, users: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,24 +240,21 @@ def test_a_detector_is_fitted_to_the_training_users_of_its_task(
         )
 
 
-def slow_ecod(own: np.ndarray, point: np.ndarray) -> float:
-    """Sum over dimensions of the largest of both tails and the tail on the skewed side."""
-    total = 0.0
-    for values, at in zip(own.T.astype(float), point, strict=True):
-        left = -np.log((sum(values <= at) + 1) / (len(values) + 1))
-        right = -np.log((sum(values >= at) + 1) / (len(values) + 1))
-        third = ((values - values.mean()) ** 3).mean()
-        total += max(left, right, right if third > 0 else left)
-    return -total
-
-
 def test_ecod_is_its_definition() -> None:
+    """By a loop; whole numbers, so that there are ties."""
     rng = np.random.default_rng(0)
-    own = rng.exponential(size=(30, 4)).astype(np.float32) * [1, -1, 1, -1]
-    x = rng.normal(size=(20, 4)).astype(np.float32)
-    found = fit_ecod(own.astype(np.float32))(x)
-    np.testing.assert_allclose(found, [slow_ecod(own.astype(np.float32), at) for at in x])
-    assert fit_ecod(own.astype(np.float32))(np.median(own, 0)[None])[0] > found.max() - 1
+    own = rng.poisson(3, size=(30, 4)).astype(np.float32) * [1, -1, 1, -1]
+    x = rng.poisson(3, size=(20, 4)).astype(np.float32) * [1, -1, -1, 1]
+    expected = [
+        sum(
+            np.log((min((column <= at).sum(), (column >= at).sum()) + 1) / 31)
+            for column, at in zip(own.T, point, strict=True)
+        )
+        for point in x
+    ]
+    found = fit_ecod(own)(x)
+    np.testing.assert_allclose(found, expected)
+    assert fit_ecod(own)(np.median(own, 0)[None])[0] > found.max()
 
 
 def test_ecod_is_pyods() -> None:
