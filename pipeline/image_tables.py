@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
+from pipeline.markdown import markdown
+
 Record = Mapping[str, str]
 Key = tuple[str, ...]
 
@@ -89,12 +91,6 @@ class Measured:
         if len(ours) > 1:
             shown += f" ± {stdev(ours):.2f}"
         return shown if paper is None else f"{shown} ({paper:.2f})"
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, its first column to the left, the others to the right."""
-    lines = [header, ["---", *["---:" for _ in header[1:]]], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def by_k(

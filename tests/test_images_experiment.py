@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from experiments.images.run import with_raw_dir
+from experiments.folder import with_raw_dir
 from pipeline.errors import PipelineError
 from pipeline.image_params import ImageParams
 from pipeline.image_tables import Measured, by_k, gain, generalisation
