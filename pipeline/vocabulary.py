@@ -60,14 +60,15 @@ def encode(raw: Codes, vocabulary: Codes) -> npt.NDArray[np.int64]:
 
 
 def as_tensor(vocabulary: Codes) -> Tensor:
-    """A vocabulary for a model file: numbers as such, text as UTF-8 with zero bytes between."""
+    """A vocabulary for a model file: numbers as such, text as UTF-8, a zero byte after each."""
     if vocabulary.dtype.kind == "i":
         return torch.from_numpy(vocabulary)
-    return torch.frombuffer(bytearray("\0".join(vocabulary.tolist()), "utf-8"), dtype=torch.uint8)
+    text = "".join(f"{code}\0" for code in vocabulary.tolist())
+    return torch.from_numpy(np.frombuffer(bytearray(text, "utf-8"), np.uint8))  # maybe none
 
 
 def from_tensor(tensor: Tensor) -> Codes:
     """What `as_tensor` was given."""
     if tensor.dtype == torch.int64:
         return tensor.numpy()
-    return np.array(tensor.numpy().tobytes().decode().split("\0"))
+    return np.array(tensor.numpy().tobytes().decode().split("\0")[:-1], str)

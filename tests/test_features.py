@@ -19,6 +19,7 @@ from pipeline.features import Extraction, extract, genre_shares
 from pipeline.params import Features, Simulation, load_params
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import matrix, read_csv, read_table, write_table
+from pipeline.vocabulary import as_tensor, from_tensor
 from stages.extract_features import app
 
 ROOT = Path(__file__).parents[1]
@@ -341,3 +342,11 @@ def test_latents_of_another_source_are_one_line_of_error(
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert not outputs(project)
+
+
+@pytest.mark.parametrize("codes", [np.array(["1060", "", "ü"]), np.array([""]), np.array([], str)])
+def test_a_vocabulary_of_text_comes_back_from_a_model_file_even_an_empty_one(
+    codes: np.ndarray,
+) -> None:
+    again = from_tensor(as_tensor(codes))
+    assert (again.tolist(), again.dtype.kind) == (codes.tolist(), "U")
