@@ -6,7 +6,9 @@ DVC does not track.
 """
 
 import os
+import re
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -295,6 +297,15 @@ def load_sections(kind: type[Whole], file: Path, *keys: str) -> Whole:
     return restricted
 
 
+def load_whole(kind: type[Whole], file: Path) -> Whole:
+    """Validate a params file and hand out all of it: for who reads nothing of it but hands it on.
+
+    Raises:
+        PipelineError: naming every wrong key, its value and what is allowed.
+    """
+    return _validate(kind, _load_yaml(file), file)
+
+
 def _load_yaml(file: Path) -> Any:  # noqa: ANN401 - whatever stands in the file
     try:
         return YAML(typ="safe").load(file)  # DVC's own reader: PyYAML takes 1e-3 for text
@@ -351,8 +362,15 @@ def _check_declared(file: Path, keys: tuple[str, ...]) -> None:
 
 
 def _covers(declared: set[str], key: str) -> bool:
+    """Whether a key, or a section that it is in, is declared; `${item.x}` is any one part."""
     parts = key.split(".")
-    return any(".".join(parts[:n]) in declared for n in range(1, len(parts) + 1))
+    patterns = [re.sub(r"\$\{.*?\}", "*", one) for one in declared]
+    wholes = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+    return any(
+        fnmatchcase(whole, pattern) and whole.count(".") == pattern.count(".")
+        for whole in wholes
+        for pattern in patterns
+    )
 
 
 def declared_params(pipeline_file: Path, stage: str, params_name: str = "params.yaml") -> set[str]:

@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.errors import PipelineError
-from pipeline.params import FIGURES, declared_params, load_params
+from pipeline.params import FIGURES, _covers, declared_params, load_params
 
 ROOT = Path(__file__).parents[1]
 Edit = Callable[[dict], object]
@@ -286,3 +286,9 @@ def test_an_undeclared_key_under_dvc_is_refused(
 ) -> None:
     monkeypatch.setenv("DVC_STAGE", address)
     assert message(project / "params.yaml", *keys).startswith(told)
+
+
+def test_a_templates_part_of_a_declared_key_stands_for_any_one_key() -> None:
+    declared = {"peers.${item.peer}", "seed"}
+    assert all(_covers(declared, key) for key in ("peers.ease", "peers.ease.penalty", "seed"))
+    assert not any(_covers(declared, key) for key in ("peers", "ratio.base", "seed2"))
