@@ -2,6 +2,7 @@
 
 import importlib.util
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -31,13 +32,20 @@ from pipeline.storage import vectors
 from pipeline.yardsticks import exposure_sides
 
 WORLD = Simulation(users=500, items=40, exposures=6000, seed=0)
+NOTHING = settings.Nothing()
 SETTINGS = settings.Peers(
     ease=settings.Ease(penalty=20),
     als=settings.Als(factors=4, regularisation=1, confidence=2, iterations=5),
     correspondence=settings.Correspondence(dim=4),
-    logistic=settings.Logistic(penalty=5),
+    logistic_users=settings.Logistic(penalty=5),
+    logistic_exposures=settings.Logistic(penalty=5),
     isolation_forest=settings.IsolationForest(trees=10),
     one_class_svm=settings.OneClassSvm(nu=0.5),
+    activity=NOTHING,
+    popularity=NOTHING,
+    item_knn=NOTHING,
+    item_knn_mean=NOTHING,
+    ecod=NOTHING,
 )
 
 
@@ -88,7 +96,7 @@ def test_the_evidence_is_every_visible_exposure_to_every_item(
     assert evidence.popularity.tolist() == shown.groupby("item_id").size().tolist()
 
 
-@pytest.mark.parametrize("name", sorted(PEERS.keys() - {"popularity", "item-knn-mean"}))
+@pytest.mark.parametrize("name", sorted(PEERS.keys() - {"popularity", "item_knn_mean"}))
 def test_a_peer_scores_the_users_high_who_will_know_the_item(
     name: str, evidence: Evidence, users: np.ndarray
 ) -> None:
@@ -190,7 +198,7 @@ def test_logistic_stands_in_the_table_under_either_base(
     base: str, evidence: Evidence, users: np.ndarray
 ) -> None:
     expected = logistic(evidence, users, base=base, penalty=5)
-    np.testing.assert_array_equal(scores(f"logistic-{base}", evidence, users), expected)
+    np.testing.assert_array_equal(scores(f"logistic_{base}", evidence, users), expected)
 
 
 def als_scores(evidence: Evidence, **changes: float) -> np.ndarray:
@@ -220,8 +228,8 @@ def test_logistic_that_does_not_settle_says_so(
 @pytest.mark.parametrize(
     ("name", "oracle"),
     [
-        ("isolation-forest", IsolationForest(n_estimators=10, random_state=0)),
-        ("one-class-svm", OneClassSVM(nu=0.5)),
+        ("isolation_forest", IsolationForest(n_estimators=10, random_state=0)),
+        ("one_class_svm", OneClassSVM(nu=0.5)),
     ],
 )
 def test_a_detector_is_fitted_to_the_training_users_of_its_task(
@@ -312,12 +320,13 @@ def test_als_without_its_package_says_which(
 
 
 def test_a_seed_decides_what_is_random(evidence: Evidence, users: np.ndarray) -> None:
-    for name in ("als", "isolation-forest"):
+    for name in ("als", "isolation_forest"):
         first, again, other = (PEERS[name](evidence, users, SETTINGS, s) for s in (0, 0, 1))
         np.testing.assert_array_equal(first, again)
         assert (first != other).any()
 
 
-def test_recommenders_and_detectors_are_all_the_peers_there_are() -> None:
-    assert not set(RECOMMENDERS) & set(DETECTORS)
-    assert set(PEERS) == set(RECOMMENDERS) | set(DETECTORS)
+def test_the_registry_has_every_name_that_params_may_hold() -> None:
+    assert set(RECOMMENDERS) == set(get_args(settings.Recommender))
+    assert set(DETECTORS) == set(get_args(settings.Detector))
+    assert set(PEERS) == set(RECOMMENDERS) | set(DETECTORS) == set(settings.Peers.model_fields)

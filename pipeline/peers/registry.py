@@ -21,8 +21,8 @@ Peer = Callable[[Evidence, Ints, Peers, int], Singles]
 RECOMMENDERS: Mapping[str, Peer] = {  # they see who has seen what, and no x
     "activity": lambda seen, users, _, seed: activity(seen, users),
     "popularity": lambda seen, users, _, seed: popularity(seen, users),
-    "item-knn": lambda seen, users, _, seed: item_knn(seen, users, per_item=False),
-    "item-knn-mean": lambda seen, users, _, seed: item_knn(seen, users, per_item=True),
+    "item_knn": lambda seen, users, _, seed: item_knn(seen, users, per_item=False),
+    "item_knn_mean": lambda seen, users, _, seed: item_knn(seen, users, per_item=True),
     "ease": lambda seen, users, set_to, seed: ease(seen, users, **set_to.ease.model_dump()),
     "als": lambda seen, users, set_to, seed: als(seen, users, seed=seed, **set_to.als.model_dump()),
     "correspondence": lambda seen, users, set_to, seed: correspondence(
@@ -30,16 +30,16 @@ RECOMMENDERS: Mapping[str, Peer] = {  # they see who has seen what, and no x
     ),
 }
 DETECTORS: Mapping[str, Peer] = {  # they see x, and who trained on what
-    "logistic-users": lambda seen, users, set_to, seed: logistic(
-        seen, users, base="users", **set_to.logistic.model_dump()
+    "logistic_users": lambda seen, users, set_to, seed: logistic(
+        seen, users, base="users", **set_to.logistic_users.model_dump()
     ),
-    "logistic-exposures": lambda seen, users, set_to, seed: logistic(
-        seen, users, base="exposures", **set_to.logistic.model_dump()
+    "logistic_exposures": lambda seen, users, set_to, seed: logistic(
+        seen, users, base="exposures", **set_to.logistic_exposures.model_dump()
     ),
-    "isolation-forest": lambda seen, users, set_to, seed: isolation_forest(
+    "isolation_forest": lambda seen, users, set_to, seed: isolation_forest(
         seen, users, seed=seed, **set_to.isolation_forest.model_dump()
     ),
-    "one-class-svm": lambda seen, users, set_to, seed: one_class_svm(
+    "one_class_svm": lambda seen, users, set_to, seed: one_class_svm(
         seen, users, **set_to.one_class_svm.model_dump()
     ),
     "ecod": lambda seen, users, _, seed: ecod(seen, users),

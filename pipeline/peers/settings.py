@@ -1,10 +1,21 @@
-"""What can be set of each peer: the section `peers` of a params file."""
+"""The peers by name, and what can be set of each: the section `peers` of a params file."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from pipeline.params import Count, Positive, Section
+
+Recommender = Literal[
+    "activity", "popularity", "item_knn", "item_knn_mean", "ease", "als", "correspondence"
+]
+Detector = Literal[
+    "logistic_users", "logistic_exposures", "isolation_forest", "one_class_svm", "ecod"
+]
+
+
+class Nothing(Section):
+    """No settings."""
 
 
 class Ease(Section):
@@ -47,11 +58,17 @@ class OneClassSvm(Section):
 
 
 class Peers(Section):
-    """Those peers that have something to set."""
+    """A section a peer."""
 
+    activity: Nothing
+    popularity: Nothing
+    item_knn: Nothing
+    item_knn_mean: Nothing
     ease: Ease
     als: Als
     correspondence: Correspondence
-    logistic: Logistic
+    logistic_users: Logistic
+    logistic_exposures: Logistic
     isolation_forest: IsolationForest
     one_class_svm: OneClassSvm
+    ecod: Nothing
