@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from pipeline.params import Init, Params
 from pipeline.pretraining import seed_ratios
 
 Floats = npt.NDArray[np.float32]
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ def initialise(
     params: Params,
     *,
     users: pa.Table,
-    pre_embedding: PreEmbeddingNet,
-    graph_vectors: Floats,
+    pre_embedding: PreEmbeddingNet | None,
+    graph_vectors: Floats | None,
 ) -> Initialisation:
     """Embed every task by `params.init`; reads init, projection, labels and seed.
 
@@ -53,11 +55,12 @@ def initialise(
         examples: training exposures, and users' vectors.
         params: what is wanted.
         users: a row for each of the examples' users, for `histogram`: its label is extra knowledge.
-        pre_embedding: for `learned`.
-        graph_vectors: (M, d) of each task's item, for `graph`, extra knowledge too.
+        pre_embedding: for `learned`; None otherwise.
+        graph_vectors: (M, d) of each task's item, for `graph`, extra knowledge too; None otherwise.
 
     Raises:
         PipelineError: `graph`, and all items have the same vector.
+        ValueError: what the initialisation needs is None.
     """
     wanted = params.projection
     if params.init == "random":
@@ -66,12 +69,18 @@ def initialise(
             "random", random_embeddings(examples.tasks, wanted.random_dim, gen), None
         )
     if params.init == "graph":
-        statistic = _telling(graph_vectors)
+        statistic = _telling(_given(graph_vectors, "graph_vectors"))
     else:
         values = _user_values(examples, params, users, pre_embedding)
         statistic = task_means(values, examples.learned, examples.tasks)
     projection = Projection.fit(statistic, standardise=wanted.standardise, reduce=wanted.reduce)
     return Initialisation(params.init, projection.apply(statistic), projection)
+
+
+def _given(needed: Given | None, name: str) -> Given:
+    if needed is None:
+        raise ValueError(f"this init needs {name}. Got None.")
+    return needed
 
 
 def _telling(vectors: Floats) -> Floats:
@@ -86,11 +95,11 @@ def _telling(vectors: Floats) -> Floats:
 
 
 def _user_values(
-    examples: Examples, params: Params, users: pa.Table, pre_embedding: PreEmbeddingNet
+    examples: Examples, params: Params, users: pa.Table, pre_embedding: PreEmbeddingNet | None
 ) -> Floats:
     """What is averaged over the users of a task, (U, d)."""
     if params.init == "learned":
-        return seed_ratios(pre_embedding, examples.x)
+        return seed_ratios(_given(pre_embedding, "pre_embedding"), examples.x)
     if params.init == "mean":
         return examples.x
     name = params.projection.histogram_label

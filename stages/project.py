@@ -1,11 +1,16 @@
 """Give every task the embedding it starts from (equation 4, or another init)."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, stage_app
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pipeline.initialisation import Floats
 
 app = stage_app()
 
@@ -51,7 +56,7 @@ def main(
         from pipeline.model_files import read_network
         from pipeline.models.ratio import PreEmbeddingNet
         from pipeline.pairs import rows_of
-        from pipeline.storage import matrix, read_table, vectors, write_table
+        from pipeline.storage import read_table, vectors, write_table
 
         people, labelled = read_table(features, schemas.FEATURES), read_table(users, schemas.USERS)
         ids, known = (table.column("user_id").to_numpy() for table in (people, labelled))
@@ -62,21 +67,32 @@ def main(
             read_table(exposures, schemas.EXPOSURES),
             read_table(splits, schemas.SPLITS),
         )
-        things = read_table(graph_items, schemas.ITEM_VECTORS)
-        item = rows_of(
-            tasks_table.column("item_id").to_numpy(), things.column("item_id").to_numpy(), "item"
-        )
         started = initialise(
             examples,
             run.params,
             users=labelled.take(rows_of(ids, known, "user")),
-            pre_embedding=read_network(PreEmbeddingNet, pretrain_model, x_dim=examples.x.shape[1]),
-            graph_vectors=matrix(things.column("x"))[item],
+            pre_embedding=read_network(PreEmbeddingNet, pretrain_model, x_dim=examples.x.shape[1])
+            if run.params.init == "learned"
+            else None,
+            graph_vectors=_vectors(graph_items, tasks_table)
+            if run.params.init == "graph"
+            else None,
         )
         table = pa.table({"task_id": tasks_table.column("task_id"), "e": vectors(started.e)})
         write_table(table, out, schemas.TASK_EMBEDDINGS)
         started.write_projection(projection)
         run.say(f"{examples.tasks:,} tasks start from {started.e.shape[1]} numbers: {started.init}")
+
+
+def _vectors(graph_items: Path, tasks: "pa.Table") -> "Floats":
+    """The graph's vectors of the tasks' items, (M, d)."""
+    from pipeline import schemas
+    from pipeline.pairs import rows_of
+    from pipeline.storage import matrix, read_table
+
+    things = read_table(graph_items, schemas.ITEM_VECTORS)
+    known, wanted = (table.column("item_id").to_numpy() for table in (things, tasks))
+    return matrix(things.column("x"))[rows_of(wanted, known, "item")]
 
 
 if __name__ == "__main__":
