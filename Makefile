@@ -5,10 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 RAW ?=
-PARAMS ?= small
+PARAMS ?=
 READY := $(VENV)/.ready
 
-.PHONY: help setup repro test test-full lint audit check-lock movielens compare seeds images
+.PHONY: help setup repro test test-full lint audit check-lock movielens compare seeds images table1
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -55,4 +55,7 @@ seeds: setup ## four ways to choose the seed tasks x 10 to 252 of them x five se
 	python -m experiments.seeds -S data.source=movielens-1m $(if $(RAW),-S 'data.raw_dir=$(abspath $(RAW))')
 
 images: setup ## CIFAR-10 and MNIST: tables 2, 3 and 6; PARAMS=smoke, small or full, RAW=folder spares the download
-	python -m experiments.images.run --params $(PARAMS) $(if $(RAW),--raw-dir '$(RAW)')
+	python -m experiments.images.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir '$(RAW)')
+
+table1: setup ## Table 1 on MovieLens 1M, and its peers; PARAMS=small on the simulation, RAW=folder spares the download
+	python -m experiments.table1.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir '$(RAW)')

@@ -234,6 +234,9 @@ def _graph(links: Sequence[Mapping[str, str]]) -> Figures:
 
 
 def _loss(history: History) -> Figures:
+    """The loss that was kept, and its epoch; nothing for a scorer that has no epochs."""
+    if not history:
+        return {}
     best = _best(history)
     return {"valid": float(best["valid_loss"]), "epoch": int(float(best["epoch"]))}
 

@@ -58,7 +58,7 @@ DOTTED: Mapping[str, Any] = {"color": MUTED, "linewidth": 0.8, "linestyle": (0, 
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
-def _as_svg(plot: Callable[P, Figure]) -> Callable[P, str]:
+def as_svg(plot: Callable[P, Figure]) -> Callable[P, str]:
     """Make of a function that draws a figure one that gives it as an <svg> element."""
 
     @functools.wraps(plot)
@@ -78,7 +78,7 @@ def with_ids(svg: str, name: str) -> str:
     return re.sub(r'( id="| xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
 
 
-@_as_svg
+@as_svg
 def intervals(
     names: Sequence[str],
     aucs: Floats,
@@ -122,7 +122,7 @@ def intervals(
     return figure
 
 
-@_as_svg
+@as_svg
 def auc_histogram(aucs: Floats, *, exposure: bool = False) -> Figure:
     """The number of tasks by their AUC (N,), x 100; a line at the mean, and one at chance."""
     figure, axes = _panel(SMALL, 1.7)
@@ -137,7 +137,7 @@ def auc_histogram(aucs: Floats, *, exposure: bool = False) -> Figure:
     return figure
 
 
-@_as_svg
+@as_svg
 def roc_curves(curves: Mapping[str, tuple[Floats, Floats]], exposure: str) -> Figure:
     """Mean ROC curves by name, each (false, true positive rates); `exposure` names ours."""
     figure, axes = _panel(WIDE, 4.0)
@@ -156,7 +156,7 @@ def roc_curves(curves: Mapping[str, tuple[Floats, Floats]], exposure: str) -> Fi
     return figure
 
 
-@_as_svg
+@as_svg
 def losses(series: Mapping[str, Floats], best: int) -> Figure:
     """Losses by epoch, with the epoch that was kept and the loss of one who knows nothing.
 
@@ -186,7 +186,7 @@ def losses(series: Mapping[str, Floats], best: int) -> Figure:
     return figure
 
 
-@_as_svg
+@as_svg
 def similarity(cosines: Floats, names: Sequence[str] | None = None) -> Figure:
     """Cosine similarities (N, N) of the embeddings of N tasks; columns are numbered like rows.
 
@@ -220,7 +220,7 @@ def similarity(cosines: Floats, names: Sequence[str] | None = None) -> Figure:
     return figure
 
 
-@_as_svg
+@as_svg
 def heat_maps(panels: Mapping[str, Floats]) -> Figure:
     """Similarities (N, N) of many tasks, one panel a name, side by side; light = alike.
 
@@ -239,7 +239,7 @@ def heat_maps(panels: Mapping[str, Floats]) -> Figure:
     return figure
 
 
-@_as_svg
+@as_svg
 def score_spread(groups: Mapping[str, Floats]) -> Figure:
     """Scores of groups of users: a dot at the median, a bar over the middle half, a line over 80 %.
 

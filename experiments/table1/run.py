@@ -1,0 +1,39 @@
+"""Rebuild Table 1 with one of the params files beside this one.
+
+`make table1`, `make table1 PARAMS=small`, or with the files at hand: `make table1 RAW=folder`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from experiments.folder import run_folder
+from pipeline.errors import PipelineError
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+FOLDER = Path("experiments/table1")
+
+
+@app.command()
+def main(
+    params: Annotated[
+        Literal["movielens", "small"], typer.Option(help="Which params file.")
+    ] = "movielens",
+    raw_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder that holds ratings.dat; without it the zip is downloaded."),
+    ] = None,
+) -> None:
+    """Make a params file the present one, run every cell, write metrics/table1/."""
+    try:
+        status = run_folder(FOLDER, params, raw_dir)
+    except PipelineError as error:
+        typer.echo(f"table1: {error}", err=True)
+        raise typer.Exit(1) from None
+    raise typer.Exit(status)
+
+
+if __name__ == "__main__":
+    app()

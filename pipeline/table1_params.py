@@ -1,0 +1,116 @@
+"""The params file of experiments/table1: the main pipeline's sections, and what the table adds.
+
+A cell of the table is the main pipeline with a few named changes and a seed: `changes` holds them,
+`table` says which of them are crossed.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from pipeline.params import Count, Init, Params, Schedule, Section, Seed
+from pipeline.peers.settings import Detector, Peers, Recommender
+
+Density = Literal["gaussian", "maf"]
+Names = Annotated[list[str], Field(min_length=1)]
+Decay = Annotated[float, Field(ge=0)]
+
+
+class Table(Section):
+    """The rows, and the settings under which each is measured."""
+
+    starts: Names  # of the ratio's task embeddings: rows that need nothing else,
+    learned: list[str]  # those that need a pre-embedding model,
+    graphs: list[str]  # and those that need a graph
+    bases: Names  # p of the ratio
+    fields: Names  # features.user_fields
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    densities: list[Density]
+    recommenders: list[Recommender]
+    detectors: list[Detector]
+
+    @property
+    def rows(self) -> list[str]:
+        """The ratio's, in the order of the table."""
+        return [*self.starts, *self.graphs, *self.learned]
+
+
+class Gaussian(Schedule):
+    """The conditional Gaussian."""
+
+    task_dim: Count
+    hidden: Annotated[list[Count], Field(min_length=1)]
+    weight_decay: Decay
+
+
+class Maf(Schedule):
+    """The conditional masked autoregressive flow."""
+
+    blocks: Count
+    hidden: Count
+    weight_decay: Decay
+
+
+class Densities(Section):
+    """A section a density."""
+
+    gaussian: Gaussian
+    maf: Maf
+
+
+class Table1Params(Params):
+    """The whole of experiments/table1/params.yaml."""
+
+    table: Table
+    changes: dict[str, dict[str, Any]]
+    densities: Densities
+    peers: Peers
+
+    @model_validator(mode="after")
+    def _cells_are_valid(self) -> Self:
+        table = self.table
+        places = {"starts": table.starts, "learned": table.learned, "graphs": table.graphs}
+        for name in (*table.rows, *table.bases, *table.fields):
+            if name not in self.changes:
+                raise ValueError(f"table names {name!r}; the changes are {', '.join(self.changes)}")
+        for place, rows in places.items():
+            for names in product(rows, table.bases, table.fields):
+                init = self._init(names)
+                fitting = {"learned": "learned", "graph": "graphs"}.get(init, "starts")
+                if place != fitting:
+                    raise ValueError(f"{names[0]}, of init {init}, belongs in table.{fitting}")
+        return self
+
+    def _init(self, names: Sequence[str]) -> Init:
+        """The init under the named changes, which must make valid params."""
+        try:
+            return self.cell(names, seed=0).init
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "together"
+            raise ValueError(f"the changes {', '.join(names)}: {key}: {first['msg']}") from None
+
+    def cell(self, names: Sequence[str], *, seed: int) -> Params:
+        """The params of the main pipeline under the named changes, one after another, and a seed.
+
+        Raises:
+            ValidationError: the changes together are no valid params.
+        """
+        content = self.model_dump(include=set(Params.model_fields))
+        for name in names:
+            content = _changed(content, self.changes[name])
+        return Params.model_validate(content | {"seed": seed})
+
+
+def _changed(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` with `changes` in it, sections key by key."""
+    changed = dict(content)
+    for key, value in changes.items():
+        old = content.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            changed[key] = _changed(old, value)
+        else:
+            changed[key] = value
+    return changed

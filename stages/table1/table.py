@@ -1,0 +1,84 @@
+"""Table 1, ours beside the paper's, from the figures of all its cells."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stages.shell import stage_app
+from stages.table1.shell import PARAMS, ROOT, ParamsOption, Place, RootOption, table1_stage
+
+if TYPE_CHECKING:
+    from pipeline.table1 import Cell
+    from pipeline.table1_params import Table
+
+app = stage_app()
+PARAM_KEYS = ("table", "changes", "evaluate.labels", "data.source")
+TITLES = {  # for people
+    "strict": "Strict features: x from who saw what",
+    "paper": "The paper's features: x from the users' labels",
+}
+
+
+@app.command()
+def main(
+    root: RootOption = ROOT,
+    out: Annotated[
+        Path, typer.Option(help="Writes: table1.md, table1.csv, table1.svg in this folder.")
+    ] = Path("metrics/table1"),
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Set every row of Table 1 beside the paper's and the peers', from all that was measured."""
+    with table1_stage("table", params, *PARAM_KEYS) as run:
+        from pipeline import table1
+        from pipeline.storage import write_bytes, write_csv
+        from pipeline.table1_figure import rows_of_auc
+
+        wanted, labels = run.params.table, run.params.evaluate.labels
+        cells = list(_cells(wanted, Place(root)))
+        records = [cell.record(labels) for cell in cells]
+        text = table1.page(
+            cells,
+            labels,
+            source=run.params.data.source,
+            titles={
+                fields: f"{TITLES.get(fields, fields)} (`{json.dumps(run.params.changes[fields])}`)"
+                for fields in wanted.fields
+            },
+            seeds=wanted.seeds,
+        )
+        figure = rows_of_auc(table1.lines(records), [*labels, "exposure"], wanted.fields)
+        write_bytes(text.encode(), out / "table1.md")
+        write_csv(records, out / "table1.csv")
+        write_bytes(figure.encode(), out / "table1.svg")
+        run.say(f"{out / 'table1.md'}: {len(cells)} cells")
+
+
+def _cells(wanted: "Table", place: Place) -> "Iterator[Cell]":
+    """Every cell, in the order of the table.
+
+    Raises:
+        PipelineError: a cell was not measured.
+    """
+    from pipeline.storage import read_json
+    from pipeline.table1 import NO_X, Cell
+
+    settings = [(fields, seed) for fields in wanted.fields for seed in wanted.seeds]
+    row: str
+    for row in [*wanted.densities, *wanted.detectors]:
+        for fields, seed in settings:
+            yield Cell(row, "", fields, seed, read_json(place.cell(row, fields, seed)))
+    for base in wanted.bases:
+        for row in wanted.rows:
+            for fields, seed in settings:
+                measured = read_json(place.cell(row, base, fields, seed))
+                yield Cell(row, base, fields, seed, measured)
+    for row in wanted.recommenders:
+        for seed in wanted.seeds:
+            yield Cell(row, "", NO_X, seed, read_json(place.cell(row, wanted.fields[0], seed)))
+
+
+if __name__ == "__main__":
+    app()

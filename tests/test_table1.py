@@ -1,0 +1,250 @@
+"""Table 1 as a whole: params files, dvc.yaml, every stage in order, the table."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from pipeline.errors import PipelineError
+from pipeline.params import load_whole
+from pipeline.storage import read_csv
+from pipeline.table1 import NO_X, Cell, lines, page
+from pipeline.table1_params import Table1Params
+from stages.table1 import density, features, graph, peer, prepare, pretrain, ratio, table
+from stages.table1.shell import Place
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "experiments" / "table1"
+STAGES: Mapping[str, Any] = YAML(typ="safe").load(FOLDER / "dvc.yaml")["stages"]
+MODULES = (prepare, features, graph, pretrain, ratio, density, peer, table)
+LABELS = ["age", "occupation"]
+
+
+def of(name: str) -> Table1Params:
+    return load_whole(Table1Params, FOLDER / f"{name}.yaml")
+
+
+def items(stage: Mapping[str, Any], params: Table1Params) -> Iterator[dict[str, str]]:
+    """What `${item.x}` and `${table.fields[0]}` stand for in each stage of a matrix."""
+    matrix = {
+        f"item.{key}": getattr(params.table, value[len("${table.") : -1])
+        for key, value in stage.get("matrix", {}).items()
+    }
+    for values in product(*matrix.values()):
+        one = dict(zip(matrix, map(str, values), strict=True))
+        yield {**one, "table.fields[0]": params.table.fields[0]}
+
+
+def filled(text: str, item: Mapping[str, str]) -> str:
+    return re.sub(r"\$\{(.*?)\}", lambda found: item[found[1]], text)
+
+
+def test_the_present_params_are_those_of_a_file_beside_them() -> None:
+    present = (FOLDER / "params.yaml").read_text()
+    assert present in {(FOLDER / f"{name}.yaml").read_text() for name in ("movielens", "small")}
+
+
+def test_movielens_has_every_row_of_the_paper_under_both_features_and_three_seeds() -> None:
+    wanted = of("movielens").table
+    assert {*wanted.densities, *wanted.rows} >= {
+        *("gaussian", "maf", "random", "graph", "learned"),
+        *("histogram-age", "histogram-occupation"),
+    }
+    assert (wanted.fields, wanted.seeds) == (["strict", "paper"], [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("starts: [random]", "starts: [other]", "table names 'other'; the changes are"),
+        ("starts: [random]", "starts: [learned]", "learned, of init learned, belongs in"),
+        ("learned: [learned]", "learned: [random]", "random, of init random, belongs in"),
+        ("{init: random}", "{init: any}", "the changes random, exposures, paper: init: "),
+        ("[gaussian, maf]", "[gauss]", "table.densities.0"),
+    ],
+)
+def test_a_wrong_param_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = (FOLDER / "small.yaml").read_text()
+    assert old in text
+    (tmp_path / "params.yaml").write_text(text.replace(old, new, 1))
+    with pytest.raises(PipelineError, match=message):
+        load_whole(Table1Params, tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("name", ["movielens", "small"])
+def test_the_table_reads_every_cell_that_a_stage_writes_and_no_other(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = of(name)
+    outs = [
+        filled(out, item)
+        for stage in STAGES.values()
+        for out in stage["outs"]
+        if "/cells/" in str(out)
+        for item in items(stage, params)
+    ]
+    read: list[str] = []
+    monkeypatch.setattr("pipeline.storage.read_json", lambda path: read.append(str(path)) or {})
+    list(table._cells(params.table, Place(Path("experiments/table1/data"))))
+    assert sorted(read) == sorted(outs)
+    assert len(set(outs)) == len(outs)
+
+
+def test_a_row_follows_from_its_own_settings_and_no_other_rows() -> None:
+    """What a cell's matrix names, it depends on; a model of other rows, it does not."""
+    for name, stage in STAGES.items():
+        (declared,) = stage["params"][0].values()
+        for key in stage.get("matrix", {}):
+            own = {"model": "densities", "peer": "peers"}.get(key, "changes")
+            assert key == "seed" or f"{own}.${{item.{key}}}" in declared, (name, key)
+        models = [dep for dep in stage["deps"] if re.search("data/(pretrain|graph)/", dep)]
+        assert [dep.split("/")[3] for dep in models] == {
+            "ratio_learned": ["pretrain"],
+            "ratio_graph": ["graph"],
+        }.get(name, [])
+        assert stage["wdir"] == "../.."
+        assert len(stage["outs"]) == 1 or name == "table", "an output is a warning of `exp run`"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every stage of the small params ran, under the name that DVC gives it.
+
+    So one that reads params that it does not declare fails.
+    """
+    folder = tmp_path_factory.mktemp("table1")
+    shutil.copytree(FOLDER, folder / "experiments/table1", ignore=shutil.ignore_patterns("data"))
+    file = folder / "experiments/table1/params.yaml"
+    text = (FOLDER / "small.yaml").read_text()
+    file.write_text(text.replace("threads: 0", "threads: 1").replace("device: auto", "device: cpu"))
+    modules = {module.__name__: module for module in MODULES}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("DVC_ROOT", str(folder))
+        for name, stage in STAGES.items():
+            for item in items(stage, of("small")):
+                patch.setenv("DVC_STAGE", f"experiments/table1/dvc.yaml:{name}@{'-'.join(item)}")
+                module, *options = filled(stage["cmd"], item).removeprefix("python -m ").split()
+                done = CliRunner().invoke(modules[module].app, options)
+                assert done.exit_code == 0, f"{name} {options}: {done.output} {done.exception!r}"
+    return folder
+
+
+def test_every_stage_writes_what_dvc_yaml_says(made: Path) -> None:
+    for stage in STAGES.values():
+        for out, item in product(stage["outs"], items(stage, of("small"))):
+            assert (made / filled(next(iter(out)) if isinstance(out, dict) else out, item)).exists()
+
+
+def test_the_table_has_every_cell_as_it_was_measured(made: Path) -> None:
+    records = read_csv(made / "metrics/table1/table1.csv")
+    cells = list((made / "experiments/table1/data/cells").iterdir())
+    assert len(records) == len(cells) == 2 + 2 + 6 + 2
+    (one,) = (
+        r for r in records if (r["row"], r["base"], r["fields"]) == ("graph", "users", "paper")
+    )
+    found = json.loads(
+        (made / "experiments/table1/data/cells/graph-users-paper-0.json").read_text()
+    )
+    for name in ("age", "age7", "occupation", "exposure", "exposure_valid"):
+        assert float(one[name]) == found[name]["auc"]
+    assert float(one["seconds"]) == found["seconds"] > 0
+    text = (made / "metrics/table1/table1.md").read_text()
+    for row in ("Gaussian", "ratio, learned, users base", "EASE", "ECOD", "random scores"):
+        assert f"| {row} | " in text
+    assert (made / "metrics/table1/table1.svg").read_text().startswith("<svg")
+
+
+def test_a_row_under_the_users_base_is_measured_against_that_base(made: Path) -> None:
+    """The same tasks and labels: only what one who knows every label would score differs."""
+    cells = made / "experiments/table1/data/cells"
+    known = {
+        base: json.loads((cells / f"random-{base}-paper-0.json").read_text())["age"]
+        for base in ("exposures", "users")
+    }
+    assert known["users"]["perfect_label"] > known["exposures"]["perfect_label"]
+
+
+def test_a_cell_that_was_not_measured_is_an_error_that_names_it(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "experiments/table1/data/cells", tmp_path / "data/cells")
+    (tmp_path / "data/cells/maf-paper-0.json").unlink()
+    options = [f"--params={FOLDER / 'small.yaml'}", f"--data={tmp_path}/data", f"--out={tmp_path}"]
+    done = CliRunner().invoke(table.app, options)
+    assert done.exit_code == 1
+    assert "maf-paper-0.json: there is no such file" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "table1.md").exists()
+
+
+def cell(row: str, seed: int, auc: float, *, base: str = "", fields: str = "strict") -> Cell:
+    """A made cell whose every figure follows from one."""
+    label = {"auc": auc, "perfect_label": 0.9 if base == "users" else 0.8}
+    measured = {
+        **dict.fromkeys(LABELS, label),
+        **{name: {"auc": auc / 2} for name in ("exposure", "exposure_valid")},
+        "trivial": {"random": dict.fromkeys((*LABELS, "exposure"), 0.5)},
+        "seconds": 10 * seed,
+    }
+    return Cell(row, base, fields, seed, measured)
+
+
+CELLS = [
+    *(cell("learned", seed, auc, base="exposures") for seed, auc in enumerate((0.7, 0.8, 0.78))),
+    *(cell("learned", seed, auc, base="users") for seed, auc in enumerate((0.6, 0.6, 0.6))),
+    cell("gaussian", 0, 0.5, fields="paper"),
+    cell("ease", 0, 0.9, fields=NO_X),
+]
+
+
+def shown(cells: list[Cell]) -> list[str]:
+    titles = {"strict": "Strict", "paper": "Paper"}
+    return page(cells, LABELS, source="made", titles=titles, seeds=[0, 1, 2]).splitlines()
+
+
+def test_a_line_is_mean_and_spread_over_seeds_the_papers_and_mean_seconds() -> None:
+    """Spread: standard deviation with n - 1. The paper has no users base, and no peers."""
+    text = shown(CELLS)
+    assert (
+        "| ratio, learned, exposures base | 76.0 ± 5.3 (80.6) | 76.0 ± 5.3 (66.1) "
+        "| 38.0 ± 2.6 | 38.0 ± 2.6 | 10 |"
+    ) in text
+    assert (
+        "| ratio, learned, users base | 60.0 ± 0.0 | 60.0 ± 0.0 | 30.0 ± 0.0 | 30.0 ± 0.0 | 10 |"
+    ) in text
+    assert "| EASE | 90.0 | 90.0 | 45.0 | 45.0 | 0 |" in text
+
+
+def test_a_line_stands_under_the_features_it_was_measured_with() -> None:
+    text = shown(CELLS)
+    heads = [line for line in text if line.startswith("## ")]
+    assert heads[0] == "## Strict"
+    under = text[text.index("## Paper") : text.index(heads[2])]
+    assert [line for line in under if line.startswith("| Gaussian")] == [
+        "| Gaussian | 50.0 (59.5) | 50.0 (61.5) | 25.0 | 25.0 | 0 |"
+    ]
+
+
+def test_the_yardsticks_stand_below_a_line_a_base() -> None:
+    assert shown(CELLS)[-3:] == [
+        "| random scores | 50.0 | 50.0 | 50.0 |  |  |",
+        "| knows every label, exposures base | 80.0 | 80.0 |  |  |  |",
+        "| knows every label, users base | 90.0 | 90.0 |  |  |  |",
+    ]
+
+
+def test_a_histogram_has_the_papers_figure_under_its_own_label_alone() -> None:
+    (line,) = lines([cell("histogram-age", 0, 0.7, base="exposures").record(LABELS)])
+    assert (line.shown("age"), line.shown("occupation")) == ("70.0 (82.6)", "70.0")
+
+
+def test_a_figure_that_a_cell_lacks_is_an_error_and_not_a_nought() -> None:
+    lacking = cell("ease", 0, 0.5)
+    with pytest.raises(KeyError, match="auc"):
+        Cell("ease", "", NO_X, 0, {**lacking.measured, "exposure": {}}).record(LABELS)
