@@ -37,6 +37,11 @@ class Scale:
         constant = spread <= 1e-6 * x.double().abs().amax(0)
         return cls(x.double().mean(0).float(), spread.masked_fill(constant, 1).float())
 
+    @classmethod
+    def identity(cls, d: int) -> Self:
+        """Leaves vectors of d numbers as they are."""
+        return cls(torch.zeros(d), torch.ones(d))
+
     def apply(self, x: Tensor) -> Tensor:
         """Standardise vectors (n, d)."""
         return (x - self.mean) / self.scale

@@ -106,9 +106,9 @@ class Schedule(Section):
 
 
 class Features(Schedule):
-    """What gives every user a vector: DeepFM, or a table that is there already."""
+    """What gives every user a vector: DeepFM, an SVD, or a table that is there already."""
 
-    model: Literal["deepfm", "latents", "table"]
+    model: Literal["deepfm", "svd", "latents", "table"]
     user_fields: Annotated[list[str], Field(min_length=1)]
     min_users: Count
     f_dim: Count

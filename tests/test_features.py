@@ -310,6 +310,23 @@ def test_the_stage_writes_vectors_network_and_history_the_same_each_time(project
     assert outputs(project) == once
 
 
+def test_an_svd_needs_no_training_and_sees_visible_exposures_alone(project: Path) -> None:
+    set_params(project, "features", model="svd", activity=True)
+    result = CliRunner().invoke(app)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (
+        "x of 150 users, 9 wide: 8 main directions of the visible exposures to 60 items\n"
+    )
+    once = outputs(project)
+    file = project / "data/prepared/exposures.parquet"
+    exposures = read_table(file, schemas.EXPOSURES)
+    held_out = exposures.column("held_out").to_numpy()
+    assert held_out.any()
+    write_table(exposures.filter(pa.array(~held_out)), file, schemas.EXPOSURES)
+    assert CliRunner().invoke(app).exit_code == 0
+    assert outputs(project) == once
+
+
 def test_latents_are_the_simulation_s_own_standardised(project: Path) -> None:
     set_params(project, "features", model="latents")
     result = CliRunner().invoke(app)

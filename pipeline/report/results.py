@@ -138,14 +138,16 @@ def departures(params: Params) -> list[str]:
     """In what the settings differ from the paper's, in words."""
     features = params.features
     found = []
-    if features.model != "deepfm":
+    if features.model == "svd":
+        found.append("user vectors come from an SVD of the exposures; the paper's from DeepFM")
+    elif features.model != "deepfm":
         found.append("user vectors are ready-made; the paper's come from DeepFM")
     elif set(features.user_fields) != PAPER_FIELDS:
         found.append(
             f"user vectors come from {' and '.join(features.user_fields)} alone; the paper lists "
             "gender, age, occupation and zip code, and does not say which of them its DeepFM saw"
         )
-    if features.model == "deepfm" and features.activity:
+    if features.model in ("deepfm", "svd") and features.activity:
         found.append("user vectors end with the user's activity; the paper's do not")
     if params.ratio.base == "users":
         found.append("the base p is uniform over users; the paper's weighs them by their exposures")
