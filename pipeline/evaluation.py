@@ -86,14 +86,21 @@ def evaluate(
     test_gen, valid_gen, random_gen, base_gen = gen.spawn(4)
     aucs, figures = _measure(scores, sides, params.evaluate.bootstrap, test_gen)
     _, valid_figures = _measure(valid_scores, valid_sides, params.evaluate.bootstrap, valid_gen)
+    chances = _chances(tables, labels, train, test)
+    leaks = {name: probes.leak(of, labels[name].codes[test]) for name, of in chances.items()}
     for name, label in labels.items():
         figures[name] |= _label_figures(label, aucs[name], params, train)
+        if name in chances:
+            taught = probes.supervised_aucs(
+                chances[name], label.nominal, label.anomalous, sides[name]
+            )
+            figures[name]["supervised"] = taught.defined.mean()
     metrics: dict[str, Mapping[str, object]] = {
         **figures,
         **valid_figures,
         "calibration": _calibration(tables, params, valid_scores, valid, base_gen),
         "trivial": _trivial(tables, sides, test, random_gen),
-        "leak": _leaks(tables, labels, train, test),
+        "leak": {name: auc for name, auc in leaks.items() if auc is not None},
         "deepfm": _deepfm(features_history),
         "graph": _graph(graph_links),
         "loss": _loss(ratio_history),
@@ -212,12 +219,18 @@ def _trivial(
     }
 
 
-def _leaks(tables: Tables, labels: Mapping[str, TaskLabel], train: Ints, test: Ints) -> Figures:
+def _chances(
+    tables: Tables, labels: Mapping[str, TaskLabel], train: Ints, test: Ints
+) -> dict[str, Scores]:
+    """Of the test users' classes (K, T), from x, by the labels that training users differ in."""
     known = tables.features.column("user_id").to_numpy()
     rows = rows_of(tables.users.column("user_id").to_numpy(), known, "user")
     x = matrix(tables.features.column("x"))[rows]  # (U, f_dim)
-    found = {name: probes.leak(x, label.codes, train, test) for name, label in labels.items()}
-    return {name: auc for name, auc in found.items() if auc is not None}
+    found = {
+        name: probes.class_chances(x, label.codes, train, test, label.classes.shape[1])
+        for name, label in labels.items()
+    }
+    return {name: chances for name, chances in found.items() if chances is not None}
 
 
 def _deepfm(history: History) -> Figures:

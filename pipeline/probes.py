@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from pipeline.auc import Floats, Ints, Scores, Sides, task_aucs
+from pipeline.auc import Floats, Ints, Scores, Sides, TaskAucs, task_aucs
 
 FLOOR = 1e-12  # of a class's share, whose logarithm is taken
 
@@ -33,31 +33,56 @@ def perfect_label_aucs(classes: Ints, base: Ints, nominal: Ints, anomalous: Ints
     return aucs
 
 
-def leak(x: npt.NDArray[np.float32], codes: Ints, train: Ints, test: Ints) -> float | None:
-    """How well x tells a label: AUC on test users of a multinomial logistic probe.
-
-    One class against the rest, mean over classes; .5 is blind to the label. Classes that the
-    training or the test users lack are skipped.
+def class_chances(
+    x: npt.NDArray[np.float32], codes: Ints, train: Ints, test: Ints, classes: int
+) -> Scores | None:
+    """Each test user's chance of each class, (K, T), by a multinomial logistic regression on x.
 
     Args:
         x: user vectors, (U, f_dim).
         codes: class of each user, (U,).
-        train: rows of the users the probe is fitted on.
-        test: rows of the users it is measured on.
+        train: rows of the users it is fitted on.
+        test: rows of the users it is asked about, (T,).
+        classes: their number, K. One that the training users lack has no chance.
 
     Returns:
-        None where the training users, or the test users, are all of one class.
+        None where the training users are all of one class.
     """
     known = np.unique(codes[train])
     if len(known) < 2:
         return None
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    chances = np.zeros((classes, len(test)), np.float32)
     # Many small products: on a busy machine a second thread waits far longer than it helps.
     with threadpool_limits(limits=1, user_api="blas"):
-        chance = probe.fit(x[train], codes[train]).predict_proba(x[test]).T  # (classes, test users)
-    member = codes[test] == known[:, None]
-    found = task_aucs(chance, Sides(member, ~member)).defined
+        chances[known] = probe.fit(x[train], codes[train]).predict_proba(x[test]).T
+    return chances
+
+
+def leak(chances: Scores, codes: Ints) -> float | None:
+    """How well x tells a label: AUC of `chances` (K, T) on users of the classes `codes` (T,).
+
+    One class against the rest, mean over classes; .5 is blind to the label. Classes that the
+    training or the test users lack are skipped.
+
+    Returns:
+        None where no class is left.
+    """
+    known = np.flatnonzero(chances.any(axis=1))
+    member = codes == known[:, None]
+    found = task_aucs(chances[known], Sides(member, ~member)).defined
     return float(found.mean()) if len(found) else None
+
+
+def supervised_aucs(chances: Scores, nominal: Ints, anomalous: Ints, sides: Sides) -> TaskAucs:
+    """AUC of each task of a scorer that is taught the labels and sees x alone, (M,).
+
+    Its score is log P(nominal | x) - log P(anomalous | x), from `chances` (K, T) of classes: what x
+    lets a linear model reach that is told of what the yardstick asks. No scorer without labels can
+    be expected above it.
+    """
+    logs = np.log(np.maximum(chances, FLOOR))
+    return task_aucs(logs[nominal] - logs[anomalous], sides)
 
 
 def mean_spearman(scores: Scores, truth: Scores) -> float:

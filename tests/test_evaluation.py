@@ -157,7 +157,7 @@ def test_the_exposure_auc_is_what_the_tables_say(
 
 def test_the_metrics_are_the_documented_ones(found: Evaluation) -> None:
     common = {"auc", "ci95_low", "ci95_high", "tasks", "undefined"}
-    label = common | {"median", "own_half", "ties", "zero_class", "perfect_label"}
+    label = common | {"median", "own_half", "ties", "zero_class", "perfect_label", "supervised"}
     names = {"age", "gender", "exposure"}
     assert {name: set(part) for name, part in found.metrics.items()} == {
         "age": label,

@@ -9,7 +9,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from pipeline.auc import Sides, task_aucs
-from pipeline.probes import leak, mean_spearman, perfect_label_aucs
+from pipeline.probes import (
+    class_chances,
+    leak,
+    mean_spearman,
+    perfect_label_aucs,
+    supervised_aucs,
+)
 
 CLASSES = np.array([[6, 3, 1], [2, 5, 3], [4, 0, 6], [3, 3, 0]])  # (tasks, classes)
 NOMINAL = np.array([0, 1, 2, 0])
@@ -50,6 +56,11 @@ def test_perfect_label_equals_the_auc_of_its_scores() -> None:
     assert perfect_label_aucs(classes, base, nominal, anomalous).tolist() == expected.tolist()
 
 
+def leaked(x: np.ndarray, codes: np.ndarray, train: np.ndarray, test: np.ndarray) -> float | None:
+    chances = class_chances(x, codes, train, test, classes=4)
+    return None if chances is None else leak(chances, codes[test])
+
+
 def test_a_vector_that_holds_the_label_leaks_it_and_noise_does_not() -> None:
     gen = np.random.default_rng(0)
     codes = gen.integers(0, 3, 600)
@@ -57,8 +68,8 @@ def test_a_vector_that_holds_the_label_leaks_it_and_noise_does_not() -> None:
     train, test = np.arange(400), np.arange(400, 600)
     telling = noise.copy()
     telling[:, 0] = 1e4 * (codes == 1)  # whatever its scale
-    assert leak(noise, codes, train, test) == pytest.approx(0.5, abs=0.06)
-    assert leak(telling, codes, train, test) > 0.74  # class 1 at 1, the others above .7
+    assert leaked(noise, codes, train, test) == pytest.approx(0.5, abs=0.06)
+    assert leaked(telling, codes, train, test) > 0.74  # class 1 at 1, the others above .7
 
 
 def test_the_leak_is_the_mean_over_classes_that_training_and_test_users_have() -> None:
@@ -70,14 +81,41 @@ def test_the_leak_is_the_mean_over_classes_that_training_and_test_users_have() -
     probe = LogisticRegression().fit((x[:90] - mean) / std, codes[:90])
     chance = probe.predict_proba((x[90:] - mean) / std)
     expected = np.mean([roc_auc_score(codes[90:] == k, chance[:, k]) for k in (0, 1)])
-    assert leak(x, codes, np.arange(90), np.arange(90, 120)) == pytest.approx(expected, abs=1e-4)
+    assert leaked(x, codes, np.arange(90), np.arange(90, 120)) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_scorer_taught_the_labels_reaches_what_x_tells() -> None:
+    """x tells class 2 from the others, and those not from each other."""
+    gen = np.random.default_rng(0)
+    codes = gen.integers(0, 3, 900)
+    x = gen.standard_normal((900, 2)).astype(np.float32)
+    x[:, 0] += 9 * (codes == 2)
+    train, test = np.arange(600), np.arange(600, 900)
+    chances = class_chances(x, codes, train, test, classes=3)
+    assert chances is not None
+    nominal, anomalous = np.array([2, 0, 0]), np.array([0, 2, 1])
+    code = codes[test]
+    sides = Sides(code == nominal[:, None], code == anomalous[:, None])
+    found = supervised_aucs(chances, nominal, anomalous, sides).auc
+    np.testing.assert_allclose(found, [1, 1, 0.5], atol=0.08)
+
+
+def test_a_class_that_training_users_lack_has_no_chance() -> None:
+    codes = np.array([0, 2, 0, 2, 1])
+    chances = class_chances(
+        np.eye(5, dtype=np.float32), codes, np.arange(4), np.arange(5), classes=4
+    )
+    assert chances is not None
+    assert chances.shape == (4, 5)
+    assert not chances[[1, 3]].any()
+    np.testing.assert_allclose(chances.sum(0), 1, rtol=1e-6)
 
 
 def test_the_leak_of_one_class_is_undefined() -> None:
     x = np.zeros((6, 2), np.float32)
     codes = np.array([0, 0, 0, 0, 1, 1])
-    assert leak(x, codes, np.arange(3), np.arange(3, 6)) is None
-    assert leak(x, codes[::-1], np.arange(4), np.arange(4, 6)) is None
+    assert leaked(x, codes, np.arange(3), np.arange(3, 6)) is None
+    assert leaked(x, codes[::-1], np.arange(4), np.arange(4, 6)) is None
 
 
 def test_the_mean_rank_correlation_equals_scipys() -> None:

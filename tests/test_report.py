@@ -64,7 +64,7 @@ TABLE_1 = [  # Gaussian, flow, and ratio: random, learned, graph, histogram
     *(["59.5", "61.5"], ["60.9", "58.3"]),
     *(["78.2", "64.2"], ["80.6", "66.1"], ["80.3", "68.0"], ["82.6", "73.4"]),
 ]
-FIGURES = ("auc", "ci95_low", "ci95_high", "perfect_label")
+FIGURES = ("auc", "ci95_low", "ci95_high", "perfect_label", "supervised")
 CSVS = ("task_auc", "roc", "features_history", "pretrain_history", "ratio_history")
 
 
