@@ -8,7 +8,7 @@ RAW ?=
 PARAMS ?= small
 READY := $(VENV)/.ready
 
-.PHONY: help setup repro test test-full lint audit check-lock movielens compare seeds images
+.PHONY: help setup repro test test-full lint audit check-lock movielens compare seeds images benchmark
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -56,3 +56,6 @@ seeds: setup ## four ways to choose the seed tasks x 10 to 252 of them x five se
 
 images: setup ## CIFAR-10 and MNIST: tables 2, 3 and 6; PARAMS=smoke, small or full, RAW=folder spares the download
 	python -m experiments.images.run --params $(PARAMS) $(if $(RAW),--raw-dir '$(RAW)')
+
+benchmark: setup ## time this pipeline beside plain implementations; writes docs/performance.md
+	python -m benchmarks
