@@ -70,7 +70,7 @@ def ours(data: Sample, pairs: PairSampler, batch: int) -> Callable[[], object]:
     one = PairSampler(pairs.user[:1], pairs.task[:1], pairs.user[:1])
     schedule = Schedule(lr=LR, batch_size=batch, max_epochs=1, patience=1)
     return lambda: estimate_ratio(
-        model, Estimation(pairs, one, one), schedule, seed=0, report=lambda _: None
+        model, Estimation(pairs, one, one), schedule, seed=0, report=lambda _: None, loss=model.loss
     )
 
 
