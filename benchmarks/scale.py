@@ -11,31 +11,31 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.page import Section, machine
-from benchmarks.stages import Cost, run_stages
+from benchmarks.stages import Cost, run_stages, total
 
 USERS, ITEMS = 6_250, 1_250  # for every million exposures: 160 a user, 800 an item
-EPOCHS = {"features": 2, "pretrain": 4, "graph": 2, "ratio": 4}
+EPOCHS = {"features": 1, "pretrain": 2, "graph": 1, "ratio": 2}
 TEXT = f"""
 {USERS:,} users and {ITEMS:,} items for every million exposures; a fixed number of epochs
 ({", ".join(f"{name} {n}" for name, n in EPOCHS.items())}), since how many it takes to converge is
-no matter of size. Seconds, and in brackets the most memory of the stage's process in MB. The last
-column is the slope of log seconds on log exposures: 1 is linear. Measured once a size, on
+no matter of size. CPU seconds of all threads, the start of Python included, and in brackets the
+most memory of the stage's process in MB. The last column is the slope of the logarithm of the
+seconds on that of the exposures: 1 is linear. Measured once a size, on
 {{machine}}.
 """
 
 
 def main(millions: list[float]) -> Section:
     """A row a stage, a column a size."""
-    runs = [_run(million) for million in millions]
-    rows = []
-    for costs in zip(*runs, strict=True):
-        seconds = [cost.seconds for cost in costs]
-        cells = [f"{cost.seconds:.1f} [{cost.peak_mb:,}]" for cost in costs]
-        rows.append([f"`{costs[0].stage}`", *cells, _slope(millions, seconds)])
-    totals = [sum(cost.seconds for cost in costs) for costs in runs]
-    peaks = [max(cost.peak_mb for cost in costs) for costs in runs]
-    cells = [f"{total:.1f} [{peak:,}]" for total, peak in zip(totals, peaks, strict=True)]
-    rows.append(["all", *cells, _slope(millions, totals)])
+    runs = [[*costs, total(costs)] for costs in map(_run, millions)]
+    rows = [
+        [
+            costs[0].stage,
+            *(f"{cost.cpu_seconds:.1f} [{cost.peak_mb:,}]" for cost in costs),
+            _slope(millions, [cost.cpu_seconds for cost in costs]),
+        ]
+        for costs in zip(*runs, strict=True)
+    ]
     header = ("n = 1", *(f"{million:g} M" for million in millions), "slope")
     command = f"python -m benchmarks.scale {' '.join(f'{million:g}' for million in millions)}"
     return Section("Scale", command, TEXT.format(machine=machine()), header, rows)

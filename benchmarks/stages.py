@@ -2,9 +2,10 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,22 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage took, by its own run facts; its start is not in the seconds."""
+    """What a stage took, by its own run facts, where its start is not in the seconds."""
 
     stage: str
     seconds: float
+    cpu_seconds: float  # of all its threads, its start included; what else runs hardly moves it
     peak_mb: int
+
+
+def total(costs: Sequence[Cost]) -> Cost:
+    """Of all stages: the sum of the seconds, the greatest memory."""
+    return Cost(
+        "all",
+        sum(cost.seconds for cost in costs),
+        sum(cost.cpu_seconds for cost in costs),
+        max(cost.peak_mb for cost in costs),
+    )
 
 
 def main_stages() -> list[str]:
@@ -44,6 +56,13 @@ def run_stages(folder: Path, changes: Mapping[str, Mapping[str, object]]) -> lis
 def _run(stage: str, folder: Path) -> Cost:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", f"stages.{stage}"]
+    before = _cpu_seconds()
     subprocess.run(command, cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
     facts = json.loads((folder / f"data/run_info/{stage}.json").read_text())
-    return Cost(stage, facts["seconds"], facts["peak_memory_mb"])
+    return Cost(stage, facts["seconds"], _cpu_seconds() - before, facts["peak_memory_mb"])
+
+
+def _cpu_seconds() -> float:
+    """Of all child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
