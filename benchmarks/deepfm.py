@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmarks.data import EXPOSURES, TASKS, USERS, sample
+from benchmarks.data import TASKS, USERS, sample
 from benchmarks.page import Section
 from benchmarks.textbook import PlainDeepFM, plain_deepfm_epoch
 from benchmarks.timing import race
@@ -10,7 +10,7 @@ from pipeline.params import Features
 from pipeline.training.deepfm import Interactions, train_deepfm
 
 BATCH, ROUNDS, WIDTH, HIDDEN = 16_384, 7, 100, (128, 64)
-PLAIN_STEPS = 2
+PLAIN_STEPS, EXPOSURES = 2, 200_000
 TEXT = f"""
 {USERS:,} users, {TASKS:,} items with genres, {EXPOSURES:,} exposures, each against an unseen item;
 embeddings of {WIDTH}, an MLP of {HIDDEN[0]} and {HIDDEN[1]} with dropout .2, batch {BATCH:,},
@@ -21,7 +21,7 @@ Adam with weight decay. Plain: embedding layers, the fields of every pair stacke
 
 def main() -> Section:
     """Exposures a second both ways."""
-    data = sample()
+    data = sample(exposures=EXPOSURES)
     user, item = torch.from_numpy(data.user), torch.from_numpy(data.task)
     plain = PlainDeepFM(USERS, data.genres, WIDTH, HIDDEN)
     codes = torch.arange(USERS)[:, None]
