@@ -8,7 +8,7 @@ RAW ?=
 PARAMS ?=
 READY := $(VENV)/.ready
 
-.PHONY: help setup repro test test-full lint audit check-lock movielens compare seeds images table1
+.PHONY: help setup repro test test-full lint audit check-lock movielens compare seeds images table1 benchmark
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -59,3 +59,6 @@ images: setup ## CIFAR-10 and MNIST: tables 2, 3 and 6; PARAMS=smoke, small or f
 
 table1: setup ## Table 1 on MovieLens 1M, and its peers; PARAMS=small on the simulation, RAW=folder spares the download
 	python -m experiments.table1.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir '$(RAW)')
+
+benchmark: setup ## time this pipeline beside plain implementations; writes docs/performance.md
+	python -m benchmarks

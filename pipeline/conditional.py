@@ -116,6 +116,7 @@ def train_network(
         schedule,
         seed=seed,
         report=report,
+        loss=model.loss,
         figures=watch,
         checkpoint=checkpoint,
     )

@@ -94,7 +94,15 @@ def pretrain_network(
     data = make_estimation(replace(examples, pairs=own), base=base, device=device)
     draw_layers(net, torch.Generator().manual_seed(seed))
     model = SeedRatios(net, x=torch.from_numpy(examples.x)).to(device)
-    history = estimate_ratio(model, data, schedule, seed=seed, report=report, checkpoint=checkpoint)
+    history = estimate_ratio(
+        model,
+        data,
+        schedule,
+        seed=seed,
+        report=report,
+        loss=model.loss,
+        checkpoint=checkpoint,
+    )
     return Pretraining(net.cpu().eval(), seed_tasks, history)
 
 

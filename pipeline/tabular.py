@@ -181,7 +181,9 @@ def learn(
     batch = min(params.batch_size, len(data.train.user) // STEPS)
     schedule = params.model_copy(update={"batch_size": batch})
     seed = int(gen.integers(2**31))
-    history = estimate_ratio(model, data, schedule, seed=seed, report=lambda row: None)
+    history = estimate_ratio(
+        model, data, schedule, seed=seed, report=lambda row: None, loss=model.loss
+    )
     for row in history:
         del row["held_out_loss"]  # there are no such pairs here
     net.cpu().eval()

@@ -133,14 +133,14 @@ def test_few_rows_are_there_repeatedly_each_time_with_another_negative(
 ) -> None:
     """80 rows, 52 times each: 4,160 pairs in 16 batches, though 1,024 are allowed."""
     sizes: list[int] = []
-    forward = RatioNet.of_pairs
+    forward = RatioNet.loss_of_pairs
 
     def noted(net: RatioNet, *tensors: torch.Tensor) -> torch.Tensor:
         if net.training:
             sizes.append(tensors[-1].numel())
         return forward(net, *tensors)
 
-    monkeypatch.setattr(RatioNet, "of_pairs", noted)
+    monkeypatch.setattr(RatioNet, "loss_of_pairs", noted)
     rows, e = rows_of([40, 40]), np.zeros((2, 1), np.float32)
     net = RatioNet(x_dim=1, task_dim=1, hidden=[4], dropout=[0.0])
     params = wanted(hidden=[4], batch_size=1024, max_epochs=1)

@@ -1,17 +1,20 @@
 """Dropout whose masks are cut from packed random bits.
 
 `nn.Dropout` on a CPU draws one number an element, one after another: two thirds of a training step
-of the paper's networks. Here 64 elements share one random word when the rate is 1/2, and 4 share
-one otherwise. The law is that of dropout, at a rate rounded to a multiple of 2^-16.
+of the paper's networks. Here an element takes one random bit when the rate is 1/2, and at most 16
+otherwise. The law is that of dropout, at a rate rounded to a multiple of 2^-16.
 """
 
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-RESOLUTION = 1 << 16
+DIGITS = 16
+RESOLUTION = 1 << DIGITS
+SHIFTS = torch.arange(32, dtype=torch.int32)
 
 
 def representable(rate: float) -> float:
@@ -32,19 +35,36 @@ class MaskSource:
         self._bits = np.random.SFC64(seed)
         self._gen = torch.Generator(device).manual_seed(seed) if device.type != "cpu" else None
 
+    def dropped(self, shape: torch.Size, rate: float) -> Tensor:
+        """Which elements are dropped, int32 of `shape`: negative where one is, else 0 or more."""
+        if self._gen is not None:
+            mask = torch.empty(shape, dtype=torch.int32, device=self.device)
+            return mask.bernoulli_(representable(rate), generator=self._gen).neg_()
+        count = shape.numel()
+        words = torch.from_numpy(self._packed(-(-count // 64), rate).view(np.int32))
+        # One bit after the other becomes the sign of an element.
+        return (words[:, None] << SHIFTS).view(-1)[:count].view(shape)
+
     def keep(self, shape: torch.Size, rate: float) -> Tensor:
         """Mask of `shape`: 1 where an element is kept, 0 where it is dropped, as float32."""
-        if self._gen is not None:
-            mask = torch.empty(shape, device=self.device)
-            return mask.bernoulli_(1 - representable(rate), generator=self._gen)
-        count = shape.numel()
-        if representable(rate) == 0.5:
-            words: Any = self._bits.random_raw(-(-count // 64))
-            flat = np.unpackbits(words.view(np.uint8), count=count)
-        else:
-            words = self._bits.random_raw(-(-count // 4))
-            flat = words.view(np.uint16)[:count] >= round(rate * RESOLUTION)
-        return torch.from_numpy(flat).view(shape).float()
+        return (self.dropped(shape, rate) >= 0).float()
+
+    def _packed(self, count: int, rate: float) -> npt.NDArray[np.uint64]:
+        """Words each bit of which is 1 with chance `rate`, independently, (count,).
+
+        A bit that is 1 with chance p becomes one of chance p/2 by `and` with a random bit, of
+        (1 + p)/2 by `or`: so the rate is put together digit by digit, from the last that is 1.
+        """
+        chance = round(rate * RESOLUTION)
+        if chance == 0:
+            return np.zeros(count, np.uint64)
+        last = (chance & -chance).bit_length() - 1
+        words: Any = self._bits.random_raw((DIGITS - last) * count)
+        drawn: npt.NDArray[np.uint64] = words.reshape(-1, count)
+        for digit in range(last + 1, DIGITS):
+            join = np.bitwise_or if chance >> digit & 1 else np.bitwise_and
+            join(drawn[0], drawn[digit - last], out=drawn[0])
+        return np.asarray(drawn[0])
 
     def integers(self, count: int, below: int) -> Tensor:
         """`count` whole numbers, each from 0 to `below` - 1 with equal chance (to 2^-50), int64."""
@@ -70,12 +90,28 @@ class MaskSource:
         self._bits.state = state
 
 
+def drop_(y: Tensor, dropped: Tensor) -> Tensor:
+    """Put 0 where `dropped` is negative, in place: y float32 and `dropped` of one shape."""
+    bits = y.view(torch.int32)  # as numbers of one kind with the mask, in a single pass
+    torch.ops.aten.threshold_backward.grad_input(bits, dropped, -1, grad_input=bits)
+    return y
+
+
+def backward_to(out: Tensor, grad: Tensor, y: Tensor) -> Tensor:
+    """Write into `out`, which may be one of the others, `grad` where the activation y is not 0.
+
+    After ReLU and dropout y is positive exactly where z was and the mask let it pass.
+    """
+    passed: Tensor = torch.ops.aten.threshold_backward.grad_input(grad, y, 0, grad_input=out)
+    return passed
+
+
 class _ReluDropout(torch.autograd.Function):
     """relu(z) * keep / (1 - rate), in place; only the result is kept for the way back."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, keep: Tensor, scale: float) -> Tensor:  # noqa: ANN401
-        z = z.relu_().mul_(keep.mul_(scale))
+    def forward(ctx: Any, z: Tensor, dropped: Tensor, scale: float) -> Tensor:  # noqa: ANN401
+        drop_(z.relu_(), dropped).mul_(scale)
         ctx.mark_dirty(z)
         ctx.save_for_backward(z)
         ctx.scale = scale
@@ -84,7 +120,6 @@ class _ReluDropout(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         (y,) = ctx.saved_tensors
-        # The result is positive exactly where z was and the mask let it pass.
         return torch.ops.aten.threshold_backward(grads[0], y, 0).mul_(ctx.scale), None, None
 
 
@@ -118,12 +153,26 @@ class ReluDropout(Random):
         self.rate = rate
 
     def forward(self, z: Tensor) -> Tensor:
-        if not self.training or self.rate == 0:
+        if not self.drops:
             return z.relu()
-        keep = self.source().keep(z.shape, self.rate)
-        scale = 1 / (1 - representable(self.rate))
-        out: Tensor = _ReluDropout.apply(z, keep, scale)  # type: ignore[no-untyped-call]
+        dropped = self.source().dropped(z.shape, self.rate)
+        out: Tensor = _ReluDropout.apply(z, dropped, self.scale)  # type: ignore[no-untyped-call]
         return out
+
+    def masked_(self, z: Tensor) -> Tensor:
+        """As `forward`, in place and without the scale, for who sees to it and to gradients."""
+        z.relu_()
+        return drop_(z, self.source().dropped(z.shape, self.rate)) if self.drops else z
+
+    @property
+    def drops(self) -> bool:
+        """Whether it is more than a ReLU."""
+        return self.training and self.rate > 0
+
+    @property
+    def scale(self) -> float:
+        """By which what passes is multiplied, so that the mean stays."""
+        return 1 / (1 - representable(self.rate)) if self.drops else 1.0
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"

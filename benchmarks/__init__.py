@@ -1,0 +1,1 @@
+"""How fast the pipeline is beside plain implementations of the same thing; `make benchmark`."""

@@ -1,0 +1,62 @@
+"""Timing that stands on a busy machine: contestants take turns, and ratios are of one round."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Job = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Of n figures the median, and the middle half."""
+
+    n: int
+    median: float
+    low: float  # first quartile
+    high: float  # third quartile
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Spread":
+        """Of two values or more."""
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(len(values), median, low, high)
+
+    def show(self, digits: int = 3) -> str:
+        """Such as "3.41 [3.32, 3.52]"."""
+        low, median, high = (f"{v:.{digits}g}" for v in (self.low, self.median, self.high))
+        return f"{median} [{low}, {high}]"
+
+
+@dataclass(frozen=True)
+class Race:
+    """Seconds a unit of work of every contestant, round by round."""
+
+    seconds: Mapping[str, list[float]]
+
+    def rate(self, name: str, scale: float = 1.0) -> Spread:
+        """Units a second, times `scale`."""
+        return Spread.of([scale / s for s in self.seconds[name]])
+
+    def ratio(self, slow: str, fast: str) -> Spread:
+        """How many times as fast as `slow` is `fast`, from the two of each round."""
+        pairs = zip(self.seconds[slow], self.seconds[fast], strict=True)
+        return Spread.of([s / f for s, f in pairs])
+
+
+def race(jobs: Mapping[str, tuple[Job, float]], rounds: int) -> Race:
+    """Let the jobs take turns for `rounds` rounds, after one that does not count.
+
+    Args:
+        jobs: by name, what to run, and how many units of work one run is.
+        rounds: at least 2.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for number in range(rounds + 1):
+        for name, (job, units) in jobs.items():
+            started = time.perf_counter()
+            job()
+            if number:
+                seconds[name].append((time.perf_counter() - started) / units)
+    return Race(seconds)

@@ -1,0 +1,98 @@
+"""The contestants of the benchmarks learn the same thing, and the page says what was measured."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks.page import Section, render
+from benchmarks.stages import main_stages
+from benchmarks.textbook import PlainDeepFM, Textbook, by_dataloader, by_tensors, plain_deepfm_epoch
+from benchmarks.timing import Race, Spread, race
+from benchmarks.training import multiply_adds
+from pipeline.training.sampler import PairSampler
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_contestants_take_turns_and_a_first_round_does_not_count() -> None:
+    order: list[str] = []
+    result = race({name: (lambda name=name: order.append(name), 2.0) for name in "ab"}, 3)
+    assert "".join(order) == "abababab"
+    assert [len(times) for times in result.seconds.values()] == [3, 3]
+
+
+def test_a_ratio_is_taken_within_each_round() -> None:
+    """Twice as fast in a fast and in a slow round."""
+    result = Race({"slow": [2.0, 20.0, 4.0], "fast": [1.0, 10.0, 2.0]})
+    assert result.ratio("slow", "fast") == Spread(3, 2.0, 2.0, 2.0)
+    assert result.rate("fast", 10).median == 5
+    assert Spread.of([1.0, 2.0, 3.0]).show() == "2 [1.5, 2.5]"
+
+
+def test_the_slow_ways_learn_a_taste() -> None:
+    """Users of either half know tasks of their own half: all contestants get under 2 ln 2."""
+    gen = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 6, generator=gen)
+    user = torch.randint(40, (600,), generator=gen)
+    task = (x[user, 0] > 0).long()
+    pairs = PairSampler(user, task, user)
+    e = torch.randn(2, 3, generator=gen)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for way in (by_dataloader, lambda *a: by_tensors(*a, gen)):
+            model = Textbook(6, e)
+            for _ in range(6):
+                way(model, x, pairs, 60, 0.02)
+            model.eval()
+            own, other = model(x[user], task), model(x[user], 1 - task)
+            assert float((own > other).float().mean()) > 0.9
+        plain = PlainDeepFM(40, torch.eye(2), 4, (8,))
+        for _ in range(30):
+            plain_deepfm_epoch(
+                plain, *torch.stack([user, task]).unique(dim=1), 40, batch=20, lr=0.05
+            )
+        assert float((plain(user, task) > plain(user, 1 - task)).float().mean()) > 0.9
+
+
+def test_the_floor_counts_every_multiplication_of_a_step() -> None:
+    per_pair = 32 * 32 + 32 * 16 + 16
+    assert multiply_adds(2000) - multiply_adds(1000) == 3 * 2 * 1000 * per_pair
+
+
+def test_the_page_holds_its_sections() -> None:
+    section = Section("Speed", "python -m x", "Words.", ("n = 1", "rate"), [["a", "3"]])
+    page = render([str(section)])
+    assert page.startswith("# Performance\n")
+    assert (
+        "## Speed\n\n`python -m x`\n\nWords.\n\n| n = 1 | rate |\n| --- | ---: |\n| a | 3 |" in page
+    )
+
+
+def test_every_stage_of_the_pipeline_is_measured_in_its_order() -> None:
+    stages = main_stages()
+    assert stages[0] == "prepare"
+    assert stages[-1] == "report"
+    assert stages.index("pretrain") < stages.index("project") < stages.index("train")
+
+
+@pytest.mark.parametrize("make", [gpu.plain_step, gpu.our_step])
+def test_the_steps_that_a_gpu_would_run_learn_on_a_cpu_too(make: object) -> None:
+    user, task = torch.randint(gpu.USERS, (2, 16)), torch.randint(gpu.TASKS, (16,))
+    step = make(user, task)
+    step()
+    step()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_cuda_device_the_gpu_table_is_refused_in_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "benchmarks.gpu: torch finds no CUDA device here; run it where there is one.\n"
+    )
