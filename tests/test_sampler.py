@@ -120,3 +120,7 @@ def test_positives_alone_come_once_an_epoch_in_a_uniform_order() -> None:
         firsts[users[0], tasks[0]] += 1
     assert chisquare([firsts[pair] for pair in PAIRS]).pvalue > 0.001
     assert len(list(sampler().positives(100, gen))) == 1
+    one, same, other = (
+        next(sampler().positives(100, generator(seed)))[0].tolist() for seed in (0, 0, 1)
+    )
+    assert one == same != other
