@@ -104,12 +104,12 @@ def read_parquet(path: Path) -> pa.Table:
     Raises:
         ArrowException, OSError: the file is missing or damaged.
     """
-    table = pq.read_table(path, page_checksum_verification=True)
-    table.validate(full=True)
     try:
-        table.column_names  # noqa: B018 - decodes them
+        table = pq.read_table(path, page_checksum_verification=True)
+        table.column_names  # noqa: B018 - decodes them, if reading has not yet done so
     except UnicodeDecodeError as error:
         raise pa.ArrowInvalid(f"a column's name is not UTF-8: {error}") from error
+    table.validate(full=True)
     return table
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from pipeline import estimation
 from pipeline.conditional import train_conditional
 from pipeline.errors import PipelineError
 from pipeline.estimation import (
@@ -26,7 +27,8 @@ from pipeline.estimation import (
 from pipeline.examples import Examples
 from pipeline.pairs import Pairs
 from pipeline.params import Base, Schedule
-from pipeline.training.loop import Row
+from pipeline.training.dropout import MaskSource
+from pipeline.training.loop import Patience, Row
 from pipeline.training.sampler import PairSampler
 from tests.worlds import default_params, small_world
 
@@ -51,6 +53,12 @@ def test_the_loss_of_large_logits_is_finite() -> None:
     wrong = torch.tensor([[-1e4], [1e4]])
     assert float(ratio_loss(wrong)) == 2e4
     assert float(ratio_loss(-wrong)) == 0
+
+
+def test_ratios_side_by_side_have_each_its_own_loss() -> None:
+    logits = torch.randn(2, 50, 3, generator=torch.Generator().manual_seed(0))
+    each = torch.stack([ratio_loss(logits[:, :, m]) for m in range(3)])
+    torch.testing.assert_close(ratio_loss(logits), each)
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6))
@@ -237,6 +245,23 @@ def test_validation_pairs_are_the_same_each_epoch_and_for_every_seed() -> None:
             assert torch.equal(user, first[k % 2][0])
             assert torch.equal(task, first[k % 2][1])
     assert not all(torch.equal(a, b) for (a, _), (b, _) in zip(one[True], other[True], strict=True))
+
+
+def test_a_training_counts_epochs_from_the_plateau_and_keeps_all_random_states(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(estimation, "fit", lambda model, **given: asked.update(given) or [])
+    data = make_estimation(small_world().examples, base="users", device=CPU)
+    schedule = Schedule(lr=0.05, batch_size=200, max_epochs=9, patience=3)
+    kept = object()
+    estimate_ratio(Scores(2, 2), data, schedule, seed=0, report=silent, checkpoint=kept)
+    assert vars(asked["patience"]) == vars(Patience(3, PLATEAU))
+    assert {name: type(source) for name, source in asked["random"].items()} == {
+        "pairs": torch.Generator,
+        "masks": MaskSource,
+    }
+    assert asked["checkpoint"] is kept
 
 
 def test_the_mean_loss_does_not_depend_on_the_blocks() -> None:

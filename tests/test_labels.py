@@ -51,9 +51,12 @@ def test_a_missing_column_is_named_with_what_there_is() -> None:
         label_classes(users(zip=["1", "2"]), "age7", Label(column="age"))
 
 
-@pytest.mark.parametrize("ages", [[1.0, None], [1.0, float("nan")]])
-def test_a_user_without_a_value_is_named(ages: list) -> None:
-    with pytest.raises(PipelineError, match=r"row 1 \(user_id 11\): no value for age"):
+@pytest.mark.parametrize("missing", [None, float("nan")])
+@pytest.mark.parametrize("row", [0, 1])
+def test_a_user_without_a_value_is_named(row: int, missing: float | None) -> None:
+    ages = [1.0, 1.0, 1.0]
+    ages[row] = missing
+    with pytest.raises(PipelineError, match=rf"row {row} \(user_id 1{row}\): no value for age"):
         label_classes(users(age=ages), "age", Label(column="age"))
 
 

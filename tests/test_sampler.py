@@ -108,3 +108,19 @@ def test_equal_generators_give_equal_epochs() -> None:
         assert torch.equal(users, same_users)
         assert torch.equal(tasks, same_tasks)
     assert any(not torch.equal(a, b) for (a, _), (b, _) in zip(once, other, strict=True))
+
+
+def test_positives_alone_come_once_an_epoch_in_a_uniform_order() -> None:
+    gen, firsts = generator(), Counter()
+    for _ in range(2000):
+        batches = list(sampler().positives(4, gen))
+        assert [len(user) for user, _ in batches] == [5, 5]
+        users, tasks = (torch.cat(column).tolist() for column in zip(*batches, strict=True))
+        assert sorted(zip(users, tasks, strict=True)) == sorted(PAIRS)
+        firsts[users[0], tasks[0]] += 1
+    assert chisquare([firsts[pair] for pair in PAIRS]).pvalue > 0.001
+    assert len(list(sampler().positives(100, gen))) == 1
+    one, same, other = (
+        next(sampler().positives(100, generator(seed)))[0].tolist() for seed in (0, 0, 1)
+    )
+    assert one == same != other

@@ -3,7 +3,8 @@
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from pipeline.storage import (
     write_csv,
     write_json,
     write_table,
+    write_text,
 )
 
 
@@ -80,6 +82,64 @@ def test_vectors_and_matrix_are_inverses() -> None:
     back = matrix(chunked)
     assert np.array_equal(back, x)
     back[:] = 0  # a copy that may be written to
+
+
+def test_double_numbers_become_single_ones() -> None:
+    column = vectors(np.array([[0.5, 1.5]], np.float64))
+    assert column.type == pa.list_(pa.float32(), 2)
+
+
+def test_vectors_are_split_into_their_bytes_and_the_rest_has_dictionaries(tmp_path: Path) -> None:
+    """Together with zstd this makes small files; and without it equal tables may differ."""
+    write_table(features(), tmp_path / "features.parquet", FEATURES)
+    group = pq.ParquetFile(tmp_path / "features.parquet").metadata.row_group(0)
+    ids, x = group.column(0), group.column(1)
+    assert (ids.compression, x.compression) == ("ZSTD", "ZSTD")
+    assert "RLE_DICTIONARY" in ids.encodings
+    assert "BYTE_STREAM_SPLIT" in x.encodings
+    assert not any("DICTIONARY" in encoding for encoding in x.encodings)
+
+
+def test_an_altered_number_is_found(tmp_path: Path) -> None:
+    """Each byte of the numbers in turn; a few of them zstd itself would notice, most it would not.
+
+    Random numbers, for those are hardly compressed.
+    """
+    path = tmp_path / "features.parquet"
+    x = np.random.default_rng(0).standard_normal((60, 2), np.float32)
+    table = pa.table({"user_id": pa.array(range(60), pa.int64()), "x": vectors(x)})
+    write_table(table, path, FEATURES)
+    page = pq.ParquetFile(path).metadata.row_group(0).column(1)
+    content, end = path.read_bytes(), page.data_page_offset + page.total_compressed_size
+    unnoticed = 0
+    for at in range(end - 150, end):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with suppress(OSError):
+            unnoticed += not pq.read_table(path).equals(table)
+        with pytest.raises(PipelineError, match="is not a readable Parquet file"):
+            read_table(path, FEATURES)
+    assert unnoticed > 20
+
+
+def test_text_that_is_no_utf_8_is_found(tmp_path: Path) -> None:
+    binary = pa.array([b"train", b"\xff"], pa.binary())
+    text = pa.StringArray.from_buffers(2, *binary.buffers()[1:])
+    path = tmp_path / "splits.parquet"
+    pq.write_table(pa.table({"user_id": pa.array([1, 2], pa.int64()), "split": text}), path)
+    with pytest.raises(
+        PipelineError, match=r"not a readable .*UTF.*\. Delete it and run `dvc repro"
+    ):
+        read_table(path, SPLITS)
+
+
+@pytest.mark.parametrize("store_schema", [True, False])  # Arrow's own, beside that of Parquet
+def test_a_column_whose_name_is_no_utf_8_is_found(tmp_path: Path, store_schema: bool) -> None:
+    path = tmp_path / "splits.parquet"
+    table = pa.table({"user_id": pa.array([1], pa.int64()), "splut": ["train"]})
+    pq.write_table(table, path, store_schema=store_schema)
+    path.write_bytes(path.read_bytes().replace(b"splut", b"spl\xfft"))
+    with pytest.raises(PipelineError, match=r"\(a column's name is not UTF-8: .*0xff"):
+        read_table(path, SPLITS)
 
 
 def test_equal_tables_give_equal_bytes_whatever_their_chunks_and_metadata(tmp_path: Path) -> None:
@@ -201,7 +261,8 @@ def test_an_unreadable_file_is_one_line_of_error(tmp_path: Path, content: bytes)
     path.write_bytes(content)
     with pytest.raises(PipelineError) as caught:
         read_table(path, SPLITS)
-    assert str(caught.value).startswith(f"{path}: is not a readable Parquet file (")
+    assert str(caught.value).startswith(f"{path}: is not a readable Parquet file (Could not open")
+    assert str(caught.value).endswith("). Delete it and run `dvc repro`.")
     assert "\n" not in str(caught.value)
 
 
@@ -304,6 +365,27 @@ def test_csv_writes_a_missing_value_as_an_empty_field(tmp_path: Path) -> None:
     assert read_csv(path) == [{"task_id": "0", "auc": ""}, {"task_id": "1", "auc": "0.25"}]
 
 
+def test_csv_of_one_row_with_a_line_end_in_a_field_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    write_csv([{"title": 'a\r\nb,"c"'}], path)
+    assert read_csv(path) == [{"title": 'a\r\nb,"c"'}]
+
+
+def test_a_text_is_written_part_by_part_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "page.txt"
+    write_text(iter(["é\r\n", "b\n"]), path)
+    assert path.read_bytes() == "é\r\nb\n".encode()
+
+    def breaks() -> Iterator[str]:
+        yield "new"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_text(breaks(), path)
+    assert path.read_bytes() == "é\r\nb\n".encode()
+    assert [file.name for file in path.parent.iterdir()] == ["page.txt"]
+
+
 KINDS: dict[str, Field] = {"n": "number", "loss": "number or nan", "auc": "number or nothing"}
 
 
@@ -317,6 +399,7 @@ CSV_FAULTS = {
     "empty": ("", r"table\.csv: holds no rows"),
     "only names": ("n,loss,auc\n", r"table\.csv: holds no rows"),
     "missing column": ("n,auc\n1,1\n", r"table\.csv: lacks the column loss\. Delete the file"),
+    "missing columns": ("n\n1\n", r"table\.csv: lacks the column loss, auc\. "),
     "fewer fields": ("n,loss,auc\n1,1,1\n1,1\n", r"table\.csv:3: has another number of fields"),
     "more fields": ("n,loss,auc\n1,1,1,1\n", r"table\.csv:2: has another number of fields"),
     "no number": ("n,loss,auc\n1,1,1\nx,1,1\n", r"csv:3: expected a number as n, found x\. "),

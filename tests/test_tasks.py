@@ -141,6 +141,33 @@ def test_entropy_equals_its_definition_and_ignores_the_order_of_classes(rows: li
     assert class_entropy(counts).tolist() == class_entropy(counts[:, ::-1]).tolist()
 
 
+def test_an_entropy_of_zero_has_no_sign() -> None:
+    """Otherwise the bytes of -0.0 would differ from those of another machine's 0.0."""
+    assert np.signbit(class_entropy(np.array([[3, 0], [0, 1]]))).tolist() == [False, False]
+
+
+def test_of_many_equal_entropies_the_first_ones_are_the_lowest() -> None:
+    """Of a few rows any sort keeps the order."""
+    table = np.tile([[60, 60], [90, 30]], (500, 1))
+    counts = ItemCounts(np.arange(1000), table.sum(1), table.sum(1), {"sex": table}, {"sex": table})
+    found = select_tasks(counts, params(keep_share=0.25))["item_id"].to_pylist()
+    assert found == list(range(1, 500, 2))
+
+
+def test_an_item_that_only_test_users_met_counts_as_zero_training_exposures() -> None:
+    found = count_items(USERS, exposures({10: [1, 2], 20: [2]}), SPLITS, LABELS)
+    assert found.exposures.tolist() == [2, 1]
+    assert found.train_exposures.tolist() == [1, 0]
+    assert found.train_classes["sex"].tolist() == [[1, 0], [0, 0]]
+
+
+def test_an_exposure_of_an_unknown_user_and_a_label_without_its_column_are_named() -> None:
+    with pytest.raises(PipelineError, match=r"^user 7 is not among the 6 known ones"):
+        count_items(USERS, exposures({10: [1, 7]}), SPLITS, LABELS)
+    with pytest.raises(PipelineError, match=r"labels\.age needs the column age"):
+        count_items(USERS, exposures(AUDIENCES), SPLITS, {"age": Label(column="age")})
+
+
 @pytest.mark.parametrize(("least", "code"), [(20, 0), (10**6, 1)])
 def test_the_stage_writes_the_tasks_or_one_line_and_nothing(
     tmp_path: Path, least: int, code: int

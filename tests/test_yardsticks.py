@@ -65,7 +65,8 @@ def test_the_classes_of_a_label_are_counted_over_training_pairs() -> None:
 
 def test_tasks_made_with_other_labels_are_refused() -> None:
     users = USERS.append_column("age", pa.array([1, 2, 3, 4]))
-    with pytest.raises(PipelineError, match="lacks nominal_age, anomalous_age, kept_by_age"):
+    message = r"lacks nominal_age, .*: it was made .*\. Make it again: `dvc repro filter_tasks`\.$"
+    with pytest.raises(PipelineError, match=message):
         task_label("age", Label(column="age"), users, TASKS, pairs((0, 0, False)), np.array([0]))
 
 
