@@ -1,7 +1,7 @@
 """Scoring by hand: reads what `score` reads, gives the pairs asked for, shows or writes them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -82,6 +82,24 @@ class Files:
     exposures: Path
     users: Path
     items: Path
+
+    def as_of_now(self, state: Path) -> "Files":
+        """The same with what `update` has left in the folder `state`.
+
+        Raises:
+            PipelineError: it belongs to another training.
+        """
+        from pipeline.model_files import read_model
+        from pipeline.storage import sha256
+
+        _, config = read_model(state / "running.safetensors")
+        if not self.model.exists() or config.get("model") != sha256(self.model):
+            raise PipelineError(
+                f"{state}: belongs to another training than {self.model}; delete it, and take in "
+                "again by `python -m stages.update` whatever `dvc repro` has not seen."
+            )
+        names = ("task_embeddings", "features", "tasks", "exposures", "users", "items")
+        return replace(self, **{name: state / f"{name}.parquet" for name in names})
 
 
 def answer(asked: Asked, files: Files, run: "Run") -> None:

@@ -58,6 +58,9 @@ def main(
         Format | None, typer.Option("--format", help="Else by the name of --to, else a table.")
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Writes: the answer; else it is shown.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="By hand: as of now, from the folder that `update` writes.")
+    ] = None,
     exposures: Annotated[Path, typer.Option(help="By hand: who met what.")] = Path(
         "data/prepared/exposures.parquet"
     ),
@@ -79,7 +82,7 @@ def main(
             model, task_embeddings, features, tasks, splits, exposures, user_table, item_table
         )
         with stage("score", params, outputs=[], run_info=None) as run:
-            answer(asked, files, run)
+            answer(asked, files if state is None else files.as_of_now(state), run)
         return
     with stage("score", params, outputs=[out], run_info=run_info) as run:
         import numpy as np

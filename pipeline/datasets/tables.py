@@ -32,11 +32,21 @@ def read_tables(folder: Path, *, text_ids: bool) -> Source:
         )
     read = {name: read_own(path) for name, path in files.items() if name != "features"}
     exposures = read["exposures"]
+    own = read_exposures(exposures, text_ids=text_ids)
+    users = _users(read["users"], text_ids) if "users" in read else own.users
+    items = _items(read["items"], text_ids) if "items" in read else own.items
+    _require_known(exposures, "user", users, text_ids)
+    _require_known(exposures, "item", items, text_ids)
+    return Source(users, items, own.exposures, own.repeats)
+
+
+def read_exposures(exposures: OwnTable, *, text_ids: bool) -> Source:
+    """The distinct pairs of a table of exposures; users and items are those it names.
+
+    Raises:
+        PipelineError: a column is missing or faulty; names the row.
+    """
     user, item = (own_ids(exposures, who, text_ids=text_ids) for who in ("user", "item"))
-    users = _users(read["users"], text_ids) if "users" in read else _distinct(user)
-    items = _items(read["items"], text_ids) if "items" in read else _titled(_distinct(item))
-    _require_known(exposures, "user", user, users)
-    _require_known(exposures, "item", item, items)
     pairs = _first_of_each(
         pa.table(
             {
@@ -47,7 +57,8 @@ def read_tables(folder: Path, *, text_ids: bool) -> Source:
             }
         )
     )
-    return Source(users, items, pairs, exposures.table.num_rows - pairs.num_rows)
+    repeats = exposures.table.num_rows - pairs.num_rows
+    return Source(_distinct(user), _titled(_distinct(item)), pairs, repeats)
 
 
 def _users(own: OwnTable, text_ids: bool) -> pa.Table:
@@ -107,7 +118,8 @@ def _distinct(ids: pa.Table) -> pa.Table:
     return ids.take(np.unique(ids.column(0).to_numpy(), return_index=True)[1])
 
 
-def _require_known(exposures: OwnTable, who: Who, ids: pa.Table, known: pa.Table) -> None:
+def _require_known(exposures: OwnTable, who: Who, known: pa.Table, text_ids: bool) -> None:
+    ids = own_ids(exposures, who, text_ids=text_ids)
     exposures.require(
         pc.is_in(ids.column(0), known.column(f"{who}_id").combine_chunks()).to_numpy(),
         f"a {who}_id of the {who}s table",

@@ -1,0 +1,114 @@
+"""How soon can an item be scored that has just come? AUC by the number of its first exposures.
+
+`python -m experiments.new_items` after `dvc repro`: takes a fifth of the tasks for new, learns
+everything again as if their items did not exist, and places them without training.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from matplotlib import style
+from matplotlib.figure import Figure
+
+from pipeline import schemas
+from pipeline.device import prepare_device
+from pipeline.errors import PipelineError
+from pipeline.new_items import Point, Tables, curve, learn_without, new_tasks
+from pipeline.pairs import split_rows
+from pipeline.params import Params, load_params
+from pipeline.plots import COMMON, COMMON_SOFT, MUTED, NO_METADATA, STYLE
+from pipeline.score_matrix import score_matrix
+from pipeline.storage import read_table, replacing, write_csv
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+KEYS = ("init", "seed", "features", "pretrain", "projection", "labels", "ratio", "evaluate")
+
+
+@app.command()
+def main(
+    data: Annotated[Path, typer.Option(help="Reads: the folder that `dvc repro` filled.")] = Path(
+        "data"
+    ),
+    params: Annotated[Path, typer.Option(help="Reads: the params it was filled by.")] = Path(
+        "params.yaml"
+    ),
+    counts: Annotated[str, typer.Option(help="Numbers of exposures.")] = "5,10,20,50,100",
+    out: Annotated[Path, typer.Option(help="Writes here: new_items.csv and new_items.svg.")] = Path(
+        "metrics/new_items"
+    ),
+) -> None:
+    """Measure how good tasks are that are placed by their first exposures, without training."""
+    try:
+        numbers = [int(number) for number in counts.split(",")]
+        wanted = load_params(params, *KEYS)
+        points = _measured(data, wanted, numbers)
+        rows = [
+            {name: round(value, 6) if isinstance(value, float) else value for name, value in row}
+            for row in (asdict(point).items() for point in points)
+        ]
+        write_csv(rows, out / "new_items.csv")
+        write_figure(points, out / "new_items.svg")
+    except PipelineError as error:
+        typer.echo(f"new_items: {error}", err=True)
+        raise typer.Exit(1) from None
+    for point in points:
+        interval = f"[{100 * point.ci95_low:.1f}, {100 * point.ci95_high:.1f}]"
+        typer.echo(f"{point.exposures:>8}: AUC x 100 {100 * point.auc:.1f} {interval}")
+    typer.echo(f"{points[0].tasks} new tasks; {out / 'new_items.csv'}, {out / 'new_items.svg'}")
+
+
+def _measured(data: Path, params: Params, counts: list[int]) -> list[Point]:
+    tables = Tables(
+        users=read_table(data / "prepared/users.parquet", schemas.USERS),
+        items=read_table(data / "prepared/items.parquet", schemas.ITEMS),
+        exposures=read_table(data / "prepared/exposures.parquet", schemas.EXPOSURES),
+        splits=read_table(data / "prepared/splits.parquet", schemas.SPLITS),
+        features=read_table(data / "features/users.parquet", schemas.FEATURES),
+        tasks=read_table(data / "tasks.parquet", schemas.TASKS),
+    )
+    scores = read_table(data / "evaluation/scores.parquet", schemas.SCORES)
+    ids = tables.features.column("user_id").to_numpy()
+    valid, test = (split_rows(tables.splits, tables.features, name) for name in ("valid", "test"))
+    scored = np.sort(np.concatenate((valid, test)))
+    new = new_tasks(tables, max(counts))
+    trained = score_matrix(scores, tables.tasks, ids[scored])[new][:, np.searchsorted(scored, test)]
+    known = learn_without(tables, new, params, prepare_device(params.runtime))
+    return curve(known, tables, new, trained, counts, resamples=params.evaluate.bootstrap)
+
+
+def write_figure(points: list[Point], path: Path) -> None:
+    """The curve, and beside it the tasks as trained; equal points, equal bytes."""
+    *placed, trained = points
+    x = np.arange(len(placed))
+    with style.context(STYLE, after_reset=True), replacing(path) as part:
+        figure = Figure(figsize=(3.6, 2.6), layout="constrained")
+        axes = figure.subplots()
+        axes.axhspan(
+            100 * trained.ci95_low, 100 * trained.ci95_high, color=COMMON_SOFT, alpha=0.35, lw=0
+        )
+        axes.axhline(100 * trained.auc, color=MUTED, lw=1, label="trained on all of them")
+        axes.errorbar(
+            x,
+            [100 * p.auc for p in placed],
+            [
+                [100 * (p.auc - p.ci95_low) for p in placed],
+                [100 * (p.ci95_high - p.auc) for p in placed],
+            ],
+            color=COMMON,
+            marker="o",
+            markersize=3,
+            linewidth=1.2,
+            label="placed, not trained",
+        )
+        axes.set_xticks(x, [p.exposures for p in placed])
+        axes.set_xlabel("exposures of the new item")
+        axes.set_title("AUC x 100 on held-out users", fontsize=8.5)
+        axes.legend(loc="lower right")
+        figure.savefig(part, format="svg", metadata=NO_METADATA)
+
+
+if __name__ == "__main__":
+    app()

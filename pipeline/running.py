@@ -1,0 +1,237 @@
+"""What goes on after training: users, items and tasks as they are now, with running sums.
+
+Nothing is trained here. A task that was trained keeps its embedding, a user that DeepFM was trained
+on their vector. Users who came later have theirs fitted to all their exposures (`fold_in`), each by
+draws of their own, so that it is the same whoever comes with them; items that came later are placed
+by the mean vector of their audience (`placement`).
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from pipeline import schemas
+from pipeline.embeddings import task_means
+from pipeline.examples import Examples
+from pipeline.model_files import read_model, write_model
+from pipeline.pairs import Bools, Ints
+from pipeline.placement import Placement
+from pipeline.storage import matrix, read_table, vectors, write_table
+
+Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
+TABLES: Mapping[str, schemas.Schema] = {
+    "users": schemas.USERS,
+    "items": schemas.ITEMS,
+    "exposures": schemas.EXPOSURES,
+    "features": schemas.FEATURES,
+    "tasks": schemas.TASKS,
+    "task_embeddings": schemas.TASK_EMBEDDINGS,
+}
+
+
+@dataclass(frozen=True)
+class Audience:
+    """Running sums over the audiences of items: of all tasks, and of all items that came later.
+
+    Attributes:
+        item_id: (I,) rising.
+        exposures: (I,) by anybody.
+        counted: (I,) by users that count: those who trained, and those who came later.
+        sums: (I, x_dim) of the vectors of the users who count.
+    """
+
+    item_id: Ints
+    exposures: Ints
+    counted: Ints
+    sums: Floats
+
+    @classmethod
+    def nothing(cls, x_dim: int) -> Self:
+        """Of no item."""
+        none = np.zeros(0, np.int64)
+        return cls(none, none, none, np.zeros((0, x_dim)))
+
+    @property
+    def means(self) -> Floats:
+        """The mean vector of each audience, (I, x_dim); zeros where there is none."""
+        means: Floats = self.sums / np.maximum(self.counted, 1)[:, None]
+        return means
+
+    def with_items(self, item_id: Ints) -> Self:
+        """With further items, which nobody has met."""
+        new = np.setdiff1d(item_id, self.item_id)
+        order = np.argsort(np.concatenate((self.item_id, new)), kind="stable")
+        zeros = np.zeros(len(new), np.int64)
+        return type(self)(
+            np.concatenate((self.item_id, new))[order],
+            np.concatenate((self.exposures, zeros))[order],
+            np.concatenate((self.counted, zeros))[order],
+            np.concatenate((self.sums, np.zeros((len(new), self.sums.shape[1]))))[order],
+        )
+
+    def add(self, item_id: Ints, x: Singles, *, counts: Bools, sign: int = 1) -> Self:
+        """With more exposures (n,), of users with vectors x (n, x_dim), or without them.
+
+        Args:
+            item_id: of each exposure; items that are not followed are left out.
+            x: of its user.
+            counts: (n,) whether the user counts.
+            sign: 1, or -1 to take them away again.
+        """
+        row = np.minimum(np.searchsorted(self.item_id, item_id), max(len(self.item_id) - 1, 0))
+        followed = np.isin(item_id, self.item_id)
+        counting = followed & counts
+        exposures, counted, sums = self.exposures.copy(), self.counted.copy(), self.sums.copy()
+        np.add.at(exposures, row[followed], sign)
+        np.add.at(counted, row[counting], sign)
+        np.add.at(sums, row[counting], sign * x[counting].astype(np.float64))
+        return type(self)(self.item_id, exposures, counted, sums)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How well pairs that came later were foreseen, over all updates.
+
+    Attributes:
+        pairs: how many.
+        loss: the sum of their losses (equation 3) by vectors that had not learned of them.
+    """
+
+    pairs: int = 0
+    loss: float = 0.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """All that scoring reads, as it is now.
+
+    Attributes:
+        users, items, exposures, features, tasks: tables; see `schemas`.
+        e: (M, e_dim) embeddings of the tasks.
+        later: (M,) which tasks came later.
+        learned: user_id of the training users, rising.
+        before: user_id of all users that were there at the training, rising.
+        audience: running sums.
+        placement: of tasks that come later.
+        drift: so far.
+    """
+
+    users: pa.Table
+    items: pa.Table
+    exposures: pa.Table
+    features: pa.Table
+    tasks: pa.Table
+    e: Singles
+    later: Bools
+    learned: Ints
+    before: Ints
+    audience: Audience
+    placement: Placement
+    drift: Drift = Drift()
+
+    @classmethod
+    def of(
+        cls,
+        users: pa.Table,
+        items: pa.Table,
+        exposures: pa.Table,
+        splits: pa.Table,
+        features: pa.Table,
+        tasks: pa.Table,
+        e: Singles,
+    ) -> Self:
+        """What the pipeline has left, before anything came later.
+
+        Raises:
+            PipelineError: tables that do not belong together.
+        """
+        examples = Examples.of(features, tasks, exposures, splits)
+        ids = features.column("user_id").to_numpy()
+        learned = ids[examples.train]
+        means = task_means(examples.x, examples.learned, examples.tasks)
+        visible = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
+        user, item = (visible.column(name).to_numpy() for name in ("user_id", "item_id"))
+        audience = (
+            Audience.nothing(examples.x.shape[1])
+            .with_items(tasks.column("item_id").to_numpy())
+            .add(item, examples.x[np.searchsorted(ids, user)], counts=np.isin(user, learned))
+        )
+        return cls(
+            users.select([name for name in users.column_names if name in ("user_id", "user_key")]),
+            items,
+            exposures,
+            features,
+            tasks.select(list(schemas.TASKS.columns)),
+            e,
+            np.zeros(len(e), bool),
+            learned,
+            ids,
+            audience,
+            Placement.fit(means, e),
+        )
+
+    @property
+    def x(self) -> Singles:
+        """Vectors of the users, (U, x_dim)."""
+        return matrix(self.features.column("x"))
+
+    def write(self, folder: Path, model: str) -> None:
+        """Write tables and sums to a folder, all or nothing; `model` names their network."""
+        part, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
+        embeddings = pa.table({"task_id": self.tasks.column("task_id"), "e": vectors(self.e)})
+        for name, schema in TABLES.items():
+            table = embeddings if name == "task_embeddings" else getattr(self, name)
+            write_table(table, part / f"{name}.parquet", schema)
+        arrays: dict[str, npt.NDArray[np.generic]] = {
+            "later": self.later,
+            "learned": self.learned,
+            "before": self.before,
+        }
+        arrays |= {f"audience.{name}": value for name, value in vars(self.audience).items()}
+        arrays |= {f"placement.{name}": value for name, value in vars(self.placement).items()}
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+        config = {"model": model, "drift": vars(self.drift)}
+        write_model(tensors, config, part / "running.safetensors")
+        if folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    @classmethod
+    def read(cls, folder: Path) -> tuple[Self, str]:
+        """Read what `write` wrote: what runs, and the name of its network.
+
+        Raises:
+            PipelineError: a file is missing or damaged.
+        """
+        tensors, config = read_model(folder / "running.safetensors")
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        tables = {name: read_table(folder / f"{name}.parquet", s) for name, s in TABLES.items()}
+        e = matrix(tables.pop("task_embeddings").column("e"))
+        running = cls(
+            **tables,
+            e=e,
+            later=arrays["later"],
+            learned=arrays["learned"],
+            before=arrays["before"],
+            audience=Audience(**_under("audience.", arrays)),
+            placement=Placement(**_under("placement.", arrays)),
+            drift=Drift(**cast(dict[str, Any], config["drift"])),
+        )
+        return running, str(config["model"])
+
+
+def _under(prefix: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with `prefix`, without it."""
+    chosen = {name: array for name, array in arrays.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): array for name, array in chosen.items()}

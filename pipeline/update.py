@@ -1,0 +1,222 @@
+"""Take in new exposures without training: of known users and items, and of new ones.
+
+What is computed grows with what is new: the vectors of those users who came later and have new
+exposures, the sums over the audiences they belong to, the tasks that came later.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from pipeline import schemas
+from pipeline.datasets.source import Source
+from pipeline.errors import PipelineError
+from pipeline.estimation import CHANCE, mean_loss
+from pipeline.models.ratio import RatioNet, TaskRatios
+from pipeline.pairs import Ints
+from pipeline.params import Base
+from pipeline.running import Audience, Drift, Running
+from pipeline.storage import matrix, vectors
+
+Singles = npt.NDArray[np.float32]
+FoldIn = Callable[[pa.Table, pa.Table], Singles]  # users, their exposures -> x (n, x_dim)
+FEWEST = 5  # exposures by users who count, with which an item that came later is a task
+NEGATIVES = 8  # a pair, behind the drift
+ENOUGH = 100  # pairs, with which the drift says something
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an update has done.
+
+    Attributes:
+        pairs: exposures that were not known.
+        users: users who had not been there.
+        folded: users whose vectors were fitted: they, and those who came later and have met more.
+        items: items that had not been there.
+        tasks: tasks that came later, all of them.
+    """
+
+    pairs: int
+    users: int
+    folded: int
+    items: int
+    tasks: int
+
+
+def update(
+    running: Running, new: Source, net: RatioNet, *, base: Base, fold: FoldIn | None
+) -> tuple[Running, Report]:
+    """Take in new exposures.
+
+    Args:
+        running: as it is before.
+        new: exposures, some of which may be known; users and items are those they name.
+        net: the trained network, for the drift.
+        base: the p that it was trained against.
+        fold: gives vectors to users who came later; None where vectors are ready-made.
+
+    Raises:
+        PipelineError: new users where vectors are ready-made, or fields of theirs are missing.
+    """
+    pairs = _not_known(new.exposures, running.exposures)
+    came = np.setdiff1d(_ids(pairs, "user"), running.before)
+    if len(came) and fold is None:
+        raise PipelineError(
+            f"user {came[0]} is new ({len(came):,} such users), and features.model makes no "
+            "vectors; put theirs into your table of features and run `dvc repro`."
+        )
+    users = _joined(running.users, new.users, "user")
+    exposures = pa.concat_tables([running.exposures, pairs])
+    exposures = exposures.sort_by([("user_id", "ascending"), ("item_id", "ascending")])
+    features = running.features
+    if fold is not None and len(came):
+        x = fold(_rows_with(users, "user", came), _rows_with(exposures, "user", came))
+        features = _replaced(features, came, x)
+    moved = replace(
+        running,
+        users=users,
+        items=_joined(running.items, new.items, "item"),
+        exposures=exposures,
+        features=features,
+        drift=_drift(running, pairs, net, base),
+    )
+    done = _with_tasks(replace(moved, audience=_audience(running, moved, pairs, came)))
+    counts = (done.users.num_rows, done.items.num_rows)
+    report = Report(
+        pairs=pairs.num_rows,
+        users=counts[0] - running.users.num_rows,
+        folded=len(came),
+        items=counts[1] - running.items.num_rows,
+        tasks=int(done.later.sum()),
+    )
+    return done, report
+
+
+def skill_left(drift: Drift, held_out_loss: float) -> float | None:
+    """The share of what was learned that new pairs still bear out; None where they are too few.
+
+    1: they are foreseen as well as the held-out pairs of validation users were at the training. 0:
+    no better than by chance.
+
+    Args:
+        drift: the losses of the new pairs.
+        held_out_loss: of the best epoch of the training.
+    """
+    if drift.pairs < ENOUGH or not held_out_loss < CHANCE:
+        return None
+    return (CHANCE - drift.loss / drift.pairs) / (CHANCE - held_out_loss)
+
+
+def _ids(table: pa.Table, who: str) -> Ints:
+    ids: Ints = table.column(f"{who}_id").to_numpy()
+    return ids
+
+
+def _rows_with(table: pa.Table, who: str, ids: Ints) -> pa.Table:
+    """The rows of users, or of items, in a table that is sorted by them."""
+    known = _ids(table, who)
+    start, end = (np.searchsorted(known, ids, side) for side in ("left", "right"))
+    length = end - start
+    before = np.cumsum(length) - length
+    return table.take(np.arange(length.sum()) + np.repeat(start - before, length))
+
+
+def _not_known(new: pa.Table, known: pa.Table) -> pa.Table:
+    """The new pairs among `new`, as exposures that are not held out."""
+    keys = ["user_id", "item_id"]
+    of_these = _rows_with(known, "user", np.unique(_ids(new, "user"))).select(keys)
+    pairs = new.join(of_these, keys, join_type="left anti").sort_by(
+        [(k, "ascending") for k in keys]
+    )
+    pairs = pairs.append_column("held_out", pa.array(np.zeros(pairs.num_rows, bool)))
+    return pairs.select(list(schemas.EXPOSURES.columns))
+
+
+def _joined(known: pa.Table, named: pa.Table, who: str) -> pa.Table:
+    """The users, or the items, with those that are not known yet."""
+    new = ~np.isin(_ids(named, who), _ids(known, who))
+    more = named.filter(pa.array(new)).select(known.column_names)
+    return pa.concat_tables([known, more]).sort_by(f"{who}_id")
+
+
+def _replaced(features: pa.Table, ids: Ints, x: Singles) -> pa.Table:
+    """Features in which the users `ids` have the vectors x (n, x_dim)."""
+    others = features.filter(pa.array(~np.isin(_ids(features, "user"), ids)))
+    theirs = pa.table({"user_id": ids, "x": vectors(x)})
+    return pa.concat_tables([others, theirs]).sort_by("user_id")
+
+
+def _audience(running: Running, moved: Running, pairs: pa.Table, came: Ints) -> Audience:
+    """The sums with the new pairs, in which the users who `came` later have their new vectors."""
+    new_items = np.setdiff1d(_ids(moved.items, "item"), _ids(running.items, "item"))
+    audience = running.audience.with_items(new_items)
+    there = np.intersect1d(came, _ids(running.features, "user"))
+    of_others = pairs.filter(pa.array(~np.isin(_ids(pairs, "user"), came)))
+    for exposures, features, sign in (
+        (_rows_with(running.exposures, "user", there), running.features, -1),
+        (_rows_with(moved.exposures, "user", came), moved.features, 1),
+        (of_others, moved.features, 1),
+    ):
+        user = _ids(exposures, "user")
+        x = matrix(_rows_with(features, "user", user).column("x"))
+        counts = np.isin(user, running.learned) | np.isin(user, came)
+        audience = audience.add(_ids(exposures, "item"), x, counts=counts, sign=sign)
+    return audience
+
+
+def _with_tasks(running: Running) -> Running:
+    """Tasks as they were trained, and those that came later, placed by their audiences of now."""
+    trained = running.tasks.filter(pa.array(~running.later))
+    audience = running.audience
+    later = ~np.isin(audience.item_id, _ids(trained, "item")) & (audience.counted >= FEWEST)
+    placed = pa.table(
+        {
+            "item_id": audience.item_id[later],
+            "exposures": audience.exposures[later],
+            "train_exposures": audience.counted[later],
+        }
+    )
+    tasks = pa.concat_tables([trained.drop_columns("task_id"), placed])
+    e = np.concatenate((running.e[~running.later], running.placement.apply(audience.means[later])))
+    order = np.argsort(_ids(tasks, "item"), kind="stable")
+    number = pa.array(np.arange(len(order), dtype=np.int32))
+    return replace(
+        running,
+        tasks=tasks.take(order).add_column(0, "task_id", number),
+        e=e[order],
+        later=(np.arange(len(order)) >= trained.num_rows)[order],
+    )
+
+
+def _drift(running: Running, pairs: pa.Table, net: RatioNet, base: Base) -> Drift:
+    """With the losses of those new pairs that are like held-out ones of validation users.
+
+    Of users who were known and did not train, by the vectors they had, to tasks that were trained;
+    against negatives from among such users.
+    """
+    ids, items = _ids(running.features, "user"), _ids(running.tasks, "item")[~running.later]
+    untrained = np.setdiff1d(ids, running.learned)
+
+    def rows(table: pa.Table) -> tuple[Ints, Ints]:
+        user, item = _ids(table, "user"), _ids(table, "item")
+        fits = np.isin(user, untrained) & np.isin(item, items)
+        return np.searchsorted(ids, user[fits]), np.searchsorted(items, item[fits])
+
+    user, task = rows(pairs)
+    if not len(user):
+        return running.drift
+    known = running.exposures.filter(pa.array(~running.exposures.column("held_out").to_numpy()))
+    others = rows(known)[0] if base == "exposures" else np.searchsorted(ids, untrained)
+    n = NEGATIVES * len(user)
+    negative = others[np.random.default_rng(0).integers(len(others), size=n)]
+    both = torch.from_numpy(np.stack((np.tile(user, NEGATIVES), negative)))
+    e = torch.from_numpy(running.e[~running.later])
+    model = TaskRatios(net, x=torch.from_numpy(running.x), e=e).eval()
+    with torch.no_grad():
+        loss = mean_loss(model, both, torch.from_numpy(np.tile(task, NEGATIVES)))
+    return Drift(running.drift.pairs + len(user), running.drift.loss + loss * len(user))

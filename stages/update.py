@@ -1,0 +1,118 @@
+"""Take in new exposures without training: new users, new items, and what is drifting."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stages.shell import PARAMS, ParamsOption, Run, stage, stage_app
+
+if TYPE_CHECKING:
+    from pipeline.running import Running
+    from pipeline.update import FoldIn, Report
+
+app = stage_app()
+RETRAIN = 0.8  # share of what was learned that is left, below which to train again
+
+
+@app.command()
+def main(
+    new: Annotated[Path, typer.Argument(help="Reads: new exposures, .csv or .parquet.")],
+    state: Annotated[
+        Path, typer.Option(help="Reads and writes: users, items and tasks as of now.")
+    ] = Path("data/running"),
+    data: Annotated[Path, typer.Option(help="Reads: the folder that `dvc repro` filled.")] = Path(
+        "data"
+    ),
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Take in new exposures: fit vectors to new users, place new items, add up how well it holds.
+
+    Nothing is trained. Afterwards `python -m stages.score --state data/running` knows them.
+    """
+    keys = ("ratio.base", "features.model", "seed")
+    with stage("update", params, *keys, outputs=[], run_info=None) as run:
+        from pipeline.datasets.table_files import read_own
+        from pipeline.datasets.tables import read_exposures
+        from pipeline.model_files import read_network
+        from pipeline.models.ratio import RatioNet
+        from pipeline.storage import sha256
+        from pipeline.update import update
+
+        model = data / "ratio/model.safetensors"
+        name = sha256(model) if model.exists() else ""
+        running = _running(state, data, name)
+        text_ids = "user_key" in running.users.column_names
+        done, report = update(
+            running,
+            read_exposures(read_own(new), text_ids=text_ids),
+            read_network(RatioNet, model, x_dim=running.x.shape[1], task_dim=running.e.shape[1]),
+            base=run.params.ratio.base,
+            fold=_fold_in(run, data / "features/deepfm.safetensors"),
+        )
+        done.write(state, name)
+        run.say(_in_words(report))
+        run.say(_drift_in_words(done, data / "ratio/history.csv"))
+
+
+def _running(state: Path, data: Path, model: str) -> "Running":
+    """What runs; from the pipeline's own files where nothing came later yet."""
+    from pipeline import schemas
+    from pipeline.errors import PipelineError
+    from pipeline.running import Running
+    from pipeline.storage import matrix, read_table
+
+    if state.exists():
+        running, its_model = Running.read(state)
+        if its_model != model:
+            raise PipelineError(
+                f"{state}: belongs to another training than {data}/ratio; delete it, and take in "
+                "again whatever `dvc repro` has not seen."
+            )
+        return running
+    embeddings = read_table(data / "ratio/task_embeddings.parquet", schemas.TASK_EMBEDDINGS)
+    return Running.of(
+        read_table(data / "prepared/users.parquet", schemas.USERS),
+        read_table(data / "prepared/items.parquet", schemas.ITEMS),
+        read_table(data / "prepared/exposures.parquet", schemas.EXPOSURES),
+        read_table(data / "prepared/splits.parquet", schemas.SPLITS),
+        read_table(data / "features/users.parquet", schemas.FEATURES),
+        read_table(data / "tasks.parquet", schemas.TASKS),
+        matrix(embeddings.column("e")),
+    )
+
+
+def _fold_in(run: Run, deepfm: Path) -> "FoldIn | None":
+    """What gives newcomers their vectors."""
+    from functools import partial
+
+    from pipeline.extractor import Extractor
+
+    if run.params.features.model != "deepfm":
+        return None
+    extractor = Extractor.read(deepfm, run.device())
+    return partial(extractor.newcomers_apart, seed=run.params.seed)
+
+
+def _in_words(report: "Report") -> str:
+    return (
+        f"{report.pairs:,} new exposures; {report.users:,} new users, {report.folded:,} fitted; "
+        f"{report.items:,} new items; {report.tasks:,} tasks that came later"
+    )
+
+
+def _drift_in_words(running: "Running", history: Path) -> str:
+    from pipeline.storage import read_csv
+    from pipeline.training.loop import best_row
+    from pipeline.update import ENOUGH, skill_left
+
+    rows = [{name: float(value) for name, value in row.items()} for row in read_csv(history)]
+    left, n = skill_left(running.drift, best_row(rows)["held_out_loss"]), running.drift.pairs
+    if left is None:
+        return f"drift: not known from {n:,} pairs of users who did not train; {ENOUGH} tell"
+    advice = "train again: `dvc repro`" if left < RETRAIN else f"train again below {RETRAIN:g}"
+    return f"drift: {left:.2f} of what was learned is left, by {n:,} such pairs; {advice}"
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,339 @@
+"""New exposures without training: equal to a rebuild, and no more work than what is new."""
+
+import csv
+import io
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pipeline import schemas
+from pipeline.conditional import train_conditional
+from pipeline.datasets.source import Source
+from pipeline.datasets.table_files import read_own
+from pipeline.datasets.tables import read_exposures
+from pipeline.embeddings import task_means
+from pipeline.errors import PipelineError
+from pipeline.estimation import CHANCE
+from pipeline.examples import Examples
+from pipeline.extractor import Extractor
+from pipeline.features import extract
+from pipeline.model_files import write_network
+from pipeline.models.ratio import RatioNet
+from pipeline.running import Drift, Running
+from pipeline.storage import matrix, vectors, write_csv, write_table
+from pipeline.training.loop import best_row
+from pipeline.update import FEWEST, skill_left, update
+from stages import score as score_stage
+from stages import update as update_stage
+from tests.worlds import SmallWorld, default_params, small_world
+
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A small pipeline's outcome, in which the test users' held-out pairs were never there."""
+
+    running: Running
+    splits: pa.Table
+    extractor: Extractor | None
+    net: RatioNet
+    history: list[dict[str, float]]
+    kept_back: pa.Table
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    """Its user vectors are DeepFM's, of little training."""
+    world = small_world(users=400, items=50, exposures=8000, least=60)
+    params = default_params(
+        features={"f_dim": 6, "hidden": [8], "max_epochs": 6, "batch_size": 512}
+    ).features
+    made = extract(
+        world.users,
+        world.world.items,
+        world.exposures,
+        world.splits,
+        params,
+        seed=0,
+        device=CPU,
+        report=lambda row: None,
+    )
+    return learned(world, made.x, made.extractor, epochs=4)
+
+
+@pytest.fixture(scope="module")
+def foresighted() -> Trained:
+    """Its user vectors are the true tastes, so that there is something to foresee."""
+    world = small_world(users=900, items=60, exposures=18_000, least=60)
+    return learned(world, matrix(world.features.column("x")), None, epochs=25)
+
+
+def learned(world: SmallWorld, x: np.ndarray, extractor: Extractor | None, epochs: int) -> Trained:
+    test = world.users.column("user_id").to_numpy()[world.rows("test")]
+    back = world.exposures.column("held_out").to_numpy() & np.isin(
+        world.exposures.column("user_id"), test
+    )
+    known = world.exposures.filter(pa.array(~back))
+    params = default_params(
+        ratio={"batch_size": 256, "max_epochs": epochs, "dropout": [0.1, 0.1, 0.1], "lr": 0.01}
+    ).ratio
+    features = pa.table({"user_id": world.users.column("user_id"), "x": vectors(x)})
+    examples = Examples.of(features, world.tasks, known, world.splits)
+    start = task_means(examples.x, examples.learned, examples.tasks)
+    ratio = train_conditional(
+        examples, start, params=params, seed=0, device=CPU, report=lambda row: None
+    )
+    items = world.world.items
+    running = Running.of(world.users, items, known, world.splits, features, world.tasks, ratio.e)
+    kept_back = world.exposures.filter(pa.array(back))
+    return Trained(running, world.splits, extractor, ratio.net, ratio.history, kept_back)
+
+
+def new_exposures(tmp_path: Path, rows: list[tuple[int, int]]) -> Source:
+    path = tmp_path / "new.csv"
+    path.write_text("user_id,item_id\n" + "".join(f"{u},{i}\n" for u, i in rows))
+    return read_exposures(read_own(path), text_ids=False)
+
+
+def pairs_of(exposures: pa.Table) -> list[tuple[int, int]]:
+    ids = (exposures.column(name).to_pylist() for name in ("user_id", "item_id"))
+    return list(zip(*ids, strict=True))
+
+
+def newcomers(trained: Trained) -> list[tuple[int, int]]:
+    """Three new users who meet 12 items each, and a new item that meets them and four others."""
+    items = trained.running.tasks.column("item_id").to_numpy()
+    rows = [(9001 + n, int(item)) for n in range(3) for item in items[n : n + 12]]
+    learned = trained.running.learned[:4].tolist()
+    return rows + [(user, 777) for user in (9001, 9002, 9003, *learned)]
+
+
+def run(trained: Trained, running: Running, new: Source) -> tuple[Running, object]:
+    fold = partial(trained.extractor.newcomers_apart, seed=0) if trained.extractor else None
+    return update(running, new, trained.net, base="exposures", fold=fold)
+
+
+def same(one: Running, other: Running) -> None:
+    for name in ("users", "items", "exposures", "features", "tasks"):
+        assert getattr(one, name).equals(getattr(other, name)), name
+    assert (one.later == other.later).all()
+    np.testing.assert_allclose(one.e, other.e, atol=1e-4)
+    for name in ("item_id", "exposures", "counted"):
+        assert (getattr(one.audience, name) == getattr(other.audience, name)).all()
+    np.testing.assert_allclose(one.audience.sums, other.audience.sums, atol=1e-4)
+
+
+def test_two_updates_end_where_one_does(trained: Trained, tmp_path: Path) -> None:
+    rows = newcomers(trained)
+    at_once, report = run(trained, trained.running, new_exposures(tmp_path, rows))
+    assert vars(report) == {"pairs": 43, "users": 3, "folded": 3, "items": 1, "tasks": 1}
+    half, _ = run(trained, trained.running, new_exposures(tmp_path, rows[::2]))
+    whole, report = run(trained, half, new_exposures(tmp_path, rows[::-1]))
+    assert (report.pairs, report.users, report.folded) == (21, 0, 3)
+    same(whole, at_once)
+
+
+def test_the_running_sums_are_those_of_a_rebuild(trained: Trained, tmp_path: Path) -> None:
+    done, _ = run(trained, trained.running, new_exposures(tmp_path, newcomers(trained)))
+    for before in (trained.running, done):
+        x, ids = before.x, before.features.column("user_id").to_numpy()
+        for row, item in enumerate(before.audience.item_id):
+            met = (before.exposures.column("item_id").to_numpy() == item) & ~(
+                before.exposures.column("held_out").to_numpy()
+            )
+            users = before.exposures.column("user_id").to_numpy()[met]
+            counts = np.isin(users, before.learned) | (users > 9000)
+            assert before.audience.exposures[row] == len(users)
+            assert before.audience.counted[row] == counts.sum()
+            sums = x[np.searchsorted(ids, users[counts])].sum(0, dtype=np.float64)
+            np.testing.assert_allclose(before.audience.sums[row], sums, atol=1e-4)
+
+
+def test_what_was_trained_stays_and_what_came_later_is_placed(
+    trained: Trained, tmp_path: Path
+) -> None:
+    before = trained.running
+    done, _ = run(trained, before, new_exposures(tmp_path, newcomers(trained)))
+    stays = np.isin(done.features.column("user_id").to_numpy(), before.before)
+    assert (done.x[stays] == before.x).all()
+    assert (done.e[~done.later] == before.e).all()
+    place = done.tasks.column("item_id").to_pylist().index(777)
+    assert done.later.tolist().index(True) == place
+    own = done.audience.means[done.audience.item_id == 777]
+    assert (done.e[place] == before.placement.apply(own)[0]).all()
+    assert done.tasks.slice(place, 1).to_pylist()[0] | {"task_id": 0} == {
+        "task_id": 0,
+        "item_id": 777,
+        "exposures": 7,
+        "train_exposures": 7,
+    }
+
+
+def test_an_item_is_a_task_once_enough_users_who_count_have_met_it(
+    trained: Trained, tmp_path: Path
+) -> None:
+    users = trained.running.learned[:FEWEST].tolist()
+    ids = trained.running.before
+    others = np.setdiff1d(ids, trained.running.learned)[:9].tolist()
+    few = new_exposures(tmp_path, [(u, 888) for u in users[1:] + others])
+    done, report = run(trained, trained.running, few)
+    assert (report.items, report.tasks) == (1, 0)
+    done, report = run(trained, done, new_exposures(tmp_path, [(users[0], 888)]))
+    assert (report.items, report.tasks) == (0, 1)
+
+
+def test_known_pairs_are_nothing_new(trained: Trained, tmp_path: Path) -> None:
+    known = trained.running.exposures.slice(0, 50)
+    rows = zip(
+        known.column("user_id").to_pylist(), known.column("item_id").to_pylist(), strict=True
+    )
+    done, report = run(trained, trained.running, new_exposures(tmp_path, list(rows)))
+    assert set(vars(report).values()) == {0}
+    same(done, trained.running)
+
+
+def test_only_users_with_something_new_are_fitted(trained: Trained, tmp_path: Path) -> None:
+    done, _ = run(trained, trained.running, new_exposures(tmp_path, newcomers(trained)))
+    asked: list[list[int]] = []
+
+    def fold(users: pa.Table, exposures: pa.Table) -> np.ndarray:
+        asked.append(users.column("user_id").to_pylist())
+        assert exposures.num_rows == 14  # all that user 9002 has met, not the new one alone
+        return trained.extractor.newcomers_apart(users, exposures, seed=0)
+
+    item = int(done.tasks.column("item_id").to_numpy()[30])
+    learned = int(done.learned[50])
+    met = new_exposures(tmp_path, [(9002, item), (learned, item), (learned, 777)])
+    update(done, met, trained.net, base="exposures", fold=fold)
+    assert asked == [[9002]]
+
+
+def test_drift_is_none_where_new_pairs_are_like_those_held_out(
+    foresighted: Trained, tmp_path: Path
+) -> None:
+    """Kept back pairs of test users; then, for each of them, an item drawn blindly."""
+    back = foresighted.kept_back
+    user = back.column("user_id").to_numpy()
+    pairs = pairs_of(back)
+    loss = best_row(foresighted.history)["held_out_loss"]
+    assert loss < CHANCE - 0.03
+    alike, _ = run(foresighted, foresighted.running, new_exposures(tmp_path, pairs))
+    assert skill_left(alike.drift, loss) == pytest.approx(1, abs=0.35)
+    blind = np.random.default_rng(0).permutation(foresighted.running.tasks.column("item_id"))
+    pairs = [(int(u), int(blind[n % len(blind)])) for n, u in enumerate(user)]
+    strange, _ = run(foresighted, foresighted.running, new_exposures(tmp_path, pairs))
+    left = skill_left(strange.drift, loss)
+    assert left is not None
+    assert left < 0.3
+    assert skill_left(Drift(99, 99.0), loss) is None
+    assert skill_left(Drift(1000, 1000 * CHANCE), loss) == pytest.approx(0)
+
+
+def test_drift_adds_up_over_updates(foresighted: Trained, tmp_path: Path) -> None:
+    back = foresighted.kept_back
+    pairs = pairs_of(back)
+    first, _ = run(foresighted, foresighted.running, new_exposures(tmp_path, pairs[::2]))
+    second, _ = run(foresighted, first, new_exposures(tmp_path, pairs))
+    assert second.drift.pairs > 1.5 * first.drift.pairs
+    assert second.drift.loss > 1.5 * first.drift.loss
+
+
+def test_a_new_user_is_refused_where_vectors_are_ready_made(
+    trained: Trained, tmp_path: Path
+) -> None:
+    new = new_exposures(tmp_path, [(9001, 1)])
+    with pytest.raises(PipelineError, match=r"user 9001 is new \(1 such users\)"):
+        update(trained.running, new, trained.net, base="users", fold=None)
+
+
+def test_what_runs_is_read_as_it_was_written(trained: Trained, tmp_path: Path) -> None:
+    done, _ = run(trained, trained.running, new_exposures(tmp_path, newcomers(trained)))
+    done = replace(done, drift=Drift(7, 8.5))
+    done.write(tmp_path / "running", "this one")
+    done.write(tmp_path / "running", "this one")
+    back, model = Running.read(tmp_path / "running")
+    assert model == "this one"
+    assert back.drift == done.drift
+    same(back, done)
+    assert (back.placement.weight == done.placement.weight).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.csv", "running"]
+
+
+@pytest.fixture
+def project(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of a small pipeline, as the working directory."""
+    running, data = trained.running, tmp_path / "data"
+    for place, table, schema in (
+        ("prepared/users", running.users, schemas.USERS),
+        ("prepared/items", running.items, schemas.ITEMS),
+        ("prepared/exposures", running.exposures, schemas.EXPOSURES),
+        ("prepared/splits", trained.splits, schemas.SPLITS),
+        ("features/users", running.features, schemas.FEATURES),
+        ("tasks", running.tasks, schemas.TASKS),
+    ):
+        write_table(table, data / f"{place}.parquet", schema)
+    e = pa.table({"task_id": running.tasks.column("task_id"), "e": vectors(running.e)})
+    write_table(e, data / "ratio/task_embeddings.parquet", schemas.TASK_EMBEDDINGS)
+    write_network(trained.net, data / "ratio/model.safetensors")
+    write_csv(trained.history, data / "ratio/history.csv")
+    trained.extractor.write(data / "features/deepfm.safetensors")
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_by_hand_newcomers_are_scored_once_an_update_knows_them(
+    trained: Trained, project: Path
+) -> None:
+    new_exposures(project, newcomers(trained))
+    runner = CliRunner()
+    ran = runner.invoke(update_stage.app, ["new.csv"])
+    assert ran.exit_code == 0, ran.output
+    assert ran.stdout == (
+        "43 new exposures; 3 new users, 3 fitted; 1 new items; 1 tasks that came later\n"
+        "drift: not known from 0 pairs of users who did not train; 100 tell\n"
+    )
+    asked = ["--users", "9001", "--items", "777", "--format", "csv"]
+    assert "is not known" in runner.invoke(score_stage.app, asked).stderr
+    ran = runner.invoke(score_stage.app, [*asked, "--state", "data/running"])
+    assert ran.exit_code == 0, ran.output
+    found = next(csv.DictReader(io.StringIO(ran.stdout)))
+    fold = partial(trained.extractor.newcomers_apart, seed=0)
+    done, _ = update(
+        trained.running,
+        new_exposures(project, newcomers(trained)),
+        trained.net,
+        base="exposures",
+        fold=fold,
+    )
+    x = matrix(done.features.column("x"))[np.searchsorted(done.features.column("user_id"), 9001)]
+    e = done.e[done.later][0]
+    with torch.no_grad():
+        expected = float(trained.net(torch.from_numpy(x), torch.from_numpy(e)))
+    assert float(found["score"]) == pytest.approx(expected, abs=1e-4)
+    assert (found["exposed"], found["title"]) == ("true", "777")
+
+
+def test_a_state_of_another_training_is_refused(trained: Trained, project: Path) -> None:
+    new_exposures(project, newcomers(trained))
+    runner = CliRunner()
+    assert runner.invoke(update_stage.app, ["new.csv"]).exit_code == 0
+    write_network(
+        RatioNet(**trained.net.config | {"dropout": [0.0, 0.0, 0.0]}),
+        project / "data/ratio/model.safetensors",
+    )
+    for app, options in (
+        (update_stage.app, ["new.csv"]),
+        (score_stage.app, ["--users", "9001", "--state", "data/running"]),
+    ):
+        ran = runner.invoke(app, options)
+        assert ran.exit_code == 1
+        assert "data/running: belongs to another training" in ran.stderr
