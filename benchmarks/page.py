@@ -10,7 +10,8 @@ PREFACE = """# Performance
 
 Written by `make benchmark`; do not edit. Every figure is a median with its middle half in
 brackets, over the rounds that the table names. The contestants of a table take turns within each
-round, and a ratio is taken within a round: what else the machine does falls on all alike.
+round, and a ratio is taken within a round. A second is one of CPU time, of all threads together: so
+what else the machine does moves the figures little, and a second thread is not had for nothing.
 
 Measured on {machine}.
 """

@@ -1,4 +1,8 @@
-"""Timing that stands on a busy machine: contestants take turns, and ratios are of one round."""
+"""Timing that stands on a busy machine: contestants take turns, and ratios are of one round.
+
+The clock counts this process's own CPU seconds, those of all its threads: a contestant does not pay
+for what else runs meanwhile, and pays for every thread that it keeps busy.
+"""
 
 import statistics
 import time
@@ -31,12 +35,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Race:
-    """Seconds a unit of work of every contestant, round by round."""
+    """CPU seconds a unit of work of every contestant, round by round."""
 
     seconds: Mapping[str, list[float]]
 
     def rate(self, name: str, scale: float = 1.0) -> Spread:
-        """Units a second, times `scale`."""
+        """Units a CPU second, times `scale`."""
         return Spread.of([scale / s for s in self.seconds[name]])
 
     def ratio(self, slow: str, fast: str) -> Spread:
@@ -55,8 +59,8 @@ def race(jobs: Mapping[str, tuple[Job, float]], rounds: int) -> Race:
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for number in range(rounds + 1):
         for name, (job, units) in jobs.items():
-            started = time.perf_counter()
+            started = time.process_time()
             job()
             if number:
-                seconds[name].append((time.perf_counter() - started) / units)
+                seconds[name].append((time.process_time() - started) / units)
     return Race(seconds)

@@ -15,7 +15,7 @@ from pipeline.models.weights import draw_layers
 from pipeline.params import Schedule
 from pipeline.training.sampler import PairSampler
 
-BATCH, LR, ROUNDS = 8192, 2e-3, 15
+BATCH, LR, ROUNDS = 8192, 2e-3, 11
 STEPS = {"a": 1, "b": 4, "c": 24}  # so that a round takes each about as long
 SIDE = 1024  # of the square matrices whose product measures the machine
 NAMES = {
