@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -107,15 +108,21 @@ def test_dvc_killed_at_random_moments_ends_with_the_bytes_of_an_unbroken_run(
     reference, seconds = unbroken(tmp_path / "unbroken", seed=len(settings) // 2)
     repository = small_repository(tmp_path / "repository")
     killed: Counter[str] = Counter()
-    resumed = passes = 0
+    resumed = passes = first = 0
     while killed.total() < kills:
-        stage, errors = kill_at_random(repository, [*command, *settings, STAGES[-1]], seconds)
+        wanted = CHANCE.choice(STAGES[first:])
+        trains = STAGES.index(wanted) <= STAGES.index("train")  # or what follows it does
+        in_training = trains and CHANCE.random() < 0.5  # a stage starts for longer than it trains
+        moment = (0.3 if in_training else 1.2 * seconds[wanted]) * CHANCE.random()
+        whole = [*command, *settings, STAGES[-1]]
+        stage, errors = kill_in(wanted, repository, whole, moment, in_training=in_training)
         resumed += errors.count("goes on after epoch")
         if stage is not None:
             killed[stage] += 1
+            first = STAGES.index(stage)  # what lies before has run
             continue
         check_and_forget(repository, command, reference)
-        passes += 1
+        passes, first = passes + 1, 0
     resumed += run(repository, *command, *settings, STAGES[-1]).count("goes on after epoch")
     check_and_forget(repository, command, reference)
     assert resumed > 0
@@ -132,26 +139,36 @@ def test_dvc_killed_at_random_moments_ends_with_the_bytes_of_an_unbroken_run(
     )
 
 
-def unbroken(folder: Path, seed: int) -> tuple[dict[str, bytes], float]:
-    """What the stages write when nobody disturbs them, and the seconds that one takes."""
+def unbroken(folder: Path, seed: int) -> tuple[dict[str, bytes], dict[str, float]]:
+    """What the stages write when nobody disturbs them, and the seconds that each one takes."""
     small_project(folder)
     set_params(folder, {"seed": seed})
-    started = time.monotonic()
+    seconds = {}
     for stage in STAGES:
+        started = time.monotonic()
         run(folder, sys.executable, "-m", f"stages.{stage}")
-    return contents(folder), (time.monotonic() - started) / len(STAGES)
+        seconds[stage] = time.monotonic() - started
+    return contents(folder), seconds
 
 
-def kill_at_random(repository: Path, command: list[str], seconds: float) -> tuple[str | None, str]:
-    """Run DVC and kill it with all its children up to 2 x `seconds` after a stage began.
+def kill_in(
+    wanted: str, repository: Path, command: list[str], moment: float, *, in_training: bool
+) -> tuple[str | None, str]:
+    """Run DVC and kill it with all its children `moment` seconds after the stage `wanted` began.
+
+    If `in_training`, after the first checkpoint of that stage or of a later one.
 
     Returns:
-        The stage that was killed, or None if DVC came to its end first; what stood on stderr.
+        The stage that was killed, which may be a later one, or None if DVC came to its end first;
+        what stood on stderr.
     """
     with started(repository, *command) as process:
-        while process.poll() is None and running_stage(process.pid) is None:
-            time.sleep(0.05)
-        until = time.monotonic() + 2 * seconds * CHANCE.random()
+        while process.poll() is None and running_stage(process.pid) != wanted:
+            time.sleep(0.02)
+        before = newest_checkpoint(repository)
+        while in_training and process.poll() is None and newest_checkpoint(repository) == before:
+            time.sleep(0.005)
+        until = time.monotonic() + moment
         while process.poll() is None and time.monotonic() < until:
             time.sleep(0.01)
         stage = running_stage(process.pid)
@@ -164,6 +181,15 @@ def kill_at_random(repository: Path, command: list[str], seconds: float) -> tupl
         return stage, errors
     assert process.returncode == 0, errors
     return None, errors
+
+
+def newest_checkpoint(repository: Path) -> int:
+    """When the newest one was written, in nanoseconds; 0 without any."""
+    times = [0]
+    for file in (repository / ".checkpoints").glob("*.safetensors"):
+        with suppress(FileNotFoundError):  # its training has just ended
+            times.append(file.stat().st_mtime_ns)
+    return max(times)
 
 
 def running_stage(pid: int) -> str | None:
