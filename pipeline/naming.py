@@ -141,3 +141,26 @@ class Catalogue:
         }
         rest = readings.drop_columns(["user", "task"])
         return pa.table(names | dict(zip(rest.column_names, rest.columns, strict=True)))
+
+    def explained(self, user: int, task: int, rows: pa.Table, items: pa.Table) -> pa.Table:
+        """The parts of one score (`explanation.Explanation.table`) by name.
+
+        Args:
+            user: row.
+            task: row.
+            rows: the parts; items in them are rows of `items`.
+            items: the items table.
+        """
+        n, item = rows.num_rows, rows.column("item").combine_chunks()
+        called = "item_key" if "item_key" in items.column_names else "item_id"
+        because = {
+            "because_id": items.column(called).combine_chunks().take(item),
+            "because": items.column("title").combine_chunks().take(item),
+        }
+        names = {
+            "user_id": self.users.names.take(pa.array([user] * n)),
+            "item_id": self.items.names.take(pa.array([task] * n)),
+            "part": rows.column("part"),
+        }
+        figures = {name: rows.column(name) for name in ("likeness", "contribution")}
+        return pa.table(names | because | figures)

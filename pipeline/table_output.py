@@ -21,6 +21,10 @@ SHORT: Mapping[str, tuple[str, Callable[[object], str]]] = {  # heading and valu
     "audience_percentile": ("audience%", lambda value: "" if value is None else f"{value:.1f}"),
     "population_percentile": ("all%", "{:.1f}".format),
     "p_value": ("p_value", "{:.4f}".format),
+    "because_id": ("because_id", lambda value: "" if value is None else str(value)),
+    "because": ("because", lambda value: "" if value is None else str(value)),
+    "likeness": ("likeness", lambda value: "" if value is None else f"{value:.2f}"),
+    "contribution": ("contribution", "{:+.3f}".format),
     "calibration": ("counted on", str),
     "calibration_pairs": ("pairs", "{:,}".format),
 }

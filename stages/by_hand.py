@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stages.shell import Run
 
 Format = Literal["table", "csv", "json", "parquet"]
+MOST_EXPLAINED = 100  # pairs
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,14 @@ class Asked:
     fresh: bool
     unseen: bool
     alpha: float
+    explain: int | None
     shape: Format | None
     to: Path | None
 
     @property
     def anything(self) -> bool:
         """Whether any of them is set, sensible or not."""
-        chosen = (self.users, self.items, self.pairs, self.top, self.shape, self.to)
+        chosen = (self.users, self.items, self.pairs, self.top, self.explain, self.shape, self.to)
         flags = self.everything or self.fresh or self.unseen
         return flags or any(option is not None for option in chosen)
 
@@ -66,6 +68,8 @@ class Asked:
             raise PipelineError("--top picks from what --users or --items name; name either.")
         if self.fresh and self.top is None:
             raise PipelineError("--fresh takes the lowest scores first; say how many by --top.")
+        if self.explain is not None and (self.everything or self.top is not None or self.unseen):
+            raise PipelineError("--explain takes named pairs: by --users with --items, or --pairs.")
         if self.to is None and (self.everything or self.format == "parquet"):
             raise PipelineError("that is nothing to show on a screen; name a file by --to.")
 
@@ -112,8 +116,18 @@ def answer(asked: Asked, files: Files, run: "Run") -> None:
     from pipeline.storage import write_text
     from pipeline.table_output import as_text, write_parquet
 
-    familiarity, catalogue = _read(files, asked.alpha, run)
-    tables = (catalogue.named(table) for table in _chosen(asked, familiarity, catalogue))
+    tables: Iterator[pa.Table]
+    if asked.explain is None:
+        familiarity, catalogue = _read(files, asked.alpha, run)
+        tables = (catalogue.named(table) for table in _chosen(asked, familiarity, catalogue))
+        share = f"{100 * asked.alpha:g} %"
+        legend = (
+            f"fresh: at most {share} of an item's own audience is called that by mistake; "
+            f"common: at most {share} of all users score as high."
+        )
+    else:
+        tables = _explained(asked, asked.explain, files)
+        legend = "the contributions of a user and item add up to the score, in nats."
     if asked.format == "parquet" and asked.to is not None:
         write_parquet(tables, asked.to)
     elif asked.to is not None:
@@ -121,12 +135,7 @@ def answer(asked: Asked, files: Files, run: "Run") -> None:
     else:
         for part in as_text(tables, asked.format):
             typer.echo(part, nl=False)
-    share = f"{100 * asked.alpha:g} %"
-    typer.echo(
-        f"fresh: at most {share} of an item's own audience is called that by mistake; "
-        f"common: at most {share} of all users score as high.",
-        err=True,
-    )
+    typer.echo(legend, err=True)
 
 
 def _read(files: Files, alpha: float, run: "Run") -> tuple["Familiarity", "Catalogue"]:
@@ -179,3 +188,40 @@ def _chosen(
         of: Literal["user", "task"] = "user" if asked.users else "task"
         tables = best(tables, asked.top, of=of, lowest=asked.fresh)
     return tables
+
+
+def _explained(asked: Asked, n: int, files: Files) -> Iterator["pa.Table"]:
+    """The scores asked for, taken apart into named contributions, a table a pair."""
+    import numpy as np
+
+    from pipeline import schemas
+    from pipeline.datasets.table_files import read_own
+    from pipeline.explanation import Explainer
+    from pipeline.model_files import read_network
+    from pipeline.models.ratio import RatioNet
+    from pipeline.naming import Catalogue
+    from pipeline.storage import read_table
+
+    features = read_table(files.features, schemas.FEATURES)
+    tasks, items = read_table(files.tasks, schemas.TASKS), read_table(files.items, schemas.ITEMS)
+    catalogue = Catalogue.of(features, tasks, read_table(files.users, schemas.USERS), items)
+    if asked.pairs is not None:
+        users, of_users = catalogue.pairs(read_own(asked.pairs))
+    else:
+        chosen, of_these = catalogue.product(asked.users, asked.items)
+        users, of_users = np.tile(chosen, len(of_these)), np.repeat(of_these, len(chosen))
+    if len(users) > MOST_EXPLAINED:
+        raise PipelineError(
+            f"--explain takes at most {MOST_EXPLAINED} pairs, found {len(users):,}; name fewer."
+        )
+    explainer = Explainer.from_tables(
+        read_network(RatioNet, files.model),
+        features,
+        tasks,
+        read_table(files.task_embeddings, schemas.TASK_EMBEDDINGS),
+        read_table(files.exposures, schemas.EXPOSURES),
+        items,
+    )
+    for user, task in zip(users.tolist(), of_users.tolist(), strict=True):
+        rows = explainer.explain(user, task).table(n)
+        yield catalogue.explained(user, task, rows, items)

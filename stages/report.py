@@ -28,6 +28,9 @@ def main(
     splits: Annotated[Path, typer.Option(help="Reads: each user's split.")] = Path(
         "data/prepared/splits.parquet"
     ),
+    features: Annotated[Path, typer.Option(help="Reads: each user's vector x.")] = Path(
+        "data/features/users.parquet"
+    ),
     features_history: Annotated[Path, typer.Option(help="Reads: the epochs of DeepFM.")] = Path(
         "data/features/history.csv"
     ),
@@ -43,6 +46,9 @@ def main(
     task_embeddings: Annotated[
         Path, typer.Option(help="Reads: the embeddings after training.")
     ] = Path("data/ratio/task_embeddings.parquet"),
+    model: Annotated[Path, typer.Option(help="Reads: the network, to explain scores by.")] = Path(
+        "data/ratio/model.safetensors"
+    ),
     ratio_history: Annotated[Path, typer.Option(help="Reads: the epochs of the ratio.")] = Path(
         "data/ratio/history.csv"
     ),
@@ -68,6 +74,8 @@ def main(
     """
     with stage("report", params, *PARAM_KEYS, outputs=[out], run_info=run_info) as run:
         from pipeline import schemas
+        from pipeline.model_files import read_network
+        from pipeline.models.ratio import RatioNet
         from pipeline.report.artefacts import Artefacts
         from pipeline.report.content import gather
         from pipeline.report.page import render
@@ -80,9 +88,11 @@ def main(
                 items=read_table(items, schemas.ITEMS),
                 exposures=read_table(exposures, schemas.EXPOSURES),
                 splits=read_table(splits, schemas.SPLITS),
+                features=read_table(features, schemas.FEATURES),
                 tasks=read_table(tasks, schemas.TASKS),
                 task_init=read_table(task_init, schemas.TASK_EMBEDDINGS),
                 task_embeddings=read_table(task_embeddings, schemas.TASK_EMBEDDINGS),
+                net=read_network(RatioNet, model),
                 scores=read_table(scores, schemas.SCORES),
                 metrics=read_json(auc),
                 task_auc=read_csv(

@@ -54,6 +54,10 @@ def main(
     alpha: Annotated[
         float, typer.Option(min=0.001, max=0.5, help="False-alarm rate of the verdicts.")
     ] = 0.05,
+    explain: Annotated[
+        int | None,
+        typer.Option(min=0, help="By hand: instead, what speaks most for and against, so many."),
+    ] = None,
     shape: Annotated[
         Format | None, typer.Option("--format", help="Else by the name of --to, else a table.")
     ] = None,
@@ -76,7 +80,7 @@ def main(
     With --users, --items, --pairs or --all, score those by hand instead, and write nothing but
     --to. docs/score.md explains the columns.
     """
-    asked = Asked(users, items, pairs, everything, top, fresh, unseen, alpha, shape, to)
+    asked = Asked(users, items, pairs, everything, top, fresh, unseen, alpha, explain, shape, to)
     if asked.anything:
         files = Files(
             model, task_embeddings, features, tasks, splits, exposures, user_table, item_table

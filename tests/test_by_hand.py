@@ -246,3 +246,47 @@ def test_without_such_options_the_stage_scores_validation_and_test_users(project
     assert re.fullmatch(r"7 tasks x \d+ validation and test users scored\n", ran.stdout)
     assert (project / "data/evaluation/scores.parquet").exists()
     assert (project / "data/run_info/score.json").exists()
+
+
+@pytest.mark.usefixtures("project")
+def test_a_score_is_explained_by_parts_that_add_up_to_it(tmp_path: Path) -> None:
+    scores = {(row["user_id"], row["item_id"]): row["score"] for row in rows("--users", "7,3")}
+    parts = rows("--users", "7,3", "--items", "40,50", "--explain", "2")
+    assert list(parts[0]) == [
+        *("user_id", "item_id", "part", "because_id", "because", "likeness", "contribution")
+    ]
+    pairs = list(dict.fromkeys((row["user_id"], row["item_id"]) for row in parts))
+    assert pairs == [(7, 40), (3, 40), (7, 50), (3, 50)]
+    for pair in pairs:
+        own = [row for row in parts if (row["user_id"], row["item_id"]) == pair]
+        assert sum(row["contribution"] for row in own) == pytest.approx(scores[pair], abs=1e-4)
+        assert [row["because_id"] is None for row in own] == [True, *[False] * 4, *[True] * 3]
+    exposures = pq.read_table("data/prepared/exposures.parquet")
+    visible = exposures.filter(pa.array(~exposures.column("held_out").to_numpy())).to_pylist()
+    met = {(row["user_id"], row["item_id"]) for row in visible}
+    for row in parts:
+        if row["because_id"] is not None:
+            assert row["part"] == (
+                "met" if (row["user_id"], row["because_id"]) in met else "not met"
+            )
+            assert row["because"] == f"Title, {row['because_id'] // 10 - 1}"
+    (tmp_path / "p.csv").write_text("user_id,item_id\n3,50\n7,40\n")
+    listed = rows("--pairs", "p.csv", "--explain", "2")
+    assert listed == parts[-8:] + parts[:8]
+    shown = score("--user", "7", "--item", "40", "--explain", "1")
+    assert shown.stderr == "the contributions of a user and item add up to the score, in nats.\n"
+    assert re.search(r"\n +7 +40  other items not met .*[+-]\d\.\d{3}\n", shown.stdout)
+
+
+@pytest.mark.usefixtures("project")
+def test_explanations_are_of_a_few_named_pairs() -> None:
+    for options, message in (
+        (["--explain", "2"], "takes one of"),
+        (["--all", "--explain", "2", "--to", "a.csv"], "--explain takes named pairs"),
+        (["--item", "40", "--top", "3", "--explain", "2"], "--explain takes named pairs"),
+        (["--users", "7", "--unseen", "--explain", "2"], "--explain takes named pairs"),
+        (["--items", "40,50", "--explain", "2"], "--explain takes at most 100 pairs, found 120"),
+    ):
+        ran = score(*options)
+        assert ran.exit_code == 1
+        assert message in ran.stderr

@@ -45,11 +45,12 @@ def test_both_broken_groups_are_found_and_few_others() -> None:
     assert shown.count(" yes\n") == 2
 
 
+@pytest.mark.parametrize("page", ["docs/detector.md", "README.md"])
 def test_the_code_of_the_documentation_prints_what_stands_below_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = Path("docs/detector.md").read_text()
-    code, shown = re.findall(r"```(?:python)?\n(.*?)```", text, re.DOTALL)[:2]
+    text = Path(page).read_text()
+    [(code, shown)] = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(code, {})  # noqa: S102 - our own
     assert capsys.readouterr().out == shown

@@ -24,6 +24,8 @@ from pipeline.datasets.source import AGES
 from pipeline.errors import PipelineError
 from pipeline.estimation import CHANCE
 from pipeline.evaluation import Tables, evaluate
+from pipeline.model_files import write_network
+from pipeline.models.ratio import RatioNet
 from pipeline.params import Init, Params, load_params
 from pipeline.report.artefacts import Artefacts
 from pipeline.report.choice import WELL_KNOWN, compared_tasks, portrayed_tasks
@@ -55,6 +57,7 @@ TABLES = {
     "items": schemas.ITEMS,
     "exposures": schemas.EXPOSURES,
     "splits": schemas.SPLITS,
+    "features": schemas.FEATURES,
     "tasks": schemas.TASKS,
     "task_init": schemas.TASK_EMBEDDINGS,
     "task_embeddings": schemas.TASK_EMBEDDINGS,
@@ -122,9 +125,11 @@ def artefacts(params: Params) -> Artefacts:
         items=source.items,
         exposures=exposures,
         splits=splits,
+        features=tables.features,
         tasks=tasks,
         task_init=start,
         task_embeddings=trained,
+        net=RatioNet(x_dim=3, task_dim=4),
         scores=tables.scores,
         metrics=found.metrics,
         task_auc=as_text(found.task_auc),
@@ -177,6 +182,8 @@ def write(artefacts: Artefacts, folder: Path) -> list[str]:
         write_csv(getattr(artefacts, name), folder / f"{name}.csv")
         options.append(f"--{name.replace('_', '-')}={folder}/{name}.csv")
     write_json(artefacts.metrics, folder / "auc.json")
+    write_network(artefacts.net, folder / "model.safetensors")
+    options.append(f"--model={folder}/model.safetensors")
     return [*options, f"--auc={folder}/auc.json", f"--run-info={folder}/info"]
 
 
@@ -228,6 +235,19 @@ def test_the_numbers_shown_are_those_of_auc_json(page: ET.Element, content: Cont
     for key, number in shown:
         value = content.figures[key]
         assert number == (f"{value:.2f}" if key == "truth.spearman" else f"{100 * value:.1f}")
+
+
+def test_three_scores_are_taken_apart_into_parts_that_add_up(
+    page: ET.Element, content: Content, artefacts: Artefacts
+) -> None:
+    assert len(content.why) == 3
+    for why in content.why:
+        parts = [reason.contribution for reason in why.reasons]
+        assert sum(parts) == pytest.approx(why.score, abs=1e-9)
+        assert why.reasons[0].part == "average user"
+        assert sum(bool(reason.title) for reason in why.reasons) == 8
+    tables = [t for t in page.iter(f"{HTML}table") if "why" in t.get("class", "").split()]
+    assert [text(list(t.iter(f"{HTML}tr"))[-1]).endswith("the score") for t in tables] == [True] * 3
 
 
 def test_equal_inputs_give_equal_pages_outside_the_run_facts(

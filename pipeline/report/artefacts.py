@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipeline.labels import label_classes, task_classes
+from pipeline.models.ratio import RatioNet
 from pipeline.pairs import rows_of
 from pipeline.params import Params
 
@@ -14,15 +15,17 @@ Rows = Sequence[Mapping[str, str]]  # of a CSV file
 
 @dataclass(frozen=True)
 class Artefacts:
-    """Tables as their schemas say; rows of CSV files as text."""
+    """Tables as their schemas say; rows of CSV files as text; the trained network."""
 
     users: pa.Table
     items: pa.Table
     exposures: pa.Table
     splits: pa.Table
+    features: pa.Table
     tasks: pa.Table
     task_init: pa.Table
     task_embeddings: pa.Table
+    net: RatioNet
     scores: pa.Table
     metrics: Mapping[str, object]
     task_auc: Rows

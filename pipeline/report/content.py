@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pipeline.explanation import Explainer
 from pipeline.pairs import split_rows
 from pipeline.params import Params
 from pipeline.report.artefacts import Artefacts
@@ -18,6 +19,7 @@ from pipeline.report.results import (
     yardsticks,
 )
 from pipeline.report.similarity import Similarity, similarity
+from pipeline.report.why import Why, explain_most_familiar
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Content:
         departures: in what the settings differ from the paper's.
         best, worst: the tasks whose held-out users are found best, and worst.
         portraits: three tasks and their test users.
+        why: of each of them, its most familiar test user's score, taken apart.
         similarity: of the embeddings of some tasks.
         learning: the losses of each network that was trained.
     """
@@ -46,6 +49,7 @@ class Content:
     best: list[TaskAuc]
     worst: list[TaskAuc]
     portraits: list[Portrait]
+    why: list[Why]
     similarity: Similarity
     learning: list[Learning]
 
@@ -64,6 +68,15 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
     measured = yardsticks(artefacts, params)
     best, worst = extremes(artefacts)
     test_users = TestUsers.of(artefacts, params)
+    shown = portrayed_tasks(artefacts.tasks, source).tolist()
+    explainer = Explainer.from_tables(
+        artefacts.net,
+        artefacts.features,
+        artefacts.tasks,
+        artefacts.task_embeddings,
+        artefacts.exposures,
+        artefacts.items,
+    )
     return Content(
         params=params,
         counts=_counts(artefacts),
@@ -73,10 +86,8 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
         departures=departures(params),
         best=best,
         worst=worst,
-        portraits=[
-            portray(row, test_users, artefacts, params)
-            for row in portrayed_tasks(artefacts.tasks, source).tolist()
-        ],
+        portraits=[portray(row, test_users, artefacts, params) for row in shown],
+        why=[explain_most_familiar(row, test_users, artefacts, explainer) for row in shown],
         similarity=similarity(artefacts, source),
         learning=learned(artefacts),
     )
