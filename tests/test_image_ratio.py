@@ -9,6 +9,7 @@ from torch import nn
 
 from pipeline.auc import task_aucs
 from pipeline.datasets.images import Images, read_mnist
+from pipeline.estimation import ratio_loss
 from pipeline.examples import Examples
 from pipeline.image_params import ImageProjection, Network, seed_tasks_of, start_of
 from pipeline.image_ratio import (
@@ -116,6 +117,7 @@ def test_pairs_and_grid_are_the_textbook_network() -> None:
         ]
     )
     torch.testing.assert_close(net.of_pairs(x, e, user, task), expected)
+    torch.testing.assert_close(net.loss_of_pairs(x, e, user, task), ratio_loss(expected))
     grid = score_all(net, x, e)
     assert grid.shape == (4, 5)
     np.testing.assert_allclose(grid[3, 1], textbook(1, 3).item(), rtol=1e-4, atol=1e-6)
@@ -126,7 +128,9 @@ def test_a_head_of_the_pre_embedding_is_its_column() -> None:
     draw_layers(net, torch.Generator().manual_seed(0))
     net.eval()
     x, user, task = images(5, 1), torch.tensor([[0, 3], [4, 3]]), torch.tensor([5, 2])
-    torch.testing.assert_close(net.of_pairs(x, user, task), net(x)[user, task])
+    logits = net(x)[user, task]
+    torch.testing.assert_close(net.of_pairs(x, user, task), logits)
+    torch.testing.assert_close(net.loss_of_pairs(x, user, task), ratio_loss(logits))
 
 
 def test_every_parameter_gets_a_gradient_and_the_weights_follow_the_generator() -> None:

@@ -121,6 +121,10 @@ class ConvRatioNet(RatioNet):
         """
         return super().of_pairs(self.trunk(x[user.reshape(-1)]), e, _rows(user), task)
 
+    def loss_of_pairs(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
+        """`ratio_loss` of what `of_pairs` gives, for user (2, N)."""
+        return super().loss_of_pairs(self.trunk(x[user.reshape(-1)]), e, _rows(user), task)
+
     def user_side(self, x: Tensor) -> Tensor:
         """All of f that does not depend on the task: x (U, C, 32, 32) -> (U, head)."""
         return super().user_side(self.trunk(x))
@@ -156,6 +160,10 @@ class ConvPreEmbeddingNet(PreEmbeddingNet):
     def of_pairs(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:
         """The head of `task` (N,) only: x (U, C, 32, 32), user (..., N) -> (..., N)."""
         return super().of_pairs(self.trunk(x[user.reshape(-1)]), _rows(user), task)
+
+    def loss_of_pairs(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:
+        """`ratio_loss` of what `of_pairs` gives, for user (2, N)."""
+        return super().loss_of_pairs(self.trunk(x[user.reshape(-1)]), _rows(user), task)
 
 
 def _rows(user: Tensor) -> Tensor:
