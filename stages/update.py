@@ -82,16 +82,19 @@ def _running(state: Path, data: Path, model: str) -> "Running":
     )
 
 
-def _fold_in(run: Run, deepfm: Path) -> "FoldIn | None":
+def _fold_in(run: Run, features_model: Path) -> "FoldIn | None":
     """What gives newcomers their vectors."""
     from functools import partial
 
+    from pipeline.directions import Directions
     from pipeline.extractor import Extractor
 
-    if run.params.features.model != "deepfm":
-        return None
-    extractor = Extractor.read(deepfm, run.device())
-    return partial(extractor.newcomers_apart, seed=run.params.seed)
+    if run.params.features.model == "deepfm":
+        extractor = Extractor.read(features_model, run.device())
+        return partial(extractor.newcomers_apart, seed=run.params.seed)
+    if run.params.features.model == "svd":
+        return Directions.read(features_model).vectors
+    return None
 
 
 def _in_words(report: "Report") -> str:
