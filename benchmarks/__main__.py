@@ -22,7 +22,7 @@ def main() -> None:
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
         print(printed.stdout, flush=True)
         sections.append(printed.stdout.rstrip("\n") + "\n")
-    write_bytes(render(sections).encode(), PAGE)
+        write_bytes(render(sections).encode(), PAGE)  # interrupted, it keeps what is measured
 
 
 if __name__ == "__main__":
