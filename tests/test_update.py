@@ -17,7 +17,6 @@ from pipeline.conditional import train_conditional
 from pipeline.datasets.source import Source
 from pipeline.datasets.table_files import read_own
 from pipeline.datasets.tables import read_exposures
-from pipeline.directions import Directions
 from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
 from pipeline.estimation import CHANCE
@@ -32,7 +31,6 @@ from pipeline.training.loop import best_row
 from pipeline.update import FEWEST, skill_left, update
 from stages import score as score_stage
 from stages import update as update_stage
-from tests.projects import set_params
 from tests.worlds import SmallWorld, default_params, small_world
 
 ROOT = Path(__file__).parents[1]
@@ -226,7 +224,7 @@ def test_drift_is_none_where_new_pairs_are_like_those_held_out(
     user = back.column("user_id").to_numpy()
     pairs = pairs_of(back)
     loss = best_row(foresighted.history)["held_out_loss"]
-    assert loss < CHANCE - 0.025
+    assert loss < CHANCE - 0.02
     alike, _ = run(foresighted, foresighted.running, new_exposures(tmp_path, pairs))
     assert skill_left(alike.drift, loss) == pytest.approx(1, abs=0.35)
     blind = np.random.default_rng(0).permutation(foresighted.running.tasks.column("item_id"))
@@ -322,22 +320,6 @@ def test_by_hand_newcomers_are_scored_once_an_update_knows_them(
         expected = float(trained.net(torch.from_numpy(x), torch.from_numpy(e)))
     assert float(found["score"]) == pytest.approx(expected, abs=1e-4)
     assert (found["exposed"], found["title"]) == ("true", "777")
-
-
-def test_newcomers_are_placed_by_an_svd_if_the_others_were(trained: Trained, project: Path) -> None:
-    set_params(project, {"features": {"model": "svd"}})
-    known = trained.running
-    everybody = np.ones(known.users.num_rows, bool)
-    directions = Directions.fit(known.users, known.exposures, everybody, f_dim=6, activity=False)
-    directions.write(project / "data/features/deepfm.safetensors")
-    source = new_exposures(project, newcomers(trained))
-    ran = CliRunner().invoke(update_stage.app, ["new.csv"])
-    assert ran.exit_code == 0, ran.output
-    own = source.exposures.filter(pa.array(source.exposures["user_id"].to_numpy() == 9001))
-    expected = directions.vectors(pa.table({"user_id": [9001]}), own)
-    features = Running.read(project / "data/running")[0].features
-    place = np.searchsorted(features["user_id"].to_numpy(), 9001)
-    np.testing.assert_allclose(matrix(features["x"])[place], expected[0], atol=1e-5)
 
 
 def test_a_state_of_another_training_is_refused(trained: Trained, project: Path) -> None:
