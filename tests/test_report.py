@@ -459,7 +459,8 @@ def test_similarities_are_cosines_and_like_stands_beside_like(
     angle = np.pi * np.random.default_rng(0).permutation(m) / (2 * m)  # a quarter of a circle
     e = np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.arange(1, m + 1)[:, None]
     trained = pa.table({"task_id": artefacts.tasks["task_id"], "e": vectors(e)})
-    found = gather(replace(artefacts, task_embeddings=trained), params).similarity
+    fitting = RatioNet(x_dim=3, task_dim=2)
+    found = gather(replace(artefacts, task_embeddings=trained, net=fitting), params).similarity
     titles = artefacts.task_items["title"].to_pylist()
     rows = [titles.index(title) for title in found.titles]
     assert sorted(rows) == sorted(compared_tasks(artefacts.tasks, "simulated").tolist())
