@@ -57,7 +57,7 @@ seeds: setup ## four ways to choose the seed tasks x 10 to 252 of them x five se
 images: setup ## CIFAR-10 and MNIST: tables 2, 3 and 6; PARAMS=smoke, small or full, RAW=folder spares the download
 	python -m experiments.images.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir '$(RAW)')
 
-table1: setup ## Table 1 on MovieLens 1M, and its peers; PARAMS=small on the simulation, RAW=folder spares the download
+table1: setup ## Table 1 on MovieLens 1M, and its peers; PARAMS=oneseed or small (the simulation), RAW=folder spares the download
 	python -m experiments.table1.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir '$(RAW)')
 
 benchmark: setup ## time this pipeline beside plain implementations; writes docs/performance.md

@@ -27,9 +27,9 @@ NAMES = {
     "random": "ratio, random",
     "learned": "ratio, learned",
     "mean": "ratio, mean",
-    "graph": "ratio, graph \\*",
-    "histogram-age": "ratio, histogram of age \\*",
-    "histogram-occupation": "ratio, histogram of occupation \\*",
+    "graph": "ratio, graph*",
+    "histogram-age": "ratio, histogram of age*",
+    "histogram-occupation": "ratio, histogram of occupation*",
     "activity": "user activity",
     "popularity": "item popularity",
     "item_knn": "item-kNN",
@@ -112,7 +112,7 @@ class Line:
     def shown_whole(self, labels: Sequence[str]) -> list[str]:
         """The line's cells in Markdown."""
         shown = [self.shown(figure) for figure in (*labels, *FIGURES)]
-        return [self.name, *shown, f"{mean(self.values('seconds')):.0f}"]
+        return [self.name.replace("*", "\\*"), *shown, f"{mean(self.values('seconds')):.0f}"]
 
 
 def lines(records: Iterable[Mapping[str, Any]]) -> list[Line]:
@@ -159,13 +159,14 @@ def page(
         titles: what to call each setting of the user fields.
         seeds: for the head of the page.
     """
+    listed = ", ".join(map(str, seeds))
+    over = f"mean and standard deviation over the seeds {listed}" if len(seeds) > 1 else "one seed"
     header = ["", *labels, *(name.replace("_", ", ") for name in FIGURES), "seconds"]
     together = lines(cell.record(labels) for cell in cells)
     parts = [
         "# Table 1: anomaly detection on exposures\n",
-        f"Source: {source}. Mean AUC over tasks x 100; mean and standard deviation over the seeds "
-        f"{', '.join(map(str, seeds))}; in brackets the paper's, of MovieLens 1M. Labels: test "
-        "users of the task's nominal class above those of its anomalous class. Exposure: test "
+        f"Source: {source}. Mean AUC over tasks x 100, {over}; in brackets the paper's, of "
+        "MovieLens 1M. Labels: test users of the task's nominal class above those of its anomalous class. Exposure: test "
         "users (valid: validation users) with a held-out exposure above those who never met the "
         "item. Seconds: learning and scoring of one seed, without the user vectors, the graph and "
         "the pre-embedding model; of a cell that was interrupted, since it went on. "

@@ -48,7 +48,8 @@ def filled(text: str, item: Mapping[str, str]) -> str:
 
 def test_the_present_params_are_those_of_a_file_beside_them() -> None:
     present = (FOLDER / "params.yaml").read_text()
-    assert present in {(FOLDER / f"{name}.yaml").read_text() for name in ("movielens", "small")}
+    known = ("movielens", "oneseed", "small")
+    assert present in {(FOLDER / f"{name}.yaml").read_text() for name in known}
 
 
 def test_movielens_has_every_row_of_the_paper_under_both_features_and_three_seeds() -> None:

@@ -19,7 +19,7 @@ FOLDER = Path("experiments/table1")
 @app.command()
 def main(
     params: Annotated[
-        Literal["movielens", "small"], typer.Option(help="Which params file.")
+        Literal["movielens", "oneseed", "small"], typer.Option(help="Which params file.")
     ] = "movielens",
     raw_dir: Annotated[
         Path | None,
