@@ -167,11 +167,10 @@ def page(
         "# Table 1: anomaly detection on exposures\n",
         f"Source: {source}. Mean AUC over tasks x 100, {over}; in brackets the paper's, of "
         "MovieLens 1M. Labels: test users of the task's nominal class above those of its anomalous "
-        "class. Exposure: test users (valid: validation users) with a held-out exposure above those "
-        "who never met the item. Seconds: learning and scoring of one seed, without the user "
+        "class. Exposure: test users (valid: validation users) with a held-out exposure above "
+        "those who never met the item. Seconds: learning and scoring of one seed, without the user "
         "vectors, the graph and the pre-embedding model; of a cell that was interrupted, since it "
-        "went on. "
-        "\\* extra knowledge.\n",
+        "went on. \\* extra knowledge.\n",
     ]
     for fields, title in {**titles, NO_X: "Recommenders: who has seen what, and no x"}.items():
         if body := [line.shown_whole(labels) for line in together if line.fields == fields]:
