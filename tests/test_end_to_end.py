@@ -137,7 +137,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     project.run("git", "switch", "--quiet", "--create", "other")
     other = project.run("dvc", "exp", "run", "-S", "init=random")
     project.commit("random")
-    back = project.run("dvc", "exp", "run", "-S", "init=learned")
+    back = project.run("dvc", "exp", "run", "--name", "back", "-S", "init=learned")
     return Story(project, repro, changed, learned, hashes, other, back, project.artefacts())
 
 
@@ -213,3 +213,8 @@ def test_every_file_is_what_the_data_dictionary_says(story: Story, section: Sect
             ]
         else:
             assert file.is_file()
+
+
+def test_an_experiment_is_applied_though_the_other_tables_were_never_built(story: Story) -> None:
+    """DVC looks at every dvc.yaml, and gives up on a file that it knows of and never had."""
+    story.project.run("dvc", "exp", "apply", "back")
