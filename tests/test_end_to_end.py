@@ -69,7 +69,7 @@ class Project:
 
     def commit(self, what: str) -> None:
         self.run("git", "add", "--all")
-        self.run("git", "-c", "user.name=test", "-c", "user.email=test@test", "commit", "-m", what)
+        self.run("git", "commit", "-m", what)
 
     def files(self) -> dict[str, Path]:
         """Every table, model, CSV and JSON; not the run facts, nor the report."""
@@ -129,6 +129,8 @@ class Story:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     project = make_project(tmp_path_factory.mktemp("story") / "project")
     project.run("git", "init", "--quiet", "--initial-branch=main")
+    project.run("git", "config", "user.name", "A test")
+    project.run("git", "config", "user.email", "test@example.org")
     project.commit("start")
     repro = project.run("dvc", "repro")
     changed = project.run("git", "status", "--porcelain")
