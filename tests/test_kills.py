@@ -109,7 +109,7 @@ def test_dvc_killed_at_random_moments_ends_with_the_bytes_of_an_unbroken_run(
     repository = small_repository(tmp_path / "repository")
     killed: Counter[str] = Counter()
     resumed = passes = first = 0
-    while killed.total() < kills:
+    while killed.total() < kills or (not resumed and killed.total() < 3 * kills):
         wanted = CHANCE.choice(STAGES[first:])
         trains = STAGES.index(wanted) <= STAGES.index("train")  # or what follows it does
         in_training = trains and CHANCE.random() < 0.5  # a stage starts for longer than it trains
