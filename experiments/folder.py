@@ -3,6 +3,9 @@
 import re
 import subprocess
 from pathlib import Path
+from typing import NoReturn
+
+import typer
 
 from pipeline.errors import PipelineError
 from pipeline.storage import write_bytes
@@ -10,7 +13,7 @@ from pipeline.storage import write_bytes
 RAW_DIR = re.compile(r"^  raw_dir: .*$", re.MULTILINE)
 
 
-def run_folder(folder: Path, params: str, raw_dir: Path | None) -> int:
+def run_folder(folder: Path, params: str, raw_dir: Path | None) -> NoReturn:
     """Make `params`.yaml the present params.yaml of `folder`, and run its dvc.yaml.
 
     Interrupted, it goes on where it stopped: finished stages are not run again, and one that was
@@ -21,16 +24,18 @@ def run_folder(folder: Path, params: str, raw_dir: Path | None) -> int:
         params: name of a params file in it.
         raw_dir: replaces the file's `data.raw_dir`, if given.
 
-    Returns:
-        DVC's exit status.
-
     Raises:
-        PipelineError: see `with_raw_dir`.
+        typer.Exit: with DVC's exit status, or with 1 after a line on what is wrong with `raw_dir`.
     """
-    text = with_raw_dir((folder / f"{params}.yaml").read_text(), raw_dir)
+    try:
+        text = with_raw_dir((folder / f"{params}.yaml").read_text(), raw_dir)
+    except PipelineError as error:
+        typer.echo(f"{folder.name}: {error}", err=True)
+        raise typer.Exit(1) from None
     write_bytes(text.encode(), folder / "params.yaml")
     command = ["dvc", "repro", str(folder / "dvc.yaml")]
-    return subprocess.run(command, check=False).returncode  # noqa: S603 - no outside part
+    status = subprocess.run(command, check=False).returncode  # noqa: S603 - no outside part
+    raise typer.Exit(status)
 
 
 def with_raw_dir(text: str, raw_dir: Path | None) -> str:

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import typer
 
 from experiments.folder import run_folder
-from pipeline.errors import PipelineError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -27,12 +26,7 @@ def main(
     ] = None,
 ) -> None:
     """Make a params file the present one, run every cell, write metrics/table1/."""
-    try:
-        status = run_folder(FOLDER, params, raw_dir)
-    except PipelineError as error:
-        typer.echo(f"table1: {error}", err=True)
-        raise typer.Exit(1) from None
-    raise typer.Exit(status)
+    run_folder(FOLDER, params, raw_dir)
 
 
 if __name__ == "__main__":
