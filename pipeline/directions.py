@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
 from pipeline.errors import PipelineError
 from pipeline.extractor import Scale, with_activity
 from pipeline.model_files import MISFITS, read_model, write_model
-from pipeline.pairs import Bools, Ints, rows_of
+from pipeline.pairs import Bools, Ints, exposure_matrix, ids_of, rows_of
 
 Singles = npt.NDArray[np.float32]
 
@@ -55,9 +54,9 @@ class Directions:
         Raises:
             PipelineError: fewer visible users or items than directions ask for.
         """
-        user = rows_of(_ids(exposures, "user_id"), _ids(users, "user_id"), "user")
+        user = rows_of(ids_of(exposures, "user_id"), ids_of(users, "user_id"), "user")
         learned = exposures.filter(pa.array(visible[user]))
-        items = np.unique(_ids(learned, "item_id"))
+        items = np.unique(ids_of(learned, "item_id"))
         known = users.filter(pa.array(visible))
         most = min(len(known), len(items)) - 1
         if f_dim > most:
@@ -66,7 +65,7 @@ class Directions:
                 f"{len(items):,} items have at most {max(most, 0):,} directions to be computed; "
                 "set a smaller one."
             )
-        seen = _seen(known, learned, items)
+        seen = exposure_matrix(learned, ids_of(known, "user_id"), items)
         _, d, v = svds(seen.astype(np.float64), k=f_dim, v0=np.ones(min(seen.shape)))
         v = v[np.argsort(-d)]
         # The signs are left open; equal exposures must give equal vectors on any machine.
@@ -81,8 +80,9 @@ class Directions:
         Raises:
             PipelineError: an exposure of somebody who is not among `users`.
         """
-        known = exposures.filter(pa.array(np.isin(_ids(exposures, "item_id"), self.items)))
-        x = torch.from_numpy(_seen(users, known, self.items) @ self.v)
+        known = exposures.filter(pa.array(np.isin(ids_of(exposures, "item_id"), self.items)))
+        seen = exposure_matrix(known, ids_of(users, "user_id"), self.items)
+        x = torch.from_numpy(seen @ self.v)
         raw = with_activity(x, users, exposures) if self.activity else x
         standardised: Singles = self.scale.apply(raw).numpy()
         return standardised
@@ -116,15 +116,3 @@ class Directions:
             raise PipelineError(
                 f"{path}: holds no directions; set features.model to svd and run `dvc repro`."
             ) from error
-
-
-def _seen(users: pa.Table, exposures: pa.Table, items: Ints) -> csr_array:
-    """1 where a user was exposed to an item, (n, I)."""
-    user = rows_of(_ids(exposures, "user_id"), _ids(users, "user_id"), "user")
-    item = rows_of(_ids(exposures, "item_id"), items, "item")
-    return csr_array((np.ones(len(user), np.float32), (user, item)), (len(users), len(items)))
-
-
-def _ids(table: pa.Table, name: str) -> Ints:
-    ids: Ints = table.column(name).to_numpy()
-    return ids

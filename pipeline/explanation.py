@@ -26,7 +26,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor
 
 from pipeline.models.ratio import RatioNet
-from pipeline.pairs import Bools, Ints, rows_of, same_tasks
+from pipeline.pairs import Bools, Ints, exposure_matrix, ids_of, rows_of, same_tasks
 from pipeline.storage import matrix
 
 Floats = npt.NDArray[np.float64]
@@ -132,13 +132,11 @@ class Explainer:
         """
         same_tasks(task_embeddings, tasks)
         visible = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
-        users, things = features.column("user_id").to_numpy(), items.column("item_id").to_numpy()
-        user = rows_of(visible.column("user_id").to_numpy(), users, "user")
-        item = rows_of(visible.column("item_id").to_numpy(), things, "item")
-        met = csr_array((np.ones(len(user)), (user, item)), shape=(len(users), len(things)))
+        things = ids_of(items, "item_id")
+        met = exposure_matrix(visible, ids_of(features, "user_id"), things).astype(np.float64)
         x = torch.from_numpy(matrix(features.column("x")))
         e = torch.from_numpy(matrix(task_embeddings.column("e")))
-        return cls.of(net, x, e, met, rows_of(tasks.column("item_id").to_numpy(), things, "item"))
+        return cls.of(net, x, e, met, rows_of(ids_of(tasks, "item_id"), things, "item"))
 
     @classmethod
     def of(cls, net: RatioNet, x: Tensor, e: Tensor, met: csr_array, item: Ints) -> Self:

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.errors import PipelineError
 from pipeline.extractor import OWN_FIELD, Extractor, Scale, with_activity
-from pipeline.pairs import in_rows, rows_of, split_rows
+from pipeline.pairs import ids_of, in_rows, rows_of, split_rows
 from pipeline.params import Features
 from pipeline.training.deepfm import Interactions, train_deepfm
 from pipeline.training.loop import Row
@@ -61,9 +61,9 @@ def extract(
         PipelineError: nobody to learn from, a field that is none, or a loss that is not finite.
     """
     shown = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
-    user = rows_of(_ids(shown, "user_id"), _ids(users, "user_id"), "user")
+    user = rows_of(ids_of(shown, "user_id"), ids_of(users, "user_id"), "user")
     may_learn = visible_users(users, splits, params)
-    trained, item_ids = _choose(user, _ids(shown, "item_id"), may_learn)
+    trained, item_ids = _choose(user, ids_of(shown, "item_id"), may_learn)
     known = users.filter(pa.array(trained))
     fields = {name: _vocabulary(known, name, params) for name in params.user_fields}
     learned = shown.filter(pa.array(trained[user]))
@@ -125,8 +125,8 @@ def _interactions(
     """The exposures as rows of the users table and of `item_ids`."""
     codes = [encode(raw_codes(users, name), vocabulary) for name, vocabulary in fields.items()]
     arrays = (
-        rows_of(_ids(exposures, "user_id"), _ids(users, "user_id"), "user"),
-        rows_of(_ids(exposures, "item_id"), item_ids, "item"),
+        rows_of(ids_of(exposures, "user_id"), ids_of(users, "user_id"), "user"),
+        rows_of(ids_of(exposures, "item_id"), item_ids, "item"),
         np.stack(codes, 1),
         genre_shares(items, item_ids),
     )
@@ -138,7 +138,7 @@ def genre_shares(items: pa.Table, item_ids: Ints) -> Singles:
 
     Genres are in order of their names; an item without genres has a row of zeros.
     """
-    rows = rows_of(item_ids, _ids(items, "item_id"), "item")
+    rows = rows_of(item_ids, ids_of(items, "item_id"), "item")
     genres = items.column("genres").combine_chunks().take(pa.array(rows))
     names = genres.flatten().to_numpy(zero_copy_only=False).astype(str)
     distinct, code = np.unique(names, return_inverse=True)
@@ -147,8 +147,3 @@ def genre_shares(items: pa.Table, item_ids: Ints) -> Singles:
     np.add.at(shares, (np.repeat(np.arange(len(rows)), count), code), 1)
     shares /= np.maximum(count, 1)[:, None]
     return shares
-
-
-def _ids(table: pa.Table, name: str) -> Ints:
-    ids: Ints = table.column(name).to_numpy()
-    return ids

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from scipy.sparse import csr_array
 
 from pipeline.errors import PipelineError
 
@@ -28,6 +29,12 @@ class Pairs:
         return Pairs(self.user[mask], self.task[mask], self.held_out[mask])
 
 
+def ids_of(table: pa.Table, name: str) -> Ints:
+    """A column of ids as an array."""
+    ids: Ints = table.column(name).to_numpy()
+    return ids
+
+
 def rows_of(ids: Ints, known: Ints, what: str) -> Ints:
     """Row of each of `ids` in the sorted array `known`.
 
@@ -43,6 +50,18 @@ def rows_of(ids: Ints, known: Ints, what: str) -> Ints:
             f"({len(wrong):,} such rows); the files do not belong together: run `dvc repro`."
         )
     return rows
+
+
+def exposure_matrix(exposures: pa.Table, users: Ints, items: Ints) -> csr_array:
+    """1 where a user was exposed to an item, (U, I); rows and columns are those of the sorted ids.
+
+    Raises:
+        PipelineError: an exposure of, or to, something that is not among them.
+    """
+    user = rows_of(ids_of(exposures, "user_id"), users, "user")
+    item = rows_of(ids_of(exposures, "item_id"), items, "item")
+    ones = np.ones(len(user), np.float32)
+    return csr_array((ones, (user, item)), shape=(len(users), len(items)))
 
 
 def same_tasks(table: pa.Table, tasks: pa.Table) -> None:

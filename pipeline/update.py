@@ -17,7 +17,7 @@ from pipeline.datasets.source import Source
 from pipeline.errors import PipelineError
 from pipeline.estimation import CHANCE, mean_loss
 from pipeline.models.ratio import RatioNet, TaskRatios
-from pipeline.pairs import Ints
+from pipeline.pairs import Ints, ids_of
 from pipeline.params import Base
 from pipeline.running import Audience, Drift, Running
 from pipeline.storage import matrix, vectors
@@ -113,8 +113,7 @@ def skill_left(drift: Drift, held_out_loss: float) -> float | None:
 
 
 def _ids(table: pa.Table, who: str) -> Ints:
-    ids: Ints = table.column(f"{who}_id").to_numpy()
-    return ids
+    return ids_of(table, f"{who}_id")
 
 
 def _rows_with(table: pa.Table, who: str, ids: Ints) -> pa.Table:

@@ -7,7 +7,7 @@ import pyarrow as pa
 from scipy.sparse import csr_array
 
 from pipeline.examples import Examples
-from pipeline.pairs import Ints, rows_of
+from pipeline.pairs import Ints, exposure_matrix, ids_of, rows_of
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,10 @@ class Evidence:
             PipelineError: tables that do not belong together.
         """
         visible = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
-        items = np.union1d(_ids(exposures, "item_id"), _ids(tasks, "item_id"))
-        user = rows_of(_ids(visible, "user_id"), _ids(features, "user_id"), "user")
-        column = rows_of(_ids(visible, "item_id"), items, "item")
-        ones = np.ones(len(user), np.float32)
+        items = np.union1d(ids_of(exposures, "item_id"), ids_of(tasks, "item_id"))
         return cls(
-            csr_array((ones, (user, column)), shape=(features.num_rows, len(items))),
-            rows_of(_ids(tasks, "item_id"), items, "item"),
+            exposure_matrix(visible, ids_of(features, "user_id"), items),
+            rows_of(ids_of(tasks, "item_id"), items, "item"),
             Examples.of(features, tasks, exposures, splits),
         )
 
@@ -57,8 +54,3 @@ class Evidence:
     def popularity(self) -> Ints:
         """How many users have seen each item, (I,)."""
         return np.bincount(self.seen.indices, minlength=self.seen.shape[1])
-
-
-def _ids(table: pa.Table, name: str) -> Ints:
-    ids: Ints = table.column(name).to_numpy()
-    return ids
