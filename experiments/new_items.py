@@ -10,7 +10,6 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from matplotlib import style
 from matplotlib.figure import Figure
 
 from pipeline import schemas
@@ -19,9 +18,9 @@ from pipeline.errors import PipelineError
 from pipeline.new_items import Point, Tables, curve, learn_without, new_tasks
 from pipeline.pairs import split_rows
 from pipeline.params import Params, load_params
-from pipeline.plots import COMMON, COMMON_SOFT, MUTED, NO_METADATA, STYLE
+from pipeline.plots import COMMON, COMMON_SOFT, MUTED, write_svg
 from pipeline.score_matrix import score_matrix
-from pipeline.storage import read_table, replacing, write_csv
+from pipeline.storage import read_table, write_csv
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 KEYS = ("init", "seed", "features", "pretrain", "projection", "labels", "ratio", "evaluate")
@@ -50,7 +49,7 @@ def main(
             for row in (asdict(point).items() for point in points)
         ]
         write_csv(rows, out / "new_items.csv")
-        write_figure(points, out / "new_items.svg")
+        write_svg(out / "new_items.svg", lambda: figure_of(points))
     except PipelineError as error:
         typer.echo(f"new_items: {error}", err=True)
         raise typer.Exit(1) from None
@@ -79,35 +78,34 @@ def _measured(data: Path, params: Params, counts: list[int]) -> list[Point]:
     return curve(known, tables, new, trained, counts, resamples=params.evaluate.bootstrap)
 
 
-def write_figure(points: list[Point], path: Path) -> None:
-    """The curve, and beside it the tasks as trained; equal points, equal bytes."""
+def figure_of(points: list[Point]) -> Figure:
+    """The curve, and beside it the tasks as trained."""
     *placed, trained = points
     x = np.arange(len(placed))
-    with style.context(STYLE, after_reset=True), replacing(path) as part:
-        figure = Figure(figsize=(3.6, 2.6), layout="constrained")
-        axes = figure.subplots()
-        axes.axhspan(
-            100 * trained.ci95_low, 100 * trained.ci95_high, color=COMMON_SOFT, alpha=0.35, lw=0
-        )
-        axes.axhline(100 * trained.auc, color=MUTED, lw=1, label="trained on all of them")
-        axes.errorbar(
-            x,
-            [100 * p.auc for p in placed],
-            [
-                [100 * (p.auc - p.ci95_low) for p in placed],
-                [100 * (p.ci95_high - p.auc) for p in placed],
-            ],
-            color=COMMON,
-            marker="o",
-            markersize=3,
-            linewidth=1.2,
-            label="placed, not trained",
-        )
-        axes.set_xticks(x, [p.exposures for p in placed])
-        axes.set_xlabel("exposures of the new item")
-        axes.set_title("AUC x 100 on held-out users", fontsize=8.5)
-        axes.legend(loc="lower right")
-        figure.savefig(part, format="svg", metadata=NO_METADATA)
+    figure = Figure(figsize=(3.6, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.axhspan(
+        100 * trained.ci95_low, 100 * trained.ci95_high, color=COMMON_SOFT, alpha=0.35, lw=0
+    )
+    axes.axhline(100 * trained.auc, color=MUTED, lw=1, label="trained on all of them")
+    axes.errorbar(
+        x,
+        [100 * p.auc for p in placed],
+        [
+            [100 * (p.auc - p.ci95_low) for p in placed],
+            [100 * (p.ci95_high - p.auc) for p in placed],
+        ],
+        color=COMMON,
+        marker="o",
+        markersize=3,
+        linewidth=1.2,
+        label="placed, not trained",
+    )
+    axes.set_xticks(x, [p.exposures for p in placed])
+    axes.set_xlabel("exposures of the new item")
+    axes.set_title("AUC x 100 on held-out users", fontsize=8.5)
+    axes.legend(loc="lower right")
+    return figure
 
 
 if __name__ == "__main__":

@@ -16,15 +16,14 @@ from typing import Annotated, get_args
 import numpy as np
 import numpy.typing as npt
 import typer
-from matplotlib import style
 from matplotlib.figure import Figure
 
 from experiments.compare import slug
 from experiments.runs import figure, read_from, run_experiment
 from pipeline.errors import PipelineError
 from pipeline.params import SeedMethod
-from pipeline.plots import LINES, NO_METADATA, STYLE
-from pipeline.storage import replacing, write_bytes, write_csv
+from pipeline.plots import LINES, write_svg
+from pipeline.storage import write_bytes, write_csv
 
 Floats = npt.NDArray[np.float64]
 Key = tuple[str, int]  # a method and a number of seed tasks
@@ -57,7 +56,7 @@ def main(
         table = as_table(rows, len(seeds.split(",")))
         write_csv([asdict(row) for row in rows], out / "seeds.csv")
         write_bytes(table.encode(), out / "seeds.md")
-        write_figure(rows, out / "seeds.svg")
+        write_svg(out / "seeds.svg", lambda: figure_of(rows))
     except PipelineError as error:
         typer.echo(f"seeds: {error}", err=True)
         raise typer.Exit(1) from None
@@ -185,34 +184,33 @@ def _cell(row: Compared) -> str:
     return f"{mean} (**{gain}**)" if row.beyond_noise else f"{mean} ({gain})"
 
 
-def write_figure(rows: Sequence[Compared], path: Path) -> None:
-    """Each yardstick against the number of seed tasks, a line a method; equal rows, equal bytes."""
+def figure_of(rows: Sequence[Compared]) -> Figure:
+    """Each yardstick against the number of seed tasks, a line a method."""
     names = list(dict.fromkeys(row.figure for row in rows))
-    with style.context(STYLE, after_reset=True), replacing(path) as part:
-        drawn = Figure(figsize=(2.6 * len(names), 2.6), layout="constrained")
-        panels = drawn.subplots(1, len(names), squeeze=False)[0]
-        for axes, name in zip(panels, names, strict=True):
-            scale = 1 if name == LOSS else 100
-            for method, color in zip(METHODS, LINES, strict=True):
-                own = [row for row in rows if (row.figure, row.method) == (name, method)]
-                axes.errorbar(
-                    [row.seed_tasks for row in own],
-                    [scale * row.mean for row in own],
-                    [scale * row.spread for row in own],
-                    color=color,
-                    marker="o",
-                    markersize=3,
-                    linewidth=1.2,
-                    label=method,
-                )
-            axes.set_xscale("log")
-            counts = sorted({row.seed_tasks for row in rows})
-            axes.set_xticks(counts, [str(count) for count in counts])
-            axes.minorticks_off()
-            axes.set_xlabel("seed tasks, M0")
-            axes.set_title(name if name == LOSS else f"AUC x 100: {name}", fontsize=8.5)
-        drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-        drawn.savefig(part, format="svg", metadata=NO_METADATA)
+    drawn = Figure(figsize=(2.6 * len(names), 2.6), layout="constrained")
+    panels = drawn.subplots(1, len(names), squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
+        scale = 1 if name == LOSS else 100
+        for method, color in zip(METHODS, LINES, strict=True):
+            own = [row for row in rows if (row.figure, row.method) == (name, method)]
+            axes.errorbar(
+                [row.seed_tasks for row in own],
+                [scale * row.mean for row in own],
+                [scale * row.spread for row in own],
+                color=color,
+                marker="o",
+                markersize=3,
+                linewidth=1.2,
+                label=method,
+            )
+        axes.set_xscale("log")
+        counts = sorted({row.seed_tasks for row in rows})
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.minorticks_off()
+        axes.set_xlabel("seed tasks, M0")
+        axes.set_title(name if name == LOSS else f"AUC x 100: {name}", fontsize=8.5)
+    drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return drawn
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ import torch
 
 from pipeline.auc import Scores, Sides, resample_weights, resampled_means, task_aucs
 from pipeline.conditional import train_conditional
+from pipeline.directions import Directions
 from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
-from pipeline.features import extract
+from pipeline.features import extract, visible_users
 from pipeline.initialisation import initialise
 from pipeline.models.ratio import RatioNet
 from pipeline.pairs import Bools, Ints, Pairs, in_rows, rows_of, split_rows, task_pairs
@@ -87,7 +88,7 @@ def new_tasks(tables: Tables, most: int) -> Ints:
 
 
 def learn_without(tables: Tables, new: Ints, params: Params, device: torch.device) -> Known:
-    """Learn everything, DeepFM included, from tables that lack the items of the tasks `new`.
+    """Learn everything, user vectors included, from tables that lack the items of tasks `new`.
 
     Reads the params init, seed, features, pretrain, projection, labels and ratio. Vectors that are
     ready-made stay as they are.
@@ -134,19 +135,28 @@ def learn_without(tables: Tables, new: Ints, params: Params, device: torch.devic
 def _features(
     tables: Tables, exposures: pa.Table, params: Params, device: torch.device
 ) -> pa.Table:
-    if params.features.model != "deepfm":
+    wanted = params.features
+    ids = tables.users.column("user_id")
+    if wanted.model == "svd":
+        shown = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
+        visible = visible_users(tables.users, tables.splits, wanted)
+        directions = Directions.fit(
+            tables.users, shown, visible, f_dim=wanted.f_dim, activity=wanted.activity
+        )
+        return pa.table({"user_id": ids, "x": vectors(directions.vectors(tables.users, shown))})
+    if wanted.model != "deepfm":
         return tables.features
     made = extract(
         tables.users,
         tables.items,
         exposures,
         tables.splits,
-        params.features,
+        wanted,
         seed=params.seed,
         device=device,
         report=lambda row: None,
     )
-    return pa.table({"user_id": tables.users.column("user_id"), "x": vectors(made.x)})
+    return pa.table({"user_id": ids, "x": vectors(made.x)})
 
 
 def curve(

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
+from pathlib import Path
 from typing import Any, ParamSpec
 
 import numpy as np
@@ -20,6 +21,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from pipeline.storage import replacing
 
 Floats = npt.NDArray[np.floating]
 P = ParamSpec("P")
@@ -71,6 +74,12 @@ def as_svg(plot: Callable[P, Figure]) -> Callable[P, str]:
         return file.getvalue()[file.getvalue().index("<svg ") :]
 
     return svg
+
+
+def write_svg(path: Path, plot: Callable[[], Figure]) -> None:
+    """Write the figure that `plot` draws as a file of its own; equal figures give equal bytes."""
+    with style.context(STYLE, after_reset=True), replacing(path) as part:
+        plot().savefig(part, format="svg", metadata=NO_METADATA)
 
 
 def with_ids(svg: str, name: str) -> str:

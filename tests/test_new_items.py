@@ -68,7 +68,7 @@ def learned(world: SmallWorld) -> tuple[Tables, np.ndarray, Known]:
 def test_nothing_is_learned_from_the_new_items(
     world: SmallWorld, learned: tuple[Tables, np.ndarray, Known]
 ) -> None:
-    """Other exposures to them, and it comes out the same; with DeepFM too."""
+    """Other exposures to them, and it comes out the same; user vectors that are made as well."""
     tables, new, known = learned
     gone = tables.tasks.column("item_id").to_numpy()[new]
     of_new = np.isin(tables.exposures.column("item_id").to_numpy(), gone)
@@ -77,14 +77,15 @@ def test_nothing_is_learned_from_the_new_items(
         Tables(**vars(tables) | {"exposures": fewer}), new, default_params(**short()), CPU
     )
     assert (again.placement.weight == known.placement.weight).all()
-    deep = short() | {"features": {"f_dim": 4, "hidden": [4], "max_epochs": 1}}
-    deep |= {"ratio": {"max_epochs": 1}}
-    one, other = (
-        learn_without(Tables(**vars(tables) | {"exposures": e}), new, default_params(**deep), CPU)
-        for e in (tables.exposures, fewer)
-    )
-    assert one.x.shape == (500, 4)
-    assert (one.x == other.x).all()
+    for model in ("deepfm", "svd"):
+        made = {"model": model, "f_dim": 4, "hidden": [4], "max_epochs": 1}
+        params = default_params(**short() | {"features": made, "ratio": {"max_epochs": 1}})
+        one, other = (
+            learn_without(Tables(**vars(tables) | {"exposures": e}), new, params, CPU)
+            for e in (tables.exposures, fewer)
+        )
+        assert one.x.shape == (500, 4)
+        assert (one.x == other.x).all()
 
 
 def test_the_curve_rises_to_near_the_trained_tasks(
