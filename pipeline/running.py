@@ -183,9 +183,17 @@ class Running:
         """Vectors of the users, (U, x_dim)."""
         return matrix(self.features.column("x"))
 
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Whether `write` has filled a folder; what it had set aside when killed is put back."""
+        if not folder.exists() and (old := _beside(folder, "old")).exists():
+            old.rename(folder)
+        return folder.exists()
+
     def write(self, folder: Path, model: str) -> None:
         """Write tables and sums to a folder, all or nothing; `model` names their network."""
-        part, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
+        part, old = (_beside(folder, what) for what in ("part", "old"))
+        there = self.is_in(folder)
         for left in (part, old):
             shutil.rmtree(left, ignore_errors=True)
         embeddings = pa.table({"task_id": self.tasks.column("task_id"), "e": vectors(self.e)})
@@ -202,7 +210,7 @@ class Running:
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
         config = {"model": model, "drift": vars(self.drift)}
         write_model(tensors, config, part / "running.safetensors")
-        if folder.exists():
+        if there:
             folder.rename(old)
         part.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
@@ -229,6 +237,11 @@ class Running:
             drift=Drift(**cast(dict[str, Any], config["drift"])),
         )
         return running, str(config["model"])
+
+
+def _beside(folder: Path, what: str) -> Path:
+    """Where a write prepares a folder, and where it sets the old one aside."""
+    return folder.with_name(f".{folder.name}.{what}")
 
 
 def _under(prefix: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, np.ndarray]:

@@ -94,8 +94,10 @@ class Files:
             PipelineError: it belongs to another training.
         """
         from pipeline.model_files import read_model
+        from pipeline.running import Running
         from pipeline.storage import sha256
 
+        Running.is_in(state)
         _, config = read_model(state / "running.safetensors")
         if not self.model.exists() or config.get("model") != sha256(self.model):
             raise PipelineError(

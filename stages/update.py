@@ -62,7 +62,7 @@ def _running(state: Path, data: Path, model: str) -> "Running":
     from pipeline.running import Running
     from pipeline.storage import matrix, read_table
 
-    if state.exists():
+    if Running.is_in(state):
         running, its_model = Running.read(state)
         if its_model != model:
             raise PipelineError(

@@ -267,6 +267,18 @@ def test_what_runs_is_read_as_it_was_written(trained: Trained, tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.csv", "running"]
 
 
+def test_a_write_that_was_killed_between_its_renames_has_lost_nothing(
+    trained: Trained, tmp_path: Path
+) -> None:
+    trained.running.write(tmp_path / "running", "this one")
+    (tmp_path / "running").rename(tmp_path / ".running.old")  # and there it was killed
+    assert Running.is_in(tmp_path / "running")
+    same(Running.read(tmp_path / "running")[0], trained.running)
+    (tmp_path / "running").rename(tmp_path / ".running.old")
+    trained.running.write(tmp_path / "running", "another")
+    assert [path.name for path in tmp_path.iterdir()] == ["running"]
+
+
 @pytest.fixture
 def project(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The files of a small pipeline, as the working directory."""
