@@ -15,7 +15,7 @@ from pipeline.estimation import estimate_ratio, make_estimation
 from pipeline.examples import Examples
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
-from pipeline.params import Base, Ratio, Schedule
+from pipeline.params import Base, Ratio, Schedule, Visible
 from pipeline.scoring import score_all
 from pipeline.training.loop import Row
 from pipeline.training.snapshot import Checkpoint
@@ -50,7 +50,7 @@ def train_conditional(
     Args:
         examples: users' vectors and their exposures to the tasks.
         task_init: where the embeddings start.
-        params: base, network and schedule.
+        params: base, whose exposures train, network and schedule.
         seed: of weights, batches, negatives and dropout.
         device: where to train.
         report: called with each epoch's row, which also holds `valid_auc`: the mean AUC over tasks
@@ -72,6 +72,7 @@ def train_conditional(
         task_init,
         watched=exposure_sides(examples.pairs, examples.valid, examples.tasks),
         base=params.base,
+        visible=params.visible,
         freeze_e=params.freeze_e,
         schedule=params,
         seed=seed,
@@ -88,6 +89,7 @@ def train_network(
     *,
     watched: Sides,
     base: Base,
+    visible: Visible = "train",
     freeze_e: bool,
     schedule: Schedule,
     seed: int,
@@ -100,7 +102,7 @@ def train_network(
     `watched` are the validation users that each task should tell apart, (M, valid users): theirs is
     the `valid_auc`.
     """
-    data = make_estimation(examples, base=base, device=device)
+    data = make_estimation(examples, base=base, visible=visible, device=device)
     draw_layers(net, torch.Generator().manual_seed(seed))
     x, e = torch.from_numpy(examples.x), torch.from_numpy(task_init)
     model = TaskRatios(net, x=x, e=e, freeze_e=freeze_e).to(device)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.pairs import Bools, Ints, in_rows
-from pipeline.params import Base, Schedule
+from pipeline.params import Base, Schedule, Visible
 from pipeline.training.dropout import MaskSource, set_masks
 from pipeline.training.loop import Patience, Row, fit
 from pipeline.training.sampler import PairSampler
@@ -38,12 +39,14 @@ def ratio_loss(logits: Tensor) -> Tensor:
 class Estimation:
     """What Algorithm 1 learns from and is judged by."""
 
-    train: PairSampler  # exposures of training users
-    valid: PairSampler  # visible exposures of validation users
+    train: PairSampler  # exposures of training users, or visible ones of all users
+    valid: PairSampler  # exposures of validation users that nothing learns from: what ends training
     held_out: PairSampler  # held-out exposures of validation users; the same base as `valid`
 
 
-def make_estimation(examples: Examples, *, base: Base, device: torch.device) -> Estimation:
+def make_estimation(
+    examples: Examples, *, base: Base, visible: Visible = "train", device: torch.device
+) -> Estimation:
     """Sort the exposures into those that train and those that validate.
 
     The negatives of validation users are drawn from validation users too: against training users,
@@ -52,14 +55,21 @@ def make_estimation(examples: Examples, *, base: Base, device: torch.device) -> 
     Args:
         examples: exposures to the tasks in play.
         base: which p.
+        visible: whose exposures train: training users' alone, so that validation users' visible
+            ones validate; or the visible ones of all users, so that only held-out ones can.
         device: where the samplers live.
 
     Raises:
         PipelineError: no exposure to learn from, or none to validate by.
     """
     pairs, train, valid = examples.pairs, examples.train, examples.valid
-    of_train = in_rows(pairs.user, train, len(examples.x))
     of_valid = in_rows(pairs.user, valid, len(examples.x))
+    if visible == "train":
+        learners, learned = train, in_rows(pairs.user, train, len(examples.x))
+        validating = of_valid & ~pairs.held_out
+    else:
+        learners, learned = np.arange(len(examples.x)), ~pairs.held_out
+        validating = of_valid & pairs.held_out
 
     def sampler(mask: Bools, rows: Ints, drawn_from: Bools) -> PairSampler:
         chosen = pairs.where(mask)
@@ -70,18 +80,27 @@ def make_estimation(examples: Examples, *, base: Base, device: torch.device) -> 
             torch.from_numpy(column).to(device),
         )
 
-    seen, hidden = of_valid & ~pairs.held_out, of_valid & pairs.held_out
-    for name, mask in {"training": of_train, "validation": seen}.items():
+    for name, mask in {"train": learned, "validate": validating}.items():
         if not mask.any():
             raise PipelineError(
-                f"none of the {len(pairs):,} exposures to the tasks is of a {name} user; "
-                "raise the number of exposures, or change data.test_share and data.valid_share."
+                f"none of the {len(pairs):,} exposures to the tasks can {name}: with "
+                f"ratio.visible {visible!r} that takes {_WHOSE[visible, name]}. Raise the number "
+                "of exposures, or change the shares in `data`."
             )
+    seen = of_valid & ~pairs.held_out
     return Estimation(
-        sampler(of_train, train, of_train),
-        sampler(seen, valid, seen),
-        sampler(hidden, valid, seen),
+        sampler(learned, learners, learned),
+        sampler(validating, valid, seen),
+        sampler(of_valid & pairs.held_out, valid, seen),
     )
+
+
+_WHOSE = {
+    ("train", "train"): "exposures of training users",
+    ("train", "validate"): "visible exposures of validation users",
+    ("all", "train"): "visible exposures",
+    ("all", "validate"): "held-out exposures of validation users",
+}
 
 
 def estimate_ratio(

@@ -259,6 +259,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             raise ValueError(f"memory must be at least 0 rows. Got {self.memory!r}.")
         return Ratio(
             base="exposures",
+            visible="train",
             hidden=list(self.hidden),
             dropout=[0.0] * len(self.hidden),
             freeze_e=False,

@@ -26,7 +26,7 @@ from pipeline.estimation import (
 )
 from pipeline.examples import Examples
 from pipeline.pairs import Pairs
-from pipeline.params import Base, Schedule
+from pipeline.params import Base, Schedule, Visible
 from pipeline.training.dropout import MaskSource
 from pipeline.training.loop import Patience, Row
 from pipeline.training.sampler import PairSampler
@@ -189,12 +189,52 @@ def test_held_out_exposures_and_test_users_do_not_move_the_training() -> None:
     assert one.history[0]["held_out_loss"] != two.history[0]["held_out_loss"]
 
 
-@pytest.mark.parametrize(("split", "name"), [("train", "training"), ("valid", "validation")])
-def test_no_exposure_to_learn_from_or_to_validate_by_is_an_error(split: str, name: str) -> None:
+@pytest.mark.parametrize("base", BASES)
+def test_with_visible_all_everybody_trains_and_held_out_pairs_validate(base: Base) -> None:
+    made_world = small_world()
+    examples, pairs = made_world.examples, made_world.examples.pairs
+    made = make_estimation(examples, base=base, visible="all", device=CPU)
+    hidden = pairs.held_out
+    of_valid = np.isin(pairs.user, made_world.rows("valid"))
+    for sampler, mask in ((made.train, ~hidden), (made.valid, hidden & of_valid)):
+        assert sampler.user.tolist() == pairs.user[mask].tolist()
+        assert sampler.task.tolist() == pairs.task[mask].tolist()
+    everybody = pairs.user[~hidden] if base == "exposures" else np.arange(len(examples.x))
+    assert made.train.base.tolist() == everybody.tolist()
+    alone = pairs.user[~hidden & of_valid] if base == "exposures" else made_world.rows("valid")
+    assert made.valid.base.tolist() == made.held_out.base.tolist() == alone.tolist()
+
+
+def test_with_visible_all_held_out_exposures_of_test_users_move_nothing() -> None:
+    examples, test = small_world().examples, small_world().rows("test")
+    params = default_params(ratio={"visible": "all", "max_epochs": 2, "batch_size": 256}).ratio
+    pairs = examples.pairs
+    of_test = np.isin(pairs.user, test)
+    outcomes = []
+    for moved in (np.zeros(len(pairs), bool), of_test & pairs.held_out, of_test & ~pairs.held_out):
+        task = np.where(moved, (pairs.task + 1) % examples.tasks, pairs.task)
+        other = replace(examples, pairs=Pairs(pairs.user, task, pairs.held_out))
+        start = np.ones((examples.tasks, 3), np.float32)
+        made = train_conditional(other, start, params=params, seed=0, device=CPU, report=silent)
+        outcomes.append(made.e.tobytes())
+    assert outcomes[0] == outcomes[1] != outcomes[2]
+
+
+@pytest.mark.parametrize(
+    ("split", "visible", "line"),
+    [
+        ("train", "train", "can train: .* exposures of training users"),
+        ("valid", "train", "can validate: .* visible exposures of validation users"),
+        ("valid", "all", "can validate: .* held-out exposures of validation users"),
+    ],
+)
+def test_no_exposure_to_learn_from_or_to_validate_by_is_an_error(
+    split: str, visible: Visible, line: str
+) -> None:
     examples = small_world().examples
     none = replace(examples, **{split: np.array([], np.int64)})
-    with pytest.raises(PipelineError, match=rf"none of the [\d,]+ exposures .* a {name} user"):
-        make_estimation(none, base="users", device=CPU)
+    with pytest.raises(PipelineError, match=rf"none of the [\d,]+ exposures .* {line}"):
+        make_estimation(none, base="users", visible=visible, device=CPU)
 
 
 class Scores(nn.Module):
