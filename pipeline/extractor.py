@@ -11,40 +11,17 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from pipeline.directions import Directions
 from pipeline.errors import PipelineError
 from pipeline.fold_in import fold_in
 from pipeline.model_files import MISFITS, read_model, write_model
 from pipeline.models.deepfm import DeepFM
 from pipeline.pairs import rows_of
+from pipeline.scale import Scale, with_activity
 from pipeline.vocabulary import Codes, as_tensor, encode, from_tensor, raw_codes
 
 AT_ONCE = 512  # newcomers folded in together, which bounds the memory
 OWN_FIELD = "user_id"  # the field whose rows are fitted to newcomers
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Centres vectors, and gives every dimension that varies unit variance."""
-
-    mean: Tensor  # (d,)
-    scale: Tensor  # (d,) standard deviation; 1 in a dimension that does not vary
-
-    @classmethod
-    def of(cls, x: Tensor) -> Self:
-        """Fit to vectors (n, d)."""
-        spread = x.double().std(0, correction=0)
-        # A constant of rounded numbers has a spread of some 1e-8 of its size, not of 0.
-        constant = spread <= 1e-6 * x.double().abs().amax(0)
-        return cls(x.double().mean(0).float(), spread.masked_fill(constant, 1).float())
-
-    @classmethod
-    def identity(cls, d: int) -> Self:
-        """Leaves vectors of d numbers as they are."""
-        return cls(torch.zeros(d), torch.ones(d))
-
-    def apply(self, x: Tensor) -> Tensor:
-        """Standardise vectors (n, d)."""
-        return (x - self.mean) / self.scale
 
 
 @dataclass(frozen=True)
@@ -59,6 +36,7 @@ class Extractor:
         scale: of x over the users it was trained on.
         activity: whether x ends with the user's log activity, which the embeddings do not hold:
             DeepFM contrasts as many negatives as a user has exposures.
+        directions: of the exposures, along which x has coordinates besides; None for none.
     """
 
     net: DeepFM
@@ -66,6 +44,7 @@ class Extractor:
     items: npt.NDArray[np.int64]
     scale: Scale
     activity: bool = False
+    directions: Directions | None = None
 
     def vectors(self, users: pa.Table, exposures: pa.Table) -> npt.NDArray[np.float32]:
         """Standardised x (n, d) of users that it was trained on, and of their exposures."""
@@ -94,7 +73,8 @@ class Extractor:
         item = rows_of(item_id[known], self.items, "item")
         codes = self._codes(users)
         own = list(self.fields).index(OWN_FIELD) if OWN_FIELD in self.fields else None
-        x = torch.empty(len(codes), len(self.scale.mean) - self.activity)
+        further = 0 if self.directions is None else self.directions.v.shape[1]
+        x = torch.empty(len(codes), len(self.scale.mean) - further - self.activity)
         for start in range(0, len(codes), AT_ONCE):
             part = slice(*np.searchsorted(user, [start, start + AT_ONCE]))
             rows = torch.from_numpy(user[part] - start).to(codes.device)
@@ -126,6 +106,9 @@ class Extractor:
         tensors |= {f"codes.{name}": as_tensor(codes) for name, codes in self.fields.items()}
         tensors |= {"items": torch.from_numpy(self.items)}
         tensors |= {"mean": self.scale.mean, "scale": self.scale.scale}
+        if self.directions is not None:
+            tensors |= {"directions.items": torch.from_numpy(self.directions.items)}
+            tensors |= {"directions.v": torch.from_numpy(self.directions.v)}
         config = {
             "user_fields": list(self.fields),
             "network": self.net.config,
@@ -165,12 +148,18 @@ class Extractor:
         net.load_state_dict(state)
         scale = Scale(tensors["mean"], tensors["scale"])
         activity = bool(config["activity"])
-        return cls(net.to(device).eval(), fields, tensors["items"].numpy(), scale, activity)
+        directions = None
+        if "directions.v" in tensors:
+            directions = Directions.unscaled(
+                tensors["directions.items"].numpy(), tensors["directions.v"].numpy()
+            )
+        items = tensors["items"].numpy()
+        return cls(net.to(device).eval(), fields, items, scale, activity, directions)
 
     def _standardised(
         self, x: Tensor, users: pa.Table, exposures: pa.Table
     ) -> npt.NDArray[np.float32]:
-        raw = with_activity(x.cpu(), users, exposures) if self.activity else x.cpu()
+        raw = completed(x.cpu(), users, exposures, self.directions, self.activity)
         standardised: npt.NDArray[np.float32] = self.scale.apply(raw).numpy()
         return standardised
 
@@ -179,13 +168,14 @@ class Extractor:
         return torch.from_numpy(np.stack(columns, 1)).to(self.net.genres.device)
 
 
-def with_activity(x: Tensor, users: pa.Table, exposures: pa.Table) -> Tensor:
-    """Append log(1 + number of exposures) of each of the users: x (n, d) -> (n, d + 1).
+def completed(
+    x: Tensor, users: pa.Table, exposures: pa.Table, directions: Directions | None, activity: bool
+) -> Tensor:
+    """Append to DeepFM's vectors (n, d) what else the exposures tell of the users, if wanted.
 
     Raises:
         PipelineError: an exposure of somebody who is not among `users`.
     """
-    ids, known = (table.column("user_id").to_numpy() for table in (exposures, users))
-    count = np.bincount(rows_of(ids, known, "user"), minlength=len(known))
-    activity = torch.from_numpy(np.log1p(count).astype(np.float32))
-    return torch.cat([x, activity[:, None]], 1)
+    if directions is not None:
+        x = torch.cat([x, directions.raw(users, exposures)], 1)
+    return with_activity(x, users, exposures) if activity else x

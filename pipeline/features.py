@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from pipeline.directions import Directions
 from pipeline.errors import PipelineError
-from pipeline.extractor import OWN_FIELD, Extractor, Scale, with_activity
+from pipeline.extractor import OWN_FIELD, Extractor, completed
+from pipeline.factors import Factors
+from pipeline.item_vectors import ItemVectors
 from pipeline.pairs import ids_of, in_rows, rows_of, split_rows
 from pipeline.params import Features
+from pipeline.scale import Scale
 from pipeline.training.deepfm import Interactions, train_deepfm
 from pipeline.training.loop import Row
 from pipeline.training.snapshot import Checkpoint
@@ -27,7 +32,7 @@ class Extraction:
     """A trained extractor, and what came out of it."""
 
     extractor: Extractor
-    x: Singles  # (U, f_dim, or one more with the activity) a row a user
+    x: Singles  # (U, f_dim + directions, and one more with the activity) a row a user
     trained: Bools  # (U,) whom DeepFM was trained on; the others are folded in
     history: list[Row]
 
@@ -60,28 +65,59 @@ def extract(
     Raises:
         PipelineError: nobody to learn from, a field that is none, or a loss that is not finite.
     """
-    shown = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
-    user = rows_of(ids_of(shown, "user_id"), ids_of(users, "user_id"), "user")
+    visible = shown(exposures)
+    user = rows_of(ids_of(visible, "user_id"), ids_of(users, "user_id"), "user")
     may_learn = visible_users(users, splits, params)
-    trained, item_ids = _choose(user, ids_of(shown, "item_id"), may_learn)
+    trained, item_ids = _choose(user, ids_of(visible, "item_id"), may_learn)
     known = users.filter(pa.array(trained))
     fields = {name: _vocabulary(known, name, params) for name in params.user_fields}
-    learned = shown.filter(pa.array(trained[user]))
+    learned = visible.filter(pa.array(trained[user]))
     data = _interactions(known, items, learned, fields, item_ids, device)
     net, history = train_deepfm(data, params, seed=seed, report=report, checkpoint=checkpoint)
     with torch.no_grad():
         raw = net.embed_users(data.codes)[..., 1:].flatten(1).cpu()
-    if params.activity:
-        raw = with_activity(raw, known, learned)
-    extractor = Extractor(net, fields, item_ids, Scale.of(raw), params.activity)
+    directions = None
+    if params.directions:
+        everybody = np.ones(len(known), bool)
+        directions = Directions.fit(
+            known, learned, everybody, f_dim=params.directions, activity=False
+        )
+    raw = completed(raw, known, learned, directions, params.activity)
+    extractor = Extractor(net, fields, item_ids, Scale.of(raw), params.activity, directions)
     x = np.empty((len(users), raw.shape[1]), np.float32)
     x[trained] = extractor.vectors(known, learned)
     x[~trained] = extractor.newcomers(
         users.filter(pa.array(~trained)),
-        shown.filter(pa.array(~trained[user])),
+        visible.filter(pa.array(~trained[user])),
         torch.Generator(device).manual_seed(seed),
     )
     return Extraction(extractor, x, trained, history)
+
+
+CLOSED_FORM: Mapping[str, type[ItemVectors]] = {"svd": Directions, "als": Factors}
+
+
+def closed_form(
+    users: pa.Table, exposures: pa.Table, splits: pa.Table, params: Features, *, seed: int
+) -> ItemVectors:
+    """Learn vectors by `params.model`, one of CLOSED_FORM; the arguments are those of `extract`.
+
+    Raises:
+        PipelineError: fewer users or items than numbers are wanted.
+    """
+    visible = visible_users(users, splits, params)
+    fits: dict[str, Callable[..., ItemVectors]] = {
+        "svd": Directions.fit,
+        "als": partial(Factors.fit, params=params.als, seed=seed),
+    }
+    return fits[params.model](
+        users, shown(exposures), visible, f_dim=params.f_dim, activity=params.activity
+    )
+
+
+def shown(exposures: pa.Table) -> pa.Table:
+    """The exposures that may be learned from: all but the held-out ones."""
+    return exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
 
 
 def visible_users(users: pa.Table, splits: pa.Table, params: Features) -> Bools:

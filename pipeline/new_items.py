@@ -14,11 +14,10 @@ import torch
 
 from pipeline.auc import Scores, Sides, resample_weights, resampled_means, task_aucs
 from pipeline.conditional import train_conditional
-from pipeline.directions import Directions
 from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
-from pipeline.features import extract, visible_users
+from pipeline.features import CLOSED_FORM, closed_form, extract, shown
 from pipeline.initialisation import initialise
 from pipeline.models.ratio import RatioNet
 from pipeline.pairs import Bools, Ints, Pairs, in_rows, rows_of, split_rows, task_pairs
@@ -137,13 +136,10 @@ def _features(
 ) -> pa.Table:
     wanted = params.features
     ids = tables.users.column("user_id")
-    if wanted.model == "svd":
-        shown = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
-        visible = visible_users(tables.users, tables.splits, wanted)
-        directions = Directions.fit(
-            tables.users, shown, visible, f_dim=wanted.f_dim, activity=wanted.activity
-        )
-        return pa.table({"user_id": ids, "x": vectors(directions.vectors(tables.users, shown))})
+    if wanted.model in CLOSED_FORM:
+        known = closed_form(tables.users, exposures, tables.splits, wanted, seed=params.seed)
+        x = known.vectors(tables.users, shown(exposures))
+        return pa.table({"user_id": ids, "x": vectors(x)})
     if wanted.model != "deepfm":
         return tables.features
     made = extract(

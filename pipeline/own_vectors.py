@@ -14,8 +14,8 @@ import torch
 from pipeline.datasets.own_ids import own_ids
 from pipeline.datasets.table_files import OwnTable, find_tables, read_own
 from pipeline.errors import PipelineError
-from pipeline.extractor import Scale
 from pipeline.pairs import Bools, Ints
+from pipeline.scale import Scale
 
 Singles = npt.NDArray[np.float32]
 

@@ -27,6 +27,7 @@ from pipeline.errors import PipelineError
 
 Init = Literal["random", "learned", "mean", "histogram", "graph"]
 Base = Literal["exposures", "users"]
+Visible = Literal["all", "train"]
 SeedMethod = Literal["random", "kmeans++", "farthest", "facility"]
 Source = Literal["simulated", "movielens-1m", "tables"]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -105,15 +106,25 @@ class Schedule(Section):
     patience: Count
 
 
-class Features(Schedule):
-    """What gives every user a vector: DeepFM, an SVD, or a table that is there already."""
+class Als(Section):
+    """Matrix factorisation by alternating least squares, for `features.model: als`."""
 
-    model: Literal["deepfm", "svd", "latents", "table"]
+    penalty: Positive
+    confidence: Positive
+    iterations: Count
+
+
+class Features(Schedule):
+    """What gives every user a vector: DeepFM, an SVD, ALS, or a table."""
+
+    model: Literal["deepfm", "svd", "als", "latents", "table"]
     user_fields: Annotated[list[str], Field(min_length=1)]
     min_users: Count
     f_dim: Count
+    directions: Annotated[int, Field(ge=0)]
+    als: Als
     activity: bool
-    visible: Literal["all", "train"]
+    visible: Visible
     hidden: Annotated[list[Count], Field(min_length=1)]
     dropout: Rate
     init_std: Positive
@@ -129,6 +140,10 @@ class Features(Schedule):
             )
         if len(set(self.user_fields)) < len(self.user_fields):
             raise ValueError("user_fields must be distinct")
+        if self.directions and self.model != "deepfm":
+            raise ValueError(
+                f"directions are appended to DeepFM's vectors; for model {self.model} set them to 0"
+            )
         return self
 
 
@@ -209,6 +224,7 @@ class Ratio(Trunk):
     """Algorithm 1 on all tasks."""
 
     base: Base
+    visible: Visible
     freeze_e: bool
 
 

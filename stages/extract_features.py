@@ -35,7 +35,8 @@ def main(
         "data/features/users.parquet"
     ),
     model: Annotated[
-        Path, typer.Option(help="Writes: DeepFM and its codes (or the SVD), mean and scale.")
+        Path,
+        typer.Option(help="Writes: DeepFM and its codes (or vectors of items), mean and scale."),
     ] = Path("data/features/deepfm.safetensors"),
     history: Annotated[Path, typer.Option(help="Writes: the losses of each epoch.")] = Path(
         "data/features/history.csv"
@@ -46,8 +47,8 @@ def main(
     """Train DeepFM on the visible exposures; give every user a vector x.
 
     With `features.model: svd`, x comes from a singular value decomposition of the exposures
-    instead, with `table` from your own table of vectors, and with `latents` from what the
-    simulation knows of its users.
+    instead, with `als` from their factorisation, with `table` from your own table of vectors, and
+    with `latents` from what the simulation knows of its users.
     """
     keys = ("features", "seed", "data.source", "data.tables_dir", "data.text_ids", "simulation")
     outputs = [out, model, history]
@@ -64,9 +65,9 @@ def main(
             pairs = read_table(exposures, schemas.EXPOSURES)
             inputs = [users, items, exposures, splits]
             x, rows, line = _deepfm(run, people, things, pairs, parts, model, inputs)
-        elif run.params.features.model == "svd":
+        elif run.params.features.model in ("svd", "als"):
             pairs = read_table(exposures, schemas.EXPOSURES)
-            x, rows, line = _directions(run, people, pairs, parts, model)
+            x, rows, line = _closed_form(run, people, pairs, parts, model)
         else:
             x, rows, line = _ready_made(run, people, parts, model)
         features = pa.table({"user_id": people.column("user_id"), "x": vectors(x)})
@@ -113,22 +114,17 @@ def _deepfm(
     return made.x, rounded(made.history), line
 
 
-def _directions(
+def _closed_form(
     run: Run, users: "pa.Table", exposures: "pa.Table", splits: "pa.Table", model: Path
 ) -> tuple["npt.NDArray[np.float32]", "list[Row]", str]:
-    """Decompose the visible exposures and write the directions; x (U, d), no history, a word."""
-    import pyarrow as pa
-
-    from pipeline.directions import Directions
-    from pipeline.features import visible_users
+    """Decompose the visible exposures and write items' vectors; x (U, d), no history, a word."""
+    from pipeline.features import closed_form, shown
 
     wanted = run.params.features
-    shown = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
-    visible = visible_users(users, splits, wanted)
-    made = Directions.fit(users, shown, visible, f_dim=wanted.f_dim, activity=wanted.activity)
+    made = closed_form(users, exposures, splits, wanted, seed=run.params.seed)
     made.write(model)
-    line = f"{wanted.f_dim} main directions of the visible exposures to {len(made.items):,} items"
-    return made.vectors(users, shown), [{"epoch": 0}], line
+    line = f"{wanted.model} of the visible exposures to {len(made.items):,} items"
+    return made.vectors(users, shown(exposures)), [{"epoch": 0}], line
 
 
 def _ready_made(

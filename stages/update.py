@@ -86,14 +86,14 @@ def _fold_in(run: Run, features_model: Path) -> "FoldIn | None":
     """What gives newcomers their vectors."""
     from functools import partial
 
-    from pipeline.directions import Directions
     from pipeline.extractor import Extractor
+    from pipeline.features import CLOSED_FORM
 
     if run.params.features.model == "deepfm":
         extractor = Extractor.read(features_model, run.device())
         return partial(extractor.newcomers_apart, seed=run.params.seed)
-    if run.params.features.model == "svd":
-        return Directions.read(features_model).vectors
+    if (closed := CLOSED_FORM.get(run.params.features.model)) is not None:
+        return closed.read(features_model).vectors
     return None
 
 

@@ -101,5 +101,5 @@ def test_written_and_read_it_gives_the_same_vectors(
 
 
 def test_more_directions_than_there_are_is_one_line(users: pa.Table, exposures: pa.Table) -> None:
-    with pytest.raises(PipelineError, match=r"f_dim is 25, .* 60 users to 25 items .* most 24 "):
+    with pytest.raises(PipelineError, match=r"25 directions .* 60 users to 25 items .* most 24 "):
         fit(users, exposures, f_dim=25)

@@ -13,10 +13,12 @@ from typer.testing import CliRunner
 
 from pipeline import schemas
 from pipeline.datasets.simulation import draw_world, simulate
+from pipeline.directions import Directions
 from pipeline.errors import PipelineError
-from pipeline.extractor import Extractor, Scale
+from pipeline.extractor import Extractor
 from pipeline.features import Extraction, extract, genre_shares
 from pipeline.params import Features, Simulation, load_params
+from pipeline.scale import Scale
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import matrix, read_csv, read_table, write_table
 from pipeline.vocabulary import as_tensor, from_tensor
@@ -310,12 +312,15 @@ def test_the_stage_writes_vectors_network_and_history_the_same_each_time(project
     assert outputs(project) == once
 
 
-def test_an_svd_needs_no_training_and_sees_visible_exposures_alone(project: Path) -> None:
-    set_params(project, "features", model="svd", activity=True)
+@pytest.mark.parametrize("model", ["svd", "als"])
+def test_a_closed_form_needs_no_training_and_sees_visible_exposures_alone(
+    project: Path, model: str
+) -> None:
+    set_params(project, "features", model=model, activity=True)
     result = CliRunner().invoke(app)
     assert result.exit_code == 0, result.output
     assert result.stdout == (
-        "x of 150 users, 9 wide: 8 main directions of the visible exposures to 60 items\n"
+        f"x of 150 users, 9 wide: {model} of the visible exposures to 60 items\n"
     )
     once = outputs(project)
     file = project / "data/prepared/exposures.parquet"
@@ -325,6 +330,25 @@ def test_an_svd_needs_no_training_and_sees_visible_exposures_alone(project: Path
     write_table(exposures.filter(pa.array(~held_out)), file, schemas.EXPOSURES)
     assert CliRunner().invoke(app).exit_code == 0
     assert outputs(project) == once
+
+
+@pytest.mark.parametrize("visible", ["all", "train"])
+def test_directions_stand_between_deepfm_s_vector_and_the_activity(
+    tables: Tables, visible: str, tmp_path: Path
+) -> None:
+    users, _, exposures, _ = tables
+    made = extracted(tables, activity=True, visible=visible, directions=5)
+    plain = extracted(tables, activity=True, visible=visible)
+    assert made.x.shape == (150, 14)
+    np.testing.assert_array_equal(made.x[:, [*range(8), 13]], plain.x)
+    shown = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
+    alone = Directions.fit(users, shown, made.trained, f_dim=5, activity=False)
+    np.testing.assert_allclose(made.x[:, 8:13], alone.vectors(users, shown), atol=1e-5)
+    made.extractor.write(tmp_path / "model.safetensors")
+    again = Extractor.read(tmp_path / "model.safetensors", CPU)
+    of_trained = shown.filter(pa.array(made.trained[shown["user_id"].to_numpy() - 1]))
+    x = again.vectors(users.filter(pa.array(made.trained)), of_trained)
+    np.testing.assert_array_equal(x, made.x[made.trained])
 
 
 def test_latents_are_the_simulation_s_own_standardised(project: Path) -> None:

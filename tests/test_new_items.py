@@ -77,7 +77,7 @@ def test_nothing_is_learned_from_the_new_items(
         Tables(**vars(tables) | {"exposures": fewer}), new, default_params(**short()), CPU
     )
     assert (again.placement.weight == known.placement.weight).all()
-    for model in ("deepfm", "svd"):
+    for model in ("deepfm", "svd", "als"):
         made = {"model": model, "f_dim": 4, "hidden": [4], "max_epochs": 1}
         params = default_params(**short() | {"features": made, "ratio": {"max_epochs": 1}})
         one, other = (

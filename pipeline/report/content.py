@@ -58,7 +58,8 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
     """Gather the content of the report.
 
     Reads the params init, seed, data.source, labels, features.model, features.user_fields,
-    features.activity, projection.histogram_label, ratio.base and evaluate.labels.
+    features.activity, features.directions, projection.histogram_label, ratio.base, ratio.visible
+    and evaluate.labels.
 
     Raises:
         PipelineError: artefacts that do not belong together.

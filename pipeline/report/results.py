@@ -138,8 +138,9 @@ def departures(params: Params) -> list[str]:
     """In what the settings differ from the paper's, in words."""
     features = params.features
     found = []
-    if features.model == "svd":
-        found.append("user vectors come from an SVD of the exposures; the paper's from DeepFM")
+    if features.model in ("svd", "als"):
+        name = features.model.upper()
+        found.append(f"user vectors come from an {name} of the exposures; the paper's from DeepFM")
     elif features.model != "deepfm":
         found.append("user vectors are ready-made; the paper's come from DeepFM")
     elif set(features.user_fields) != PAPER_FIELDS:
@@ -147,10 +148,16 @@ def departures(params: Params) -> list[str]:
             f"user vectors come from {' and '.join(features.user_fields)} alone; the paper lists "
             "gender, age, occupation and zip code, and does not say which of them its DeepFM saw"
         )
-    if features.model in ("deepfm", "svd") and features.activity:
+    if features.directions:
+        found.append("an SVD of the exposures is part of the user vectors; not of the paper's")
+    if features.model in ("deepfm", "svd", "als") and features.activity:
         found.append("user vectors end with the user's activity; the paper's do not")
     if params.ratio.base == "users":
         found.append("the base p is uniform over users; the paper's weighs them by their exposures")
+    if params.ratio.visible == "all":
+        found.append(
+            "visible exposures of all users train the ratio; in the paper none of test users"
+        )
     if params.init not in PAPER_METHOD:
         found.append(f"the paper has no embedding called {params.init}")
     return found

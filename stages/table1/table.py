@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,15 +67,20 @@ def _cells(wanted: "Table", place: Place) -> "Iterator[Cell]":
     from pipeline.table1 import NO_X, Cell
 
     settings = [(fields, seed) for fields in wanted.fields for seed in wanted.seeds]
+    others: list[tuple[str, int]] = [(cell.model, cell.seed) for cell in wanted.densities]
+    others += [(cell.peer, cell.seed) for cell in wanted.detectors]
     row: str
-    for row in [*wanted.densities, *wanted.detectors]:
-        for fields, seed in settings:
+    for row, seed in others:
+        for fields in wanted.fields:
             yield Cell(row, "", fields, seed, read_json(place.cell(row, fields, seed)))
     for base in wanted.bases:
         for row in wanted.rows:
             for fields, seed in settings:
                 measured = read_json(place.cell(row, base, fields, seed))
                 yield Cell(row, base, fields, seed, measured)
+    for row, seed in product(wanted.presets, wanted.seeds):
+        measured = read_json(place.cell(row, wanted.preset_base, row, seed))
+        yield Cell(row, wanted.preset_base, wanted.fields[0], seed, measured)
     for row in wanted.recommenders:
         for seed in wanted.seeds:
             yield Cell(row, "", NO_X, seed, read_json(place.cell(row, wanted.fields[0], seed)))

@@ -1,0 +1,101 @@
+"""User vectors by matrix factorisation of implicit feedback, by alternating least squares.
+
+Hu, Koren, Volinsky, "Collaborative filtering for implicit feedback datasets" (2008): users' and
+items' factors x and y minimise
+
+    sum over users u and items i of  c_ui (s_ui - x_u . y_i)^2  +  penalty (|x|^2 + |y|^2),
+
+where s_ui is 1 and c_ui is 1 + confidence for what u has met, and both are 0 and 1 for the rest.
+With the items' factors held fixed, a user's are the solution of one small linear system.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import pyarrow as pa
+import torch
+from scipy.sparse import csr_array
+
+from pipeline.item_vectors import ItemVectors, Singles
+from pipeline.pairs import Bools
+from pipeline.params import Als
+
+AT_ONCE = 1024  # systems solved together, which bounds the memory
+
+
+@dataclass(frozen=True)
+class Factors(ItemVectors):
+    """A user's factors; `v` are the items' factors."""
+
+    penalty: float
+    confidence: float
+
+    model: ClassVar[str] = "als"
+
+    @classmethod
+    def fit(
+        cls,
+        users: pa.Table,
+        exposures: pa.Table,
+        visible: Bools,
+        *,
+        f_dim: int,
+        activity: bool,
+        params: Als,
+        seed: int,
+    ) -> Self:
+        """Fit to the exposures of the users who are `visible`; see `ItemVectors.fitted`."""
+        return cls.fitted(
+            users,
+            exposures,
+            visible,
+            lambda seen: item_factors(seen, f_dim, params, seed),
+            f_dim=f_dim,
+            activity=activity,
+            penalty=params.penalty,
+            confidence=params.confidence,
+        )
+
+    def coordinates(self, seen: csr_array) -> Singles:
+        """The users' factors."""
+        return solve(seen, self.v, penalty=self.penalty, confidence=self.confidence)
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """What `coordinates` depends on besides `v`."""
+        return {"penalty": self.penalty, "confidence": self.confidence}
+
+
+def item_factors(seen: csr_array, k: int, params: Als, seed: int) -> Singles:
+    """Factors (I, k) of the items of a matrix (U, I) of 0 and 1, by alternating least squares."""
+    weights = {"penalty": params.penalty, "confidence": params.confidence}
+    met_by = csr_array(seen.T)
+    y = np.random.default_rng(seed).normal(0, 0.01, (seen.shape[1], k)).astype(np.float32)
+    for _ in range(params.iterations):
+        y = solve(met_by, solve(seen, y, **weights), **weights)
+    return y
+
+
+def solve(seen: csr_array, v: Singles, *, penalty: float, confidence: float) -> Singles:
+    """Factors (n, k) of least squared error of the rows of `seen`, given those of its columns.
+
+    Of a row that has met the columns with factors V, one system:
+    (v'v + confidence V'V + penalty I) x = (1 + confidence) V'1.
+
+    Args:
+        seen: (n, m) of 0 and 1.
+        v: factors of the columns, (m, k).
+        penalty: weight of their squares.
+        confidence: by how much what was met outweighs the rest.
+    """
+    every = torch.from_numpy(v)
+    common = every.T @ every + penalty * torch.eye(v.shape[1])
+    x = np.empty((seen.shape[0], v.shape[1]), np.float32)
+    for start in range(0, len(x), AT_ONCE):
+        part = seen[start : start + AT_ONCE]
+        some = [every[torch.from_numpy(met)] for met in np.split(part.indices, part.indptr[1:-1])]
+        left = torch.stack([torch.addmm(common, y.T, y, alpha=confidence) for y in some])
+        right = (1 + confidence) * torch.from_numpy(part @ v)
+        x[start : start + AT_ONCE] = torch.linalg.solve(left, right[..., None])[..., 0]
+    return x
