@@ -28,6 +28,7 @@ NAMES = {
     "learned": "ratio, learned",
     "mean": "ratio, mean",
     "graph": "ratio, graph*",
+    "wide": "ratio, wide",
     "histogram-age": "ratio, histogram of age*",
     "histogram-occupation": "ratio, histogram of occupation*",
     "activity": "user activity",
@@ -160,7 +161,11 @@ def page(
         seeds: for the head of the page.
     """
     listed = ", ".join(map(str, seeds))
-    over = f"mean and standard deviation over the seeds {listed}" if len(seeds) > 1 else "one seed"
+    over = (
+        f"mean and standard deviation over the seeds {listed} (a row without deviation: one seed)"
+        if len(seeds) > 1
+        else "one seed"
+    )
     header = ["", *labels, *(name.replace("_", ", ") for name in FIGURES), "seconds"]
     together = lines(cell.record(labels) for cell in cells)
     parts = [

@@ -18,6 +18,20 @@ Names = Annotated[list[str], Field(min_length=1)]
 Decay = Annotated[float, Field(ge=0)]
 
 
+class DensityCell(Section):
+    """A cell of a density baseline, under every setting of the user fields."""
+
+    model: Density
+    seed: Seed
+
+
+class DetectorCell(Section):
+    """A cell of a detector, under every setting of the user fields."""
+
+    peer: Detector
+    seed: Seed
+
+
 class Table(Section):
     """The rows, and the settings under which each is measured."""
 
@@ -26,10 +40,12 @@ class Table(Section):
     graphs: list[str]  # and those that need a graph
     bases: Names  # p of the ratio
     fields: Names  # features.user_fields
+    presets: list[str]  # of the ratio: rows with settings of their own, x among them,
+    preset_base: str  # and their base
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    densities: list[Density]
+    densities: list[DensityCell]
     recommenders: list[Recommender]
-    detectors: list[Detector]
+    detectors: list[DetectorCell]
 
     @property
     def rows(self) -> list[str]:
@@ -72,7 +88,9 @@ class Table1Params(Params):
     def _cells_are_valid(self) -> Self:
         table = self.table
         places = {"starts": table.starts, "learned": table.learned, "graphs": table.graphs}
-        for name in (*table.rows, *table.bases, *table.fields):
+        if table.presets and table.preset_base not in table.bases:
+            raise ValueError(f"preset_base {table.preset_base!r} is none of the bases")
+        for name in (*table.rows, *table.bases, *table.fields, *table.presets):
             if name not in self.changes:
                 raise ValueError(f"table names {name!r}; the changes are {', '.join(self.changes)}")
         for place, rows in places.items():
@@ -81,6 +99,9 @@ class Table1Params(Params):
                 fitting = {"learned": "learned", "graph": "graphs"}.get(init, "starts")
                 if place != fitting:
                     raise ValueError(f"{names[0]}, of init {init}, belongs in table.{fitting}")
+        for preset in table.presets:
+            if (init := self._init([preset, table.preset_base])) in ("learned", "graph"):
+                raise ValueError(f"{preset} is of init {init}, which a preset has nothing for")
         return self
 
     def _init(self, names: Sequence[str]) -> Init:

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from pipeline.errors import PipelineError
-from pipeline.params import load_whole
+from pipeline.params import Params, load_whole
 from pipeline.storage import read_csv
 from pipeline.table1 import NO_X, Cell, lines, page
 from pipeline.table1_params import Table1Params
@@ -32,14 +32,18 @@ def of(name: str) -> Table1Params:
 
 
 def items(stage: Mapping[str, Any], params: Table1Params) -> Iterator[dict[str, str]]:
-    """What `${item.x}` and `${table.fields[0]}` stand for in each stage of a matrix."""
+    """What `${item.x}` and `${table.x}` stand for in each stage of a matrix."""
+    wanted = params.table
     matrix = {
-        f"item.{key}": getattr(params.table, value[len("${table.") : -1])
+        key: getattr(wanted, value[len("${table.") : -1])
         for key, value in stage.get("matrix", {}).items()
     }
     for values in product(*matrix.values()):
-        one = dict(zip(matrix, map(str, values), strict=True))
-        yield {**one, "table.fields[0]": params.table.fields[0]}
+        one = {"table.fields[0]": wanted.fields[0], "table.preset_base": wanted.preset_base}
+        for key, value in zip(matrix, values, strict=True):
+            parts = {f".{name}": part for name, part in value} if key == "cell" else {"": value}
+            one |= {f"item.{key}{name}": str(part) for name, part in parts.items()}
+        yield one
 
 
 def filled(text: str, item: Mapping[str, str]) -> str:
@@ -55,11 +59,20 @@ def test_the_present_params_are_those_of_a_file_beside_them() -> None:
 
 def test_movielens_has_every_row_of_the_paper_under_both_features_and_three_seeds() -> None:
     wanted = of("movielens").table
-    assert {*wanted.densities, *wanted.rows} >= {
+    assert {*(cell.model for cell in wanted.densities), *wanted.rows} >= {
         *("gaussian", "maf", "random", "graph", "learned"),
         *("histogram-age", "histogram-occupation"),
     }
     assert (wanted.fields, wanted.seeds) == (["strict", "paper"], [0, 1, 2])
+
+
+def test_wide_is_the_main_params_with_the_changes_of_the_table_s_row() -> None:
+    """One preset, whether the table measures it or a user copies wide.yaml."""
+    wide, main = (load_whole(Params, ROOT / f"{name}.yaml") for name in ("wide", "params"))
+    row = of("movielens").cell(["wide", "users"], seed=0)
+    assert (wide.init, wide.features, wide.ratio) == (row.init, row.features, row.ratio)
+    same = {"init": main.init, "features": main.features, "ratio": main.ratio}
+    assert wide.model_copy(update=same) == main
 
 
 @pytest.mark.parametrize(
@@ -69,7 +82,9 @@ def test_movielens_has_every_row_of_the_paper_under_both_features_and_three_seed
         ("starts: [random]", "starts: [learned]", "learned, of init learned, belongs in"),
         ("learned: [learned]", "learned: [random]", "random, of init random, belongs in"),
         ("{init: random}", "{init: any}", "the changes random, exposures, paper: init: "),
-        ("[gaussian, maf]", "[gauss]", "table.densities.0"),
+        ("{model: gaussian, ", "{model: gauss, ", "table.densities.0.model"),
+        ("preset_base: users", "preset_base: some", "preset_base 'some' is none of the bases"),
+        ("    init: mean", "    init: graph", "wide is of init graph, which a preset has nothing"),
     ],
 )
 def test_a_wrong_param_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -104,8 +119,12 @@ def test_a_row_follows_from_its_own_settings_and_no_other_rows() -> None:
     for name, stage in STAGES.items():
         (declared,) = stage["params"][0].values()
         for key in stage.get("matrix", {}):
-            own = {"model": "densities", "peer": "peers"}.get(key, "changes")
-            assert key == "seed" or f"{own}.${{item.{key}}}" in declared, (name, key)
+            own, named = {
+                ("density", "cell"): ("densities", "cell.model"),
+                ("detector", "cell"): ("peers", "cell.peer"),
+                ("recommender", "peer"): ("peers", "peer"),
+            }.get((name, key), ("changes", key))
+            assert key == "seed" or f"{own}.${{item.{named}}}" in declared, (name, key)
         models = [dep for dep in stage["deps"] if re.search("data/(pretrain|graph)/", dep)]
         assert [dep.split("/")[3] for dep in models] == {
             "ratio_learned": ["pretrain"],
@@ -148,7 +167,7 @@ def test_every_stage_writes_what_dvc_yaml_says(made: Path) -> None:
 def test_the_table_has_every_cell_as_it_was_measured(made: Path) -> None:
     records = read_csv(made / "metrics/table1/table1.csv")
     cells = list((made / "experiments/table1/data/cells").iterdir())
-    assert len(records) == len(cells) == 2 + 2 + 6 + 2
+    assert len(records) == len(cells) == 2 + 2 + 6 + 2 + 1
     (one,) = (
         r for r in records if (r["row"], r["base"], r["fields"]) == ("graph", "users", "paper")
     )
