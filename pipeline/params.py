@@ -34,7 +34,10 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0)]
-FIGURES = ("exposure", "exposure_valid", "trivial", "leak", "deepfm", "graph", "loss", "truth")
+FIGURES = (
+    *("exposure", "exposure_valid", "sample", "calibration"),
+    *("trivial", "leak", "deepfm", "graph", "loss", "truth"),
+)
 
 
 def _label_name(name: str) -> str:
@@ -217,6 +220,7 @@ class Evaluate(Section):
 
     labels: list[str]
     bootstrap: Annotated[int, Field(ge=100)]
+    users: Count | None = None
 
 
 class Runtime(Section):

@@ -10,7 +10,8 @@ from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, s
 app = stage_app()
 PARAM_KEYS = (
     *("init", "seed", "data.source", "labels", "features.model", "features.user_fields"),
-    *("features.activity", "projection.histogram_label", "ratio.base", "evaluate.labels"),
+    *("features.activity", "projection.histogram_label", "ratio.base"),
+    *("evaluate.labels", "evaluate.users"),
 )
 
 
