@@ -14,6 +14,7 @@ from benchmarks.page import Section, machine
 from benchmarks.stages import Cost, run_stages, total
 
 USERS, ITEMS = 6_250, 1_250  # for every million exposures: 160 a user, 800 an item
+MEASURED = 2_000  # validation users, and as many test users
 EPOCHS = {"features": 1, "pretrain": 2, "graph": 1, "ratio": 2}
 TEXT = f"""
 {USERS:,} users and {ITEMS:,} items for every million exposures; a fixed number of epochs
@@ -45,6 +46,7 @@ def _run(million: float) -> list[Cost]:
     size = {"users": USERS, "items": ITEMS, "exposures": 1_000_000}
     changes: dict[str, Mapping[str, object]] = {
         "simulation": {name: round(million * count) for name, count in size.items()},
+        "evaluate": {"users": MEASURED},
         **{section: {"max_epochs": epochs} for section, epochs in EPOCHS.items()},
     }
     with tempfile.TemporaryDirectory() as folder:
