@@ -27,6 +27,7 @@ from pipeline.errors import PipelineError
 
 Init = Literal["random", "learned", "mean", "histogram", "graph"]
 Base = Literal["exposures", "users"]
+Mode = Literal["sampled", "grid"]
 SeedMethod = Literal["random", "kmeans++", "farthest", "facility"]
 Source = Literal["simulated", "movielens-1m", "tables"]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -212,6 +213,8 @@ class Ratio(Trunk):
     """Algorithm 1 on all tasks."""
 
     base: Base
+    mode: Mode = "sampled"
+    grid_tasks: Count = 16
     freeze_e: bool
 
 

@@ -184,6 +184,16 @@ def test_frozen_embeddings_stay_where_they_start(folder: Path) -> None:
     assert trained.equals(start)
 
 
+def test_the_full_grid_is_another_way_to_train_the_same_tasks(folder: Path) -> None:
+    succeed(pretrain, project, train)
+    sampled = (folder / "data/ratio/history.csv").read_bytes()
+    set_params(folder, {"ratio": {"mode": "grid", "grid_tasks": 4}})
+    (line,) = succeed(train)
+    assert line.startswith("22 tasks: validation loss 1.")
+    assert (folder / "data/ratio/history.csv").read_bytes() != sampled
+    succeed(score)
+
+
 def test_more_seed_tasks_than_tasks_is_one_line(folder: Path) -> None:
     set_params(folder, {"pretrain": {"seed_tasks": 23}})
     assert fails_in_one_line(pretrain) == (
