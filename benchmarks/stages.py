@@ -62,13 +62,13 @@ def run_stages(
 def _run(stage: str, folder: Path) -> Cost:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", f"stages.{stage}"]
-    before = _cpu_seconds()
+    before = cpu_seconds()
     subprocess.run(command, cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
     facts = json.loads((folder / f"data/run_info/{stage}.json").read_text())
-    return Cost(stage, facts["seconds"], _cpu_seconds() - before, facts["peak_memory_mb"])
+    return Cost(stage, facts["seconds"], cpu_seconds() - before, facts["peak_memory_mb"])
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
     """Of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
