@@ -10,7 +10,7 @@ from benchmarks.page import render
 from benchmarks.stages import ROOT
 from pipeline.storage import write_bytes
 
-BENCHMARKS = ("training", "scoring", "evaluation", "deepfm", "parsing", "memory")
+BENCHMARKS = ("training", "modes", "scoring", "evaluation", "deepfm", "parsing", "memory", "setup")
 PAGE = ROOT / "docs/performance.md"
 
 

@@ -1,72 +1,109 @@
-"""Algorithm 1 on a CUDA device: pairs a second by batch size, eager, captured and deterministic.
+"""Algorithm 1 on a CUDA device: pairs a second, and whole trainings; eager, compiled, captured.
 
-One call prints the whole table: `python -m benchmarks.gpu`. Without a CUDA device it says so.
+One call prints all of it: `python -m benchmarks.gpu`. Without a CUDA device it says so. On a CPU
+the same code runs uncaptured and uncompiled, which is how it is tested.
 """
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.data import E_DIM, TASKS, USERS, X_DIM
+from benchmarks.data import EXPOSURES, TASKS, USERS, sample
 from benchmarks.page import Section
 from benchmarks.textbook import DROPOUT, HIDDEN, Textbook
 from benchmarks.timing import Spread
 from pipeline.estimation import ratio_loss
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.training.dropout import MaskSource, set_masks
+from pipeline.training.sampler import PairSampler
 
 BATCHES = (8_192, 65_536, 524_288)
-STEPS, ROUNDS, LR = 20, 9, 2e-3
+STEPS, ROUNDS, EPOCHS, LR = 20, 9, 15, 2e-3
 TEXT = """
 A step of Algorithm 1 on the network of Table 5 with dropout and Adam, everything resident, batches
 of fixed shape: million pairs a second, a positive and a negative being two pairs. Plain: rows
-concatenated, `nn.Dropout`. Captured: the plain network's step replayed as one CUDA graph.
-Deterministic: ours under `torch.use_deterministic_algorithms`. On {device}.
+concatenated, `nn.Dropout`; compiled: the same by `torch.compile`. Captured: the step replayed as
+one CUDA graph on inputs that lie in the same place. Deterministic: under
+`torch.use_deterministic_algorithms`. On {device}.
 """
-Step = Callable[[], object]
+EPOCHS_TEXT = """
+Seconds of {epochs} epochs over {pairs:,} exposures of {users:,} users to {tasks:,} tasks, with the
+shuffling and the drawing of negatives; the pairs after the last whole batch are left out. On
+{device}.
+"""
+Loss = Callable[[Tensor, Tensor], Tensor]
+Step = Callable[[Tensor, Tensor], None]
 
 
-def main(device: torch.device) -> Section:
-    """A row a batch size."""
-    rows = []
-    for batch in BATCHES:
-        user = torch.randint(USERS, (2, batch), device=device)
-        task = torch.randint(TASKS, (batch,), device=device)
-        steps = {
-            "plain": plain_step(user, task),
-            "captured": captured(plain_step(user, task)),
-            "ours": our_step(user, task),
-        }
-        rates = [_rate(step, 2 * batch, device).show() for step in steps.values()]
-        torch.use_deterministic_algorithms(mode=True, warn_only=True)
-        rates.append(_rate(our_step(user, task), 2 * batch, device).show())
-        torch.use_deterministic_algorithms(mode=False)
-        rows.append([f"{batch:,}", *rates])
-    header = (f"batch, n = {ROUNDS}", "plain", "captured", "ours", "deterministic")
-    text = TEXT.format(device=torch.cuda.get_device_name(device))
-    return Section("GPU", "python -m benchmarks.gpu", text, header, rows)
+@dataclass(frozen=True)
+class Way:
+    """A way to a step: a model, its loss of a batch, and what a capture must know of."""
+
+    model: nn.Module
+    loss: Loss
+    masks: MaskSource | None = None
 
 
-def plain_step(user: Tensor, task: Tensor) -> Step:
-    """A step of the textbook network, of which nothing waits for the host."""
-    x, e = _tables(user.device)
-    model = Textbook(X_DIM, e).to(user.device)
-    return _step(model, lambda: ratio_loss(model(x[user], task.expand_as(user))))
+def plain(x: Tensor, e: Tensor) -> Way:
+    """The textbook network, of which nothing waits for the host."""
+    model = Textbook(x.shape[1], e).to(x.device)
+    return Way(model, lambda user, task: ratio_loss(model(x[user], task.expand_as(user))))
 
 
-def our_step(user: Tensor, task: Tensor) -> Step:
-    """A step of the pipeline."""
-    x, e = _tables(user.device)
-    net = RatioNet(x_dim=X_DIM, task_dim=E_DIM, hidden=HIDDEN, dropout=DROPOUT)
-    model = TaskRatios(net, x=x, e=e).to(user.device)
-    set_masks(model, MaskSource(0, user.device))
-    return _step(model, lambda: model.loss(user, task))
+def compiled(x: Tensor, e: Tensor) -> Way:
+    """The same, compiled; as it is on a CPU, beside which there may be no compiler."""
+    way = plain(x, e)
+    return Way(way.model, torch.compile(way.loss)) if x.is_cuda else way
 
 
-def captured(step: Step) -> Step:
+def ours(x: Tensor, e: Tensor) -> Way:
+    """The pipeline's own."""
+    net = RatioNet(x_dim=x.shape[1], task_dim=e.shape[1], hidden=HIDDEN, dropout=DROPOUT)
+    model, masks = TaskRatios(net, x=x, e=e).to(x.device), MaskSource(0, x.device)
+    set_masks(model, masks)
+    return Way(model, model.loss, masks)
+
+
+COLUMNS: dict[str, tuple[Callable[[Tensor, Tensor], Way], bool, bool]] = {
+    # how, whether captured, whether deterministic
+    "plain": (plain, False, False),
+    "plain, captured": (plain, True, False),
+    "compiled, captured": (compiled, True, False),
+    "ours": (ours, False, False),
+    "ours, captured": (ours, True, False),
+    "ours, captured, deterministic": (ours, True, True),
+}
+
+
+def fixed_step(way: Way, user: Tensor, task: Tensor, *, capture: bool) -> Step:
+    """A step of Adam for batches of the shapes user (2, N), task (N,).
+
+    A batch is copied to where the first one lay, which is all that a captured step can read.
+    """
+    user, task = user.clone(), task.clone()
+    adam = torch.optim.Adam(way.model.parameters(), lr=LR, fused=True, capturable=user.is_cuda)
+
+    def on_inputs() -> None:
+        adam.zero_grad()
+        way.loss(user, task).backward()
+        adam.step()
+
+    run = captured(on_inputs, way.masks) if capture else on_inputs
+
+    def step(new_user: Tensor, new_task: Tensor) -> None:
+        user.copy_(new_user)
+        task.copy_(new_task)
+        run()
+
+    return step
+
+
+def captured(step: Callable[[], None], masks: MaskSource | None) -> Callable[[], object]:
     """The step as a CUDA graph, after a few on a stream of its own, as capturing asks for."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -75,38 +112,88 @@ def captured(step: Step) -> Step:
             step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
+    if masks is not None and masks.generator is not None:
+        graph.register_generator_state(masks.generator)  # each replay draws other masks
     with torch.cuda.graph(graph):
         step()
     return graph.replay
 
 
-def _tables(device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.randn(USERS, X_DIM, device=device), torch.randn(TASKS, E_DIM, device=device)
+def train(step: Step, pairs: PairSampler, batch: int, epochs: int, gen: torch.Generator) -> int:
+    """Whole epochs in batches of one shape; gives the number of steps."""
+    steps = 0
+    for _ in range(epochs):
+        order = torch.randperm(len(pairs.user), generator=gen, device=pairs.user.device)
+        users = torch.stack([pairs.user[order], pairs.draw_base(len(order), gen)])
+        tasks = pairs.task[order]
+        for start in range(0, len(order) - batch + 1, batch):
+            step(users[:, start : start + batch], tasks[start : start + batch])
+            steps += 1
+    return steps
 
 
-def _step(model: torch.nn.Module, loss: Callable[[], Tensor]) -> Step:
-    capturable = next(model.parameters()).is_cuda
-    adam = torch.optim.Adam(model.parameters(), lr=LR, fused=True, capturable=capturable)
+def main(
+    device: torch.device,
+    *,
+    batches: Sequence[int] = BATCHES,
+    exposures: int = EXPOSURES,
+    epochs: int = EPOCHS,
+) -> str:
+    """Both tables: a row a batch size, a column a way."""
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else "a CPU, uncaptured and uncompiled"
+    )
+    data = sample(exposures=exposures)
+    x, e = data.x.to(device), data.e.to(device)
+    user, task = (torch.from_numpy(rows).to(device) for rows in (data.user, data.task))
+    pairs, gen = PairSampler(user, task, user), torch.Generator(device).manual_seed(0)
+    rates, seconds = [], []
+    for batch in batches:
+        some = pairs.draw_base(2 * batch, gen).view(2, batch)
+        of = torch.randint(TASKS, (batch,), generator=gen, device=device)
+        rates.append([f"{batch:,}"])
+        seconds.append([f"{batch:,}"])
+        for make, capture, deterministic in COLUMNS.values():
+            torch.use_deterministic_algorithms(mode=deterministic, warn_only=True)
+            step = fixed_step(make(x, e), some, of, capture=capture and device.type == "cuda")
+            rates[-1].append(_rate(step, some, of, device).show())
+            took = _seconds(partial(train, step, pairs, batch, epochs, gen), device)
+            seconds[-1].append(f"{took:.2f}")
+            torch.use_deterministic_algorithms(mode=False)
+    command = "python -m benchmarks.gpu"
+    said = {"device": name, "epochs": epochs, "pairs": len(user), "users": USERS, "tasks": TASKS}
+    header = (f"batch, n = {ROUNDS}", *COLUMNS)
+    first = Section("GPU: million pairs a second", command, TEXT.format(**said), header, rates)
+    header = ("batch, n = 1", *COLUMNS)
+    text = EPOCHS_TEXT.format(**said)
+    return f"{first}\n{Section('GPU: whole trainings, seconds', command, text, header, seconds)}"
 
-    def step() -> None:
-        adam.zero_grad()
-        loss().backward()
-        adam.step()
 
-    return step
-
-
-def _rate(step: Step, pairs: int, device: torch.device) -> Spread:
+def _rate(step: Step, user: Tensor, task: Tensor, device: torch.device) -> Spread:
     """Million pairs a second, over rounds of some steps, after one that does not count."""
-    rates = []
-    for _ in range(ROUNDS + 1):
-        torch.cuda.synchronize(device)
-        started = time.perf_counter()
+
+    def steps() -> None:
         for _ in range(STEPS):
-            step()
+            step(user, task)
+
+    seconds = [_seconds(steps, device) for _ in range(ROUNDS + 1)]
+    return Spread.of([1e-6 * STEPS * user.numel() / took for took in seconds[1:]])
+
+
+def _seconds(job: Callable[[], object], device: torch.device) -> float:
+    """On the clock, until the device is done."""
+    _wait_for(device)
+    started = time.perf_counter()
+    job()
+    _wait_for(device)
+    return time.perf_counter() - started
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
         torch.cuda.synchronize(device)
-        rates.append(1e-6 * STEPS * pairs / (time.perf_counter() - started))
-    return Spread.of(rates[1:])
 
 
 if __name__ == "__main__":

@@ -1,60 +1,113 @@
 """The pipeline on simulations of growing size: time and memory of every stage, and how they grow.
 
-`python -m benchmarks.scale 1 3 10` runs 1, 3 and 10 million exposures and prints a table.
+`python -m benchmarks.scale 1 3 10` runs 1, 3 and 10 million exposures, keeps what they took in
+metrics/scale.csv beside other sizes, and writes the table of docs/scale.md.
 """
 
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.page import Section, machine
-from benchmarks.stages import Cost, run_stages, total
+from benchmarks.stages import ROOT, Cost, run_stages, total
+from pipeline.storage import read_csv, write_csv, write_text
 
+KEPT, PAGE = ROOT / "metrics/scale.csv", ROOT / "docs/scale.md"
+START, END = "<!-- by benchmarks.scale -->\n", "<!-- end -->\n"
 USERS, ITEMS = 6_250, 1_250  # for every million exposures: 160 a user, 800 an item
+MEASURED = 2_000  # validation users, and as many test users
 EPOCHS = {"features": 1, "pretrain": 2, "graph": 1, "ratio": 2}
+LIMIT = 1.1  # of a slope that is still called linear
 TEXT = f"""
-{USERS:,} users and {ITEMS:,} items for every million exposures; a fixed number of epochs
+{USERS:,} users and {ITEMS:,} items for every million exposures; at most {MEASURED:,} validation and
+{MEASURED:,} test users measured (`evaluate.users`); a fixed number of epochs
 ({", ".join(f"{name} {n}" for name, n in EPOCHS.items())}), since how many it takes to converge is
-no matter of size. CPU seconds of all threads, the start of Python included, and in brackets the
-most memory of the stage's process in MB. The last column is the slope of the logarithm of the
-seconds on that of the exposures: 1 is linear. Measured once a size, on
-{{machine}}.
+no matter of size. CPU seconds of all threads, the start of Python included; in parentheses the
+seconds on the clock, which count what else the machine does; in brackets the most memory of the
+stage's process in MB. The slope is that of the logarithm of the CPU seconds on that of the
+exposures: 1 is linear. Measured once a size, on {{machines}}.
 """
+Sizes = Mapping[float, Sequence[Cost]]  # by millions of exposures
 
 
-def main(millions: list[float]) -> Section:
+def main(millions: Sequence[float]) -> Section:
+    """Measure these sizes, keep them, and show all that is kept."""
+    for million in millions:
+        keep(million, _run(million), machine(), KEPT)
+        page = PAGE.read_text()
+        before, rest = page.split(START)
+        after = rest.split(END)[1]
+        write_text([before, START, str(section(*kept(KEPT))), END, after], PAGE)
+    return section(*kept(KEPT))
+
+
+def section(sizes: Sizes, machines: str) -> Section:
     """A row a stage, a column a size."""
-    runs = [[*costs, total(costs)] for costs in map(_run, millions)]
+    with_totals = {million: [*costs, total(costs)] for million, costs in sorted(sizes.items())}
     rows = [
         [
             costs[0].stage,
-            *(f"{cost.cpu_seconds:.1f} [{cost.peak_mb:,}]" for cost in costs),
-            _slope(millions, [cost.cpu_seconds for cost in costs]),
+            *(f"{c.cpu_seconds:.1f} ({c.seconds:.0f}) [{c.peak_mb:,}]" for c in costs),
+            slope(list(with_totals), [cost.cpu_seconds for cost in costs]),
         ]
-        for costs in zip(*runs, strict=True)
+        for costs in zip(*with_totals.values(), strict=True)
     ]
-    header = ("n = 1", *(f"{million:g} M" for million in millions), "slope")
-    command = f"python -m benchmarks.scale {' '.join(f'{million:g}' for million in millions)}"
-    return Section("Scale", command, TEXT.format(machine=machine()), header, rows)
+    header = ("n = 1", *(f"{million:g} M" for million in with_totals), "slope")
+    command = f"python -m benchmarks.scale {' '.join(f'{million:g}' for million in with_totals)}"
+    return Section("Measured", command, TEXT.format(machines=machines), header, rows)
+
+
+def slope(millions: Sequence[float], seconds: Sequence[float]) -> str:
+    """Of log seconds on log size, marked where it is more than linear; nothing for one size."""
+    if len(millions) < 2:
+        return ""
+    found = np.polyfit(np.log(millions), np.log(seconds), 1)[0]
+    return f"{found:.2f}{' (!)' if found > LIMIT else ''}"
+
+
+def keep(million: float, costs: Sequence[Cost], on: str, path: Path) -> None:
+    """Put the costs of a size in the place of what was known of it."""
+    known = read_csv(path) if path.exists() else []
+    rows = [row for row in known if float(row["millions"]) != million]
+    rows += [
+        {
+            "millions": f"{million:g}",
+            "stage": cost.stage,
+            "seconds": f"{cost.seconds:.2f}",
+            "cpu_seconds": f"{cost.cpu_seconds:.2f}",
+            "peak_mb": str(cost.peak_mb),
+            "machine": on,
+        }
+        for cost in costs
+    ]
+    write_csv(rows, path)
+
+
+def kept(path: Path) -> tuple[Sizes, str]:
+    """What `keep` has put there, and on what machines it was measured."""
+    rows = read_csv(path)
+    sizes = defaultdict(list)
+    for row in rows:
+        cost = Cost(
+            row["stage"], float(row["seconds"]), float(row["cpu_seconds"]), int(row["peak_mb"])
+        )
+        sizes[float(row["millions"])].append(cost)
+    return sizes, "; ".join(dict.fromkeys(row["machine"] for row in rows))
 
 
 def _run(million: float) -> list[Cost]:
     size = {"users": USERS, "items": ITEMS, "exposures": 1_000_000}
     changes: dict[str, Mapping[str, object]] = {
         "simulation": {name: round(million * count) for name, count in size.items()},
+        "evaluate": {"users": MEASURED},
         **{section: {"max_epochs": epochs} for section, epochs in EPOCHS.items()},
     }
     with tempfile.TemporaryDirectory() as folder:
         return run_stages(Path(folder), changes)
-
-
-def _slope(millions: list[float], seconds: list[float]) -> str:
-    if len(millions) < 2:
-        return ""
-    return f"{np.polyfit(np.log(millions), np.log(seconds), 1)[0]:.2f}"
 
 
 if __name__ == "__main__":

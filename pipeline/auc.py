@@ -128,12 +128,19 @@ def resampled_means(scores: Scores, sides: Sides, weights: Singles) -> Floats:
 def _won(scores: Scores, sides: Sides, members: Ints, weights: Singles) -> Floats:
     """Weight of the pairs that `members`, tasks of the same sides, won in each resample, (B,)."""
     positive = np.flatnonzero(sides.positive[members[0]])  # (P,)
-    negative = np.flatnonzero(sides.negative[members[0]])  # (N,)
+    is_negative = sides.negative[members[0]]
+    negative = np.flatnonzero(is_negative)  # (N,)
+    if 2 * len(negative) > len(is_negative):  # of all others 0: no copy of most of the weights
+        negative = np.arange(len(is_negative))
     twice_wins = np.zeros((len(positive), len(negative)), np.float32)  # sum_t 2 C_t
     for t in members:
         high, low = scores[t, positive, None], scores[t, negative]
         twice_wins += np.add(high > low, high >= low, dtype=np.float32)
-    won = twice_wins @ weights[negative]  # (P, B)
+    if len(negative) == len(is_negative):
+        twice_wins *= is_negative
+        won = twice_wins @ weights  # (P, B)
+    else:
+        won = twice_wins @ weights[negative]
     half: Floats = np.einsum("pb,pb->b", won, weights[positive], dtype=np.float64) / 2
     return half
 

@@ -5,19 +5,23 @@ Scores are log ratios log q_t(x)/p(x) in nats: HIGH = common user, LOW = fresh (
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from pipeline.auc import Sides
-from pipeline.estimation import estimate_ratio, make_estimation
+from pipeline.estimation import Batches, estimate_ratio, make_estimation
 from pipeline.examples import Examples
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
 from pipeline.params import Base, Ratio, Schedule, Visible
 from pipeline.scoring import score_all
+from pipeline.training.grid import TaskGrid
 from pipeline.training.loop import Row
+from pipeline.training.sampler import PairSampler
 from pipeline.training.snapshot import Checkpoint
 from pipeline.watch import watch_auc
 from pipeline.yardsticks import exposure_sides
@@ -73,6 +77,7 @@ def train_conditional(
         watched=exposure_sides(examples.pairs, examples.valid, examples.tasks),
         base=params.base,
         visible=params.visible,
+        grid_tasks=params.grid_tasks if params.mode == "grid" else None,
         freeze_e=params.freeze_e,
         schedule=params,
         seed=seed,
@@ -90,6 +95,7 @@ def train_network(
     watched: Sides,
     base: Base,
     visible: Visible = "train",
+    grid_tasks: int | None = None,
     freeze_e: bool,
     schedule: Schedule,
     seed: int,
@@ -100,7 +106,8 @@ def train_network(
     """The same for a network of one's own, whose weights are drawn here.
 
     `watched` are the validation users that each task should tell apart, (M, valid users): theirs is
-    the `valid_auc`.
+    the `valid_auc`. With `grid_tasks` a step is of so many tasks and all training users; such a
+    network is a `RatioNet`.
     """
     data = make_estimation(examples, base=base, visible=visible, device=device)
     draw_layers(net, torch.Generator().manual_seed(seed))
@@ -112,14 +119,26 @@ def train_network(
         lambda tasks, users: score_all(model.net, model.x[users], model.e[tasks]),
         most=WATCHED,
     )
+    batches, loss = _steps(model, data.train, grid_tasks)
     history = estimate_ratio(
         model,
         data,
         schedule,
         seed=seed,
         report=report,
-        loss=model.loss,
+        batches=batches,
+        loss=loss,
         figures=watch,
         checkpoint=checkpoint,
     )
     return Conditional(net.cpu().eval(), model.e.detach().cpu().numpy(), history)
+
+
+def _steps(
+    model: TaskRatios, train: PairSampler, grid_tasks: int | None
+) -> tuple[Batches | None, Callable[[Tensor, Tensor], Tensor]]:
+    """An epoch's batches, None for those of `train` itself, and the loss of one."""
+    if grid_tasks is None:
+        return None, model.loss
+    grid = TaskGrid.of(train)
+    return lambda gen: grid.epoch(grid_tasks, gen), partial(model.grid_loss, grid)

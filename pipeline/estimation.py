@@ -4,7 +4,7 @@ Used twice: for the pre-embedding model on the seed tasks, and for all tasks.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ from pipeline.training.dropout import MaskSource, set_masks
 from pipeline.training.loop import Patience, Row, fit
 from pipeline.training.sampler import PairSampler
 from pipeline.training.snapshot import Checkpoint
+
+Batches = Callable[[torch.Generator], Iterable[tuple[Tensor, Tensor]]]
 
 CHANCE = 2 * math.log(2)  # the loss of f = 0
 PLATEAU = 1.381  # a loss under this has left it
@@ -110,6 +112,7 @@ def estimate_ratio(
     *,
     seed: int,
     report: Callable[[Row], None],
+    batches: Batches | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     figures: Callable[[], Row] = dict,
     checkpoint: Checkpoint | None = None,
@@ -122,7 +125,9 @@ def estimate_ratio(
         schedule: learning rate, batch size, epochs, patience.
         seed: of the order of the pairs, the negatives and the dropout masks.
         report: called with each epoch's row.
-        loss: the model's own way to the `ratio_loss` of its logits, where it has a faster one.
+        batches: gives an epoch of batches for `loss`; None for pairs, each with a drawn negative.
+        loss: the model's own way to the `ratio_loss` of its logits, where it has a faster one, or
+            its loss of the `batches`.
         figures: further figures for each row, from the model in eval mode.
         checkpoint: where to keep the training, and to go on from; see `fit`.
 
@@ -144,7 +149,7 @@ def estimate_ratio(
 
     return fit(
         model,
-        batches=lambda: data.train.epoch(schedule.batch_size, gen),
+        batches=lambda: batches(gen) if batches else data.train.epoch(schedule.batch_size, gen),
         loss=loss or (lambda user, task: ratio_loss(model(user, task))),
         validate=validate,
         schedule=schedule,

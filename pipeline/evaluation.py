@@ -26,6 +26,7 @@ from pipeline.errors import PipelineError
 from pipeline.pairs import rows_of, split_rows, task_pairs
 from pipeline.params import Params
 from pipeline.score_matrix import score_matrix
+from pipeline.splits import Measured, measured_users
 from pipeline.storage import Scalar, matrix
 from pipeline.yardsticks import TaskLabel, exposure_sides, task_label
 
@@ -78,10 +79,10 @@ def evaluate(
     Raises:
         PipelineError: tables that do not belong together, or a yardstick that fits no task.
     """
-    train, valid, test = (
-        split_rows(tables.splits, tables.users, split) for split in ("train", "valid", "test")
-    )
-    valid_scores, scores = _split_scores(tables, valid, test)
+    train = split_rows(tables.splits, tables.users, "train")
+    measured = measured_users(tables.splits, tables.users, params.evaluate.users)
+    valid, test = measured.valid, measured.test
+    valid_scores, scores = _split_scores(tables, measured)
     labels, sides, valid_sides = _yardsticks(tables, params, train, valid, test)
     test_gen, valid_gen, random_gen, base_gen = gen.spawn(4)
     aucs, figures = _measure(scores, sides, params.evaluate.bootstrap, test_gen)
@@ -98,6 +99,7 @@ def evaluate(
     metrics: dict[str, Mapping[str, object]] = {
         **figures,
         **valid_figures,
+        "sample": _sample(measured),
         "calibration": _calibration(tables, params, valid_scores, valid, base_gen),
         "trivial": _trivial(tables, sides, test, random_gen),
         "leak": {name: auc for name, auc in leaks.items() if auc is not None},
@@ -110,16 +112,17 @@ def evaluate(
         metrics={name: _rounded(part) for name, part in metrics.items() if part},
         task_auc=_task_rows(tables.tasks, aucs),
         roc=_roc_rows(scores, sides),
-        headline=_headline(figures, labels),
+        headline=_headline(figures, labels, measured),
     )
 
 
-def _split_scores(tables: Tables, valid: Ints, test: Ints) -> tuple[Scores, Scores]:
+def _split_scores(tables: Tables, measured: Measured) -> tuple[Scores, Scores]:
     """Scores of the validation and of the test users, (M, V) and (M, T)."""
-    scored = np.sort(np.concatenate((valid, test)))
+    scored = measured.rows
     user_ids = tables.users.column("user_id").to_numpy()[scored]
     scores = score_matrix(tables.scores, tables.tasks, user_ids)
-    return scores[:, np.searchsorted(scored, valid)], scores[:, np.searchsorted(scored, test)]
+    valid, test = (np.searchsorted(scored, rows) for rows in (measured.valid, measured.test))
+    return scores[:, valid], scores[:, test]
 
 
 def _yardsticks(
@@ -271,7 +274,7 @@ def _truth(tables: Tables, params: Params, scores: Scores, test: Ints) -> Figure
         )
     items = tables.tasks.column("item_id").to_numpy()
     item_rows = rows_of(items, world.items.column("item_id").to_numpy(), "item")
-    truth = world.log_ratio(test, item_rows, params.ratio.base)
+    truth = world.log_ratio(test, item_rows, params.ratio.base, pool=test)  # the same order
     return {"spearman": probes.mean_spearman(scores, truth)}
 
 
@@ -282,12 +285,26 @@ def _rounded(value: object) -> object:
     return round(float(value), 6) if isinstance(value, float) else value
 
 
-def _headline(figures: Mapping[str, Figures], labels: Collection[str]) -> str:
+def _sample(measured: Measured) -> Figures:
+    """How many users were measured of how many; nothing where all were."""
+    if not measured.is_sample:
+        return {}
+    return {
+        "test": len(measured.test),
+        "test_of": measured.test_of,
+        "valid": len(measured.valid),
+        "valid_of": measured.valid_of,
+    }
+
+
+def _headline(figures: Mapping[str, Figures], labels: Collection[str], measured: Measured) -> str:
     parts = [
         f"{name} {100 * f['auc']:.1f} [{100 * f['ci95_low']:.1f}, {100 * f['ci95_high']:.1f}]"
         for name, f in figures.items()
     ]
     line = f"AUC x 100 [95 % interval over users]: {', '.join(parts)}"
+    if measured.is_sample:
+        line += f"; {measured}"
     return line if labels else f"{line}. {UNLABELLED}"
 
 

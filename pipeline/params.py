@@ -28,6 +28,7 @@ from pipeline.errors import PipelineError
 Init = Literal["random", "learned", "mean", "histogram", "graph"]
 Base = Literal["exposures", "users"]
 Visible = Literal["all", "train"]
+Mode = Literal["sampled", "grid"]
 SeedMethod = Literal["random", "kmeans++", "farthest", "facility"]
 Source = Literal["simulated", "movielens-1m", "tables"]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -35,7 +36,10 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0)]
-FIGURES = ("exposure", "exposure_valid", "trivial", "leak", "deepfm", "graph", "loss", "truth")
+FIGURES = (
+    *("exposure", "exposure_valid", "sample", "calibration"),
+    *("trivial", "leak", "deepfm", "graph", "loss", "truth"),
+)
 
 
 def _label_name(name: str) -> str:
@@ -225,6 +229,8 @@ class Ratio(Trunk):
 
     base: Base
     visible: Visible
+    mode: Mode = "sampled"
+    grid_tasks: Count = 16
     freeze_e: bool
 
 
@@ -233,6 +239,7 @@ class Evaluate(Section):
 
     labels: list[str]
     bootstrap: Annotated[int, Field(ge=100)]
+    users: Count | None = None
 
 
 class Runtime(Section):

@@ -1,5 +1,7 @@
 """The scores table as a matrix, and back."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -43,3 +45,13 @@ def score_table(scores: npt.NDArray[np.float32], tasks: pa.Table, user_ids: Ints
             "score": scores.reshape(-1),
         }
     )
+
+
+def score_tables(
+    blocks: Iterable[npt.NDArray[np.float32]], tasks: pa.Table, user_ids: Ints
+) -> Iterator[pa.Table]:
+    """`score_table` of all tasks, a block of them (tasks, U) at a time, in their order."""
+    start = 0
+    for block in blocks:
+        yield score_table(block, tasks.slice(start, len(block)), user_ids)
+        start += len(block)

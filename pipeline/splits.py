@@ -12,14 +12,18 @@ h ^= h >> 31. A hash becomes a number in [0, 1) as (h >> 11) / 2^53.
   hash(1, split_seed, user_id) is below valid_share, else in `train`.
 * Of the n exposures of a user of `valid` or `test`, the floor(held_out_share n + 1/2) with the
   smallest hash(2, split_seed, user_id, item_id) are held out, but never all n.
+* Where only some users of `valid` and of `test` are measured, they are those with the smallest
+  hash(3, user_id): the same whatever was learned, and fewer of them are a part of more.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
-from pipeline.pairs import Bools, Ints, rows_of
+from pipeline.pairs import Bools, Ints, ids_of, rows_of, split_rows
 
 NAMES = ("train", "valid", "test")
 Hashes = npt.NDArray[np.uint64]
@@ -72,6 +76,56 @@ def hold_out(exposures: pa.Table, splits: pa.Table, *, share: float, seed: int) 
     held_out: Bools = np.zeros(len(user), bool)
     held_out[order] = np.arange(len(user)) - first[user[order]] < quota[user[order]]
     return exposures.append_column("held_out", pa.array(held_out))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The validation and test users whose scores are measured: all, or a sample of each.
+
+    Attributes:
+        valid: rows of the validation users, rising.
+        test: rows of the test users, rising.
+        valid_of: how many validation users there are.
+        test_of: how many test users there are.
+    """
+
+    valid: Ints
+    test: Ints
+    valid_of: int
+    test_of: int
+
+    @property
+    def rows(self) -> Ints:
+        """Rows of both, rising: the users that are scored."""
+        return np.sort(np.concatenate((self.valid, self.test)))
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether anybody is left out."""
+        return (len(self.valid), len(self.test)) != (self.valid_of, self.test_of)
+
+    def __str__(self) -> str:
+        """Such as "1,208 validation and test users", or how many of how many."""
+        whole = f"{self.valid_of + self.test_of:,} validation and test users"
+        return f"a sample of {len(self.rows):,} of {whole}" if self.is_sample else whole
+
+
+def measured_users(splits: pa.Table, users: pa.Table, most: int | None) -> Measured:
+    """Whose scores are measured, as rows of `users`: at most `most` of either split, None for all.
+
+    Raises:
+        PipelineError: a split without users, or with one who is not among `users`.
+    """
+    valid, test = (split_rows(splits, users, name) for name in ("valid", "test"))
+    ids = ids_of(users, "user_id")
+    return Measured(_sample(valid, ids, most), _sample(test, ids, most), len(valid), len(test))
+
+
+def _sample(rows: Ints, user_ids: Ints, most: int | None) -> Ints:
+    """`most` of the rows, rising, whatever order they come in."""
+    if most is None or most >= len(rows):
+        return rows
+    return np.sort(rows[np.argsort(_hash(3, user_ids[rows]), kind="stable")[:most]])
 
 
 def _hash(*keys: int | Ints) -> Hashes:

@@ -12,7 +12,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import PipelineError
 from pipeline.schemas import Schema
 
+ROW_GROUP = 1 << 20  # rows of a Parquet file that are written together
 Scalar = str | int | float | bool | None
 Field: TypeAlias = Literal["number", "number or nan", "number or nothing", "text"]  # of a CSV
 
@@ -84,18 +85,51 @@ def matrix(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
 
 def write_table(table: pa.Table, path: Path, schema: Schema) -> None:
     """Check `table` against `schema` and write it as Parquet, equal tables as equal bytes."""
-    schema.check(table, path)
-    plain = [f.name for f in table.schema if pa.types.is_fixed_size_list(f.type)]
+    write_tables([table], path, schema)
+
+
+def write_tables(tables: Iterable[pa.Table], path: Path, schema: Schema) -> None:
+    """As `write_table`, of the tables one after the other; a row group of them is held at a time.
+
+    Raises:
+        PipelineError: the rows of a table, or of one after another, are not as the schema says.
+    """
+    with replacing(path) as part, ExitStack() as closing:
+        writer: pq.ParquetWriter | None = None
+        last: pa.Table | None = None  # the last row so far
+        for group in grouped(tables, ROW_GROUP):
+            schema.check(group, path)
+            if writer is None:
+                writer = closing.enter_context(_writer(part, group.schema))
+            if last is not None:
+                schema.check(pa.concat_tables([last, group.slice(0, 1)]), path)
+            last = group.slice(group.num_rows - 1)
+            writer.write_table(group.replace_schema_metadata(None))
+
+
+def _writer(path: Path, columns: pa.Schema) -> pq.ParquetWriter:
+    plain = [f.name for f in columns if pa.types.is_fixed_size_list(f.type)]
     plain_leaves = [f"{name}.list.element" for name in plain]
-    with replacing(path) as part:
-        pq.write_table(
-            table.replace_schema_metadata(None),
-            part,
-            compression="zstd",
-            use_dictionary=[f.name for f in table.schema if f.name not in plain],
-            use_byte_stream_split=plain_leaves or False,
-            write_page_checksum=True,
-        )
+    return pq.ParquetWriter(
+        path,
+        columns.remove_metadata(),
+        compression="zstd",
+        use_dictionary=[f.name for f in columns if f.name not in plain],
+        use_byte_stream_split=plain_leaves or False,
+        write_page_checksum=True,
+    )
+
+
+def grouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Tables of one schema, put together until they have so many rows or more."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(one.num_rows for one in waiting) >= rows:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def read_parquet(path: Path) -> pa.Table:

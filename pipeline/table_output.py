@@ -10,7 +10,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from pipeline.errors import PipelineError
-from pipeline.storage import replacing
+from pipeline.storage import grouped, replacing
 
 Format = Literal["table", "csv", "json", "parquet"]
 ROW_GROUP = 1 << 18  # rows of a Parquet file that are written together
@@ -54,7 +54,7 @@ def write_parquet(tables: Iterable[pa.Table], path: Path) -> int:
     rows = 0
     with replacing(path) as part:
         writer: pq.ParquetWriter | None = None
-        for group in _grouped(tables):
+        for group in grouped(tables, ROW_GROUP):
             writer = writer or pq.ParquetWriter(part, group.schema, compression="zstd")
             writer.write_table(group)
             rows += group.num_rows
@@ -62,18 +62,6 @@ def write_parquet(tables: Iterable[pa.Table], path: Path) -> int:
             raise PipelineError(f"{path}: there is not one row to write.")
         writer.close()
     return rows
-
-
-def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Tables put together until they fill a row group."""
-    waiting: list[pa.Table] = []
-    for table in tables:
-        waiting.append(table)
-        if sum(one.num_rows for one in waiting) >= ROW_GROUP:
-            yield pa.concat_tables(waiting)
-            waiting = []
-    if waiting:
-        yield pa.concat_tables(waiting)
 
 
 def _csv(table: pa.Table, *, header: bool) -> str:

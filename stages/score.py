@@ -77,6 +77,8 @@ def main(
 ) -> None:
     """Score every validation and test user under every task: log ratios, high = common.
 
+    Or a fixed sample of them, of as many as `evaluate.users` says.
+
     With --users, --items, --pairs or --all, score those by hand instead, and write nothing but
     --to. docs/score.md explains the columns.
     """
@@ -88,17 +90,17 @@ def main(
         with stage("score", params, outputs=[], run_info=None) as run:
             answer(asked, files if state is None else files.as_of_now(state), run)
         return
-    with stage("score", params, outputs=[out], run_info=run_info) as run:
-        import numpy as np
+    with stage("score", params, "evaluate.users", outputs=[out], run_info=run_info) as run:
         import torch
 
         from pipeline import schemas
         from pipeline.model_files import read_network
         from pipeline.models.ratio import RatioNet
-        from pipeline.pairs import same_tasks, split_rows
-        from pipeline.score_matrix import score_table
-        from pipeline.scoring import score_all
-        from pipeline.storage import matrix, read_table, write_table
+        from pipeline.pairs import same_tasks
+        from pipeline.score_matrix import score_tables
+        from pipeline.scoring import score_grid
+        from pipeline.splits import measured_users
+        from pipeline.storage import matrix, read_table, write_tables
 
         people = read_table(features, schemas.FEATURES)
         parts = read_table(splits, schemas.SPLITS)
@@ -106,14 +108,15 @@ def main(
         tasks_table = read_table(tasks, schemas.TASKS)
         same_tasks(embeddings, tasks_table)
         device = run.device()
-        held = [split_rows(parts, people, split) for split in ("valid", "test")]
-        rows = np.sort(np.concatenate(held))
+        measured = measured_users(parts, people, run.params.evaluate.users)
+        rows = measured.rows
         x = torch.from_numpy(matrix(people.column("x"))[rows]).to(device)
         e = torch.from_numpy(matrix(embeddings.column("e"))).to(device)
         net = read_network(RatioNet, model, x_dim=x.shape[1], task_dim=e.shape[1]).to(device)
         ids = people.column("user_id").to_numpy()[rows]
-        write_table(score_table(score_all(net, x, e), tasks_table, ids), out, schemas.SCORES)
-        run.say(f"{len(e):,} tasks x {len(rows):,} validation and test users scored")
+        blocks = (block.cpu().numpy() for block in score_grid(net, x, e))
+        write_tables(score_tables(blocks, tasks_table, ids), out, schemas.SCORES)
+        run.say(f"{len(e):,} tasks x {measured} scored")
 
 
 if __name__ == "__main__":

@@ -2,20 +2,24 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from benchmarks import gpu
+from benchmarks import gpu, modes, scale
 from benchmarks.page import Section, render
-from benchmarks.stages import main_stages
+from benchmarks.stages import Cost, main_stages
 from benchmarks.textbook import PlainDeepFM, Textbook, by_dataloader, by_tensors, plain_deepfm_epoch
 from benchmarks.timing import Race, Spread, race
 from benchmarks.training import multiply_adds
+from pipeline.models.weights import draw_layers
 from pipeline.training.sampler import PairSampler
 
 ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
 
 
 def test_contestants_take_turns_and_a_first_round_does_not_count() -> None:
@@ -79,12 +83,34 @@ def test_every_stage_of_the_pipeline_is_measured_in_its_order() -> None:
     assert stages.index("pretrain") < stages.index("project") < stages.index("train")
 
 
-@pytest.mark.parametrize("make", [gpu.plain_step, gpu.our_step])
-def test_the_steps_that_a_gpu_would_run_learn_on_a_cpu_too(make: object) -> None:
-    user, task = torch.randint(gpu.USERS, (2, 16)), torch.randint(gpu.TASKS, (16,))
-    step = make(user, task)
-    step()
-    step()
+@pytest.mark.parametrize("make", [gpu.plain, gpu.ours])
+def test_the_steps_that_a_gpu_would_run_learn_on_a_cpu_too(
+    make: Callable[[Tensor, Tensor], gpu.Way],
+) -> None:
+    """By a training in batches of one shape, uncaptured: users of either half have their tasks."""
+    gen = torch.Generator().manual_seed(0)
+    x, e = torch.randn(40, 6, generator=gen), torch.randn(2, 3, generator=gen)
+    user = torch.randint(40, (700,), generator=gen)
+    pairs = PairSampler(user, (x[user, 0] > 0).long(), user)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        way = make(x, e)
+        draw_layers(way.model, gen)
+        step = gpu.fixed_step(way, torch.zeros(2, 60).long(), torch.zeros(60).long(), capture=False)
+        assert gpu.train(step, pairs, 60, epochs=25, gen=gen) == 25 * (700 // 60)
+        way.model.eval()
+        found = float(way.loss(*pairs.fixed(gen)).detach())
+    assert found < 1.3
+
+
+def test_the_whole_gpu_table_comes_out_on_a_cpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "STEPS", 1)
+    monkeypatch.setattr(gpu, "ROUNDS", 2)
+    page = gpu.main(CPU, batches=(64, 128), exposures=1000, epochs=1)
+    tables = [line for line in page.splitlines() if line.startswith("| ")]
+    assert len(tables) == 2 * (2 + 2)
+    assert all(line.count("|") == len(gpu.COLUMNS) + 2 for line in tables)
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -96,3 +122,33 @@ def test_without_a_cuda_device_the_gpu_table_is_refused_in_one_line() -> None:
     assert done.stderr == (
         "benchmarks.gpu: torch finds no CUDA device here; run it where there is one.\n"
     )
+
+
+def test_sizes_are_kept_beside_each_other_and_measured_again_one_by_one(tmp_path: Path) -> None:
+    """Twice the seconds for twice the size is linear; four times is not, and is marked."""
+    path = tmp_path / "scale.csv"
+    costs = {1: (1.0, 2.0), 2: (9.0, 9.0), 4: (4.0, 32.0)}
+    for million in (1, 4, 2):
+        fast, slow = costs[million]
+        scale.keep(million, [Cost("a", fast, fast, 10), Cost("b", slow, slow, 7)], "one", path)
+    scale.keep(2, [Cost("a", 2.0, 2.0, 11), Cost("b", 8.0, 8.0, 7)], "another", path)
+    sizes, machines = scale.kept(path)
+    assert machines == "one; another"
+    found = scale.section(sizes, machines)
+    assert found.header == ("n = 1", "1 M", "2 M", "4 M", "slope")
+    assert found.rows == [
+        ["a", "1.0 (1) [10]", "2.0 (2) [11]", "4.0 (4) [10]", "1.00"],
+        ["b", "2.0 (2) [7]", "8.0 (8) [7]", "32.0 (32) [7]", "2.00 (!)"],
+        ["all", "3.0 (3) [10]", "10.0 (10) [11]", "36.0 (36) [10]", "1.79 (!)"],
+    ]
+
+
+def test_the_table_of_the_page_on_scale_is_what_was_measured() -> None:
+    assert str(scale.section(*scale.kept(scale.KEPT))) in scale.PAGE.read_text()
+
+
+def test_a_mode_s_seconds_count_until_its_loss_is_low_enough() -> None:
+    rows = [{"epoch": n, "valid_loss": loss} for n, loss in ((1, 1.3), (2, 1.1), (3, 1.2))]
+    run = modes.Trained([2.0, 4.0, 6.0], rows)
+    assert run.best == 1
+    assert [run.until(loss) for loss in (1.3, 1.25, 1.1)] == [2.0, 4.0, 4.0]

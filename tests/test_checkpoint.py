@@ -104,6 +104,10 @@ def run_frozen(report: Callable[[Row], None], checkpoint: Checkpoint | None) -> 
     return run_train(report, checkpoint, freeze_e=True)
 
 
+def run_grid(report: Callable[[Row], None], checkpoint: Checkpoint | None) -> Outcome:
+    return run_train(report, checkpoint, mode="grid", grid_tasks=3)
+
+
 def silent(row: Row) -> None:
     """No progress."""
 
@@ -123,7 +127,7 @@ def at(path: Path, told: list[str] | None = None, seconds: float = 0) -> Checkpo
 
 
 @pytest.mark.parametrize(
-    "run", [run_deepfm, run_out_of_patience, run_pretrain, run_train, run_frozen]
+    "run", [run_deepfm, run_out_of_patience, run_pretrain, run_train, run_frozen, run_grid]
 )
 def test_a_training_that_went_on_equals_an_unbroken_one(
     tmp_path: Path, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch

@@ -17,6 +17,7 @@ from pipeline.training.deepfm import (
     ContrastedPairs,
     Interactions,
     exposure_loss,
+    needed,
     pair_auc,
     train_deepfm,
 )
@@ -75,6 +76,19 @@ def test_every_parameter_gets_a_gradient() -> None:
     exposure_loss(net(codes, user, torch.stack([item, item.flip(0)]))).backward()
     without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     assert not without
+
+
+def test_of_many_users_a_step_looks_at_those_of_its_batch_alone() -> None:
+    """The same logits and gradients, from as many rows as the batch has users."""
+    net, codes = network((9,)), torch.arange(9)[:, None]
+    user, item = torch.tensor([0, 2, 2, 5, 5, 8]), torch.randint(4, (2, 6))
+    some, row = needed(codes, user)
+    assert some[:, 0].tolist() == [0, 2, 5, 8]
+    assert some[row, 0].tolist() == user.tolist()
+    losses = [exposure_loss(net(codes, user, item)), exposure_loss(net(some, row, item))]
+    first, second = (torch.autograd.grad(loss, list(net.parameters())) for loss in losses)
+    torch.testing.assert_close(first, second)
+    assert needed(codes[:3], user)[1] is user  # fewer users than pairs: all of them
 
 
 def test_items_need_no_genres() -> None:

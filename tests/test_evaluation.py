@@ -1,6 +1,7 @@
 """The assembled figures, recomputed from the tables in the slow and obvious way."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -18,7 +19,7 @@ from pipeline.datasets.simulation import draw_world, simulate
 from pipeline.errors import PipelineError
 from pipeline.evaluation import Evaluation, Tables, evaluate
 from pipeline.params import Base, Params, load_params
-from pipeline.splits import hold_out, split_users
+from pipeline.splits import hold_out, measured_users, split_users
 from pipeline.storage import read_csv, vectors, write_csv, write_table
 from pipeline.tasks import count_items, select_tasks
 from stages.evaluate import app
@@ -297,6 +298,34 @@ def test_without_labels_the_exposure_figures_remain(tables: Tables, params: Para
     names |= {"calibration"}
     assert set(found.metrics) == names
     assert {row["label"] for row in found.task_auc} == {"exposure"}
+
+
+def test_a_sample_of_the_users_is_measured_as_if_there_were_no_others(
+    tables: Tables, params: Params
+) -> None:
+    """The AUCs are those of the sampled users; what is known of the others changes nothing."""
+    wanted = params.evaluate.model_copy(update={"users": 20})
+    sampled = params.model_copy(update={"evaluate": wanted})
+    measured = measured_users(tables.splits, tables.users, 20)
+    ids = tables.users["user_id"].to_numpy()[measured.rows]
+    of_them = pa.compute.is_in(tables.scores["user_id"], pa.array(ids))
+    few = replace(tables, scores=tables.scores.filter(of_them))
+    found = evaluated(few, sampled)
+    whole = Counter(tables.splits["split"].to_pylist())
+    assert found.metrics["sample"] == {
+        "test": 20,
+        "test_of": whole["test"],
+        "valid": 20,
+        "valid_of": whole["valid"],
+    }
+    of_all = f"{whole['test'] + whole['valid']} validation and test users"
+    assert found.headline.endswith(f"; a sample of 40 of {of_all}")
+    for name, sides in {"gender": gender_sides(few), "exposure": exposure_sides(few)}.items():
+        assert found.metrics[name]["auc"] == pytest.approx(
+            slow_aucs(few, "test", sides).mean(), abs=1e-6
+        )
+    with pytest.raises(PipelineError, match="22 tasks and 40 validation and test users"):
+        evaluated(tables, sampled)
 
 
 def test_a_label_that_measures_no_task_is_named(tables: Tables, params: Params) -> None:

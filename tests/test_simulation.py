@@ -236,3 +236,15 @@ def test_ten_million_exposures_are_drawn_in_a_gigabyte() -> None:
     drawn, peak = measured_peak(size)
     assert drawn == pytest.approx(size.exposures, rel=0.002)
     assert peak < 2**30
+
+
+def test_beyond_a_grid_sums_over_all_cells_are_estimated_closely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And no cell is looked at but those of the sample, however many there are."""
+    monkeypatch.setattr(world_module, "GRID", 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(World, "intensity", lambda *_: pytest.fail("went over all cells"))
+        estimated = draw_world(DEFAULT)
+    assert estimated.presence(EVERY, EVERY).sum() == pytest.approx(DEFAULT.exposures, rel=3e-3)
+    np.testing.assert_array_equal(estimated.popularity, draw_world(DEFAULT).popularity)

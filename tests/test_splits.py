@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import PipelineError
 from pipeline.schemas import EXPOSURES, SPLITS
-from pipeline.splits import hold_out, split_users
+from pipeline.splits import hold_out, measured_users, split_users
 
 MASK = 2**64 - 1
 IDS = st.integers(-(2**63), 2**63 - 1)
@@ -142,3 +142,26 @@ def test_what_is_held_out_does_not_depend_on_the_order_of_the_rows() -> None:
     shuffled = table.take(np.random.default_rng(0).permutation(table.num_rows))
     first, second = (hold_out(t, splits(by_id), share=0.4, seed=5) for t in (table, shuffled))
     assert first.equals(second.sort_by([("user_id", "ascending"), ("item_id", "ascending")]))
+
+
+@given(st.sets(IDS, min_size=3, max_size=60), st.integers(1, 40))
+def test_a_sample_of_the_measured_is_of_smallest_hash(ids: set[int], most: int) -> None:
+    """Of validation and test users alike; rows rise; who asks for as many as there are gets all."""
+    by_id = {user: ("train", "valid", "test")[n % 3] for n, user in enumerate(ids)}
+    table = splits(by_id)
+    found, ordered = measured_users(table, table, most), np.array(sorted(ids))
+    for name, rows in (("valid", found.valid), ("test", found.test)):
+        whole = [user for user, split in by_id.items() if split == name]
+        expected = sorted(sorted(whole, key=lambda user: slow_hash(3, user))[:most])
+        assert ordered[rows].tolist() == expected
+    assert found.rows.tolist() == sorted([*found.valid.tolist(), *found.test.tolist()])
+    everybody = measured_users(table, table, None)
+    assert found.is_sample == (len(found.rows) < len(everybody.rows))
+    assert not everybody.is_sample
+
+
+def test_a_sample_says_of_how_many_it_is() -> None:
+    table = splits({n: ("train", "valid", "test")[n % 3] for n in range(3000)})
+    assert str(measured_users(table, table, None)) == "2,000 validation and test users"
+    sample = "a sample of 1,200 of 2,000 validation and test users"
+    assert str(measured_users(table, table, 600)) == sample

@@ -30,6 +30,7 @@ from pipeline.storage import (
     write_csv,
     write_json,
     write_table,
+    write_tables,
     write_text,
 )
 
@@ -193,6 +194,37 @@ FAULTS: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
     ),
     "no rows": (lambda t: t.slice(0, 0), "the scores table has no rows"),
 }
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 100])
+def test_tables_one_after_the_other_are_written_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """A row group at a time: the tables come when their turn comes, not before."""
+    monkeypatch.setattr(storage, "ROW_GROUP", rows)
+    whole, given = scores(), []
+
+    def parts() -> Iterator[pa.Table]:
+        for n in range(whole.num_rows):
+            given.append(n)
+            yield whole.slice(n, 1)
+
+    path = tmp_path / "scores.parquet"
+    write_tables(parts(), path, SCORES)
+    assert given == [0, 1, 2]
+    assert read_table(path, SCORES).equals(whole)
+    groups = pq.ParquetFile(path).metadata.num_row_groups
+    assert groups == -(-3 // rows)
+
+
+def test_tables_out_of_order_are_refused_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "ROW_GROUP", 1)
+    whole = scores()
+    with pytest.raises(PipelineError, match="out of order"):
+        write_tables([whole.slice(2, 1), whole.slice(0, 2)], tmp_path / "s.parquet", SCORES)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -1,6 +1,7 @@
 """pretrain, project, train and score as a user meets them: artefacts and a line, or one line."""
 
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -148,6 +149,21 @@ def test_the_scores_are_the_network_s_of_the_validation_and_test_users(
     assert scores["task_id"].to_numpy().tolist() == np.repeat(range(TASKS), len(rows)).tolist()
 
 
+def test_a_sample_of_the_users_has_the_scores_that_it_has_among_all(folder: Path) -> None:
+    succeed(*CHAIN)
+    path = folder / "data/evaluation/scores.parquet"
+    everybody = read_table(path, schemas.SCORES)
+    set_params(folder, {"evaluate": {"users": 5}})
+    line = succeed(score)[0]
+    assert re.fullmatch(
+        r"22 tasks x a sample of 10 of \d+ validation and test users scored\n", line
+    )
+    few = read_table(path, schemas.SCORES)
+    assert few.num_rows == 10 * TASKS
+    joined = few.join(everybody, ["task_id", "user_id"], right_suffix="_of_all")
+    np.testing.assert_allclose(joined["score"], joined["score_of_all"], atol=1e-6)
+
+
 def test_equal_seeds_give_equal_files_and_another_moves_all_that_is_learned(folder: Path) -> None:
     succeed(*CHAIN)
     once = written(folder)
@@ -166,6 +182,16 @@ def test_frozen_embeddings_stay_where_they_start(folder: Path) -> None:
         for name in ("data/task_init.parquet", "data/ratio/task_embeddings.parquet")
     )
     assert trained.equals(start)
+
+
+def test_the_full_grid_is_another_way_to_train_the_same_tasks(folder: Path) -> None:
+    succeed(pretrain, project, train)
+    sampled = (folder / "data/ratio/history.csv").read_bytes()
+    set_params(folder, {"ratio": {"mode": "grid", "grid_tasks": 4}})
+    (line,) = succeed(train)
+    assert line.startswith("22 tasks: validation loss 1.")
+    assert (folder / "data/ratio/history.csv").read_bytes() != sampled
+    succeed(score)
 
 
 def test_more_seed_tasks_than_tasks_is_one_line(folder: Path) -> None:

@@ -63,11 +63,12 @@ def draw_world(size: Simulation) -> World:
     axes = _axes(_generator(size, "axes"))
     users, taste, activity = _draw_users(size.users, axes, _generator(size, "users"))
     items, appeal, popularity = _draw_items(size.items, axes, _generator(size, "items"))
-    return calibrated(World(users, items, activity, taste, popularity, appeal), size.exposures)
+    world = World(users, items, activity, taste, popularity, appeal)
+    return calibrated(world, size.exposures, _generator(size, "cells"))
 
 
 def _generator(size: Simulation, purpose: str) -> np.random.Generator:
-    streams = ("axes", "users", "items", "exposures")  # apart, so that none shifts another
+    streams = ("axes", "users", "items", "exposures", "cells")  # apart, so that none shifts another
     return np.random.default_rng([size.seed, streams.index(purpose)])
 
 

@@ -124,8 +124,10 @@ class DeepFM(nn.Module):
 
 
 def _side(embedded: Tensor, layer: nn.Linear) -> Side:
-    first, vectors = embedded[..., 0], embedded[..., 1:]
+    first, vectors = embedded.split([1, embedded.shape[2] - 1], 2)
+    if vectors.shape[1] == 1:  # a field alone has no inner products
+        return Side(first[:, 0], vectors[:, 0], layer(vectors[:, 0]))
     total = vectors.sum(1)
     # Inner products of every two fields: (|sum|^2 - sum of |.|^2) / 2, the identity of FM.
-    inner = (total.square() - vectors.square().sum(1)).sum(1) / 2
-    return Side((first.sum(1) + inner)[:, None], total, layer(vectors.flatten(1)))
+    inner = (total.square() - vectors.square().sum(1)).sum(1, keepdim=True) / 2
+    return Side(first.sum(1) + inner, total, layer(vectors.flatten(1)))

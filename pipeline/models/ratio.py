@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from pipeline.training.dropout import ReluDropout
 from pipeline.training.gather import gather, gather_linear, linear_rows
+from pipeline.training.grid import TaskGrid
+from pipeline.training.grid_loss import grid_loss
 from pipeline.training.pair_loss import Rows, pair_loss
 
 
@@ -82,6 +84,14 @@ class RatioNet(nn.Module):
         of_task, task_row = linear_rows(e, w_e, task)
         inputs = [Rows(of_user, user_row), Rows(of_task + self.first.bias, task_row)]
         return pair_loss(inputs, self.rest, task)
+
+    def loss_of_grid(self, x: Tensor, e: Tensor, weight: Tensor, base: Tensor) -> Tensor:
+        """`grid_loss` of users x (U, x_dim) under tasks e (T, task_dim); weight (T, U), base (U,).
+
+        Both sides of the first layer are taken once, whatever the number of cells.
+        """
+        of_task = e @ self.first.weight[:, -e.shape[1] :].T + self.first.bias
+        return grid_loss(of_task, self.user_side(x), self.rest, weight, base)
 
     def user_side(self, x: Tensor) -> Tensor:
         """All of f that does not depend on the task: x (U, x_dim) -> (U, hidden[0])."""
@@ -170,6 +180,10 @@ class TaskRatios(nn.Module):
     def loss(self, user: Tensor, task: Tensor) -> Tensor:
         """Equation 3 of pairs (2, N), row 0 under q_t, row 1 under p; faster than by the logits."""
         return self.net.loss_of_pairs(self.x, self.e, user, task)
+
+    def grid_loss(self, grid: TaskGrid, task: Tensor, weight: Tensor) -> Tensor:
+        """The loss of a block of the grid, as `grid.epoch` gives it."""
+        return self.net.loss_of_grid(self.x[grid.users], gather(self.e, task), weight, grid.base)
 
 
 class SeedRatios(nn.Module):

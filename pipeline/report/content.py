@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from pipeline.explanation import Explainer
-from pipeline.pairs import split_rows
 from pipeline.params import Params
 from pipeline.report.artefacts import Artefacts
 from pipeline.report.choice import portrayed_tasks
@@ -28,7 +27,7 @@ class Content:
 
     Attributes:
         params: the settings of the run.
-        counts: users, test users, items, exposures and tasks.
+        counts: users, measured test users, items, exposures and tasks.
         figures: every scalar of metrics/auc.json by its dotted key; AUCs as fractions.
         yardsticks: what was measured by.
         beaten: the yardsticks by which users' activity alone does better.
@@ -58,8 +57,8 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
     """Gather the content of the report.
 
     Reads the params init, seed, data.source, labels, features.model, features.user_fields,
-    features.activity, features.directions, projection.histogram_label, ratio.base, ratio.visible
-    and evaluate.labels.
+    features.activity, features.directions, projection.histogram_label, ratio.base, ratio.visible,
+    evaluate.labels and evaluate.users.
 
     Raises:
         PipelineError: artefacts that do not belong together.
@@ -80,7 +79,7 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
     )
     return Content(
         params=params,
-        counts=_counts(artefacts),
+        counts=_counts(artefacts, test_users),
         figures=figures,
         yardsticks=measured,
         beaten=beaten_by_activity(measured, figures),
@@ -94,7 +93,7 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
     )
 
 
-def _counts(artefacts: Artefacts) -> dict[str, int]:
+def _counts(artefacts: Artefacts, test_users: TestUsers) -> dict[str, int]:
     tables = ("users", "items", "exposures", "tasks")
     counts: dict[str, int] = {name: getattr(artefacts, name).num_rows for name in tables}
-    return counts | {"test_users": len(split_rows(artefacts.splits, artefacts.users, "test"))}
+    return counts | {"test_users": len(test_users.ids)}

@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from pipeline.datasets.codes import code_name
 from pipeline.labels import label_classes
-from pipeline.pairs import Ints, rows_of, split_rows
+from pipeline.pairs import Ints, rows_of
 from pipeline.params import Params
 from pipeline.report.artefacts import Artefacts
 from pipeline.score_matrix import score_matrix
+from pipeline.splits import measured_users
 
 Singles = npt.NDArray[np.float32]
 
@@ -73,10 +74,10 @@ class TestUsers:
     @classmethod
     def of(cls, artefacts: Artefacts, params: Params) -> "TestUsers":
         """The test users of a run."""
-        users, splits = artefacts.users, artefacts.splits
+        users = artefacts.users
         ids = users.column("user_id").to_numpy()
-        valid, test = (split_rows(splits, users, split) for split in ("valid", "test"))
-        scored = np.sort(np.concatenate((valid, test)))
+        measured = measured_users(artefacts.splits, users, params.evaluate.users)
+        scored, test = measured.rows, measured.test
         scores = score_matrix(artefacts.scores, artefacts.tasks, ids[scored])
         exposed = rows_of(artefacts.exposures.column("user_id").to_numpy(), ids, "user")
         visible = exposed[~artefacts.exposures.column("held_out").to_numpy()]

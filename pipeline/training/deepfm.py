@@ -128,7 +128,7 @@ def train_deepfm(
     history = fit(
         net,
         batches=lambda: pairs.epoch(params.batch_size),
-        loss=lambda user, item: exposure_loss(net(data.codes, user, item)),
+        loss=lambda user, item: exposure_loss(net(*needed(data.codes, user), item)),
         validate=validate,
         schedule=params,
         patience=Patience(params.patience),
@@ -138,6 +138,18 @@ def train_deepfm(
         checkpoint=checkpoint,
     )
     return net, history
+
+
+def needed(codes: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+    """The codes of the users of a batch, and the row in them of each of its pairs (N,), sorted.
+
+    Those of all users where they are fewer than the pairs: a step then takes a time that does not
+    grow with their number.
+    """
+    if len(codes) <= len(user):
+        return codes, user
+    present, row = user.unique_consecutive(return_inverse=True)
+    return codes[present], row
 
 
 def logits_of(

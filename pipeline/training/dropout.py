@@ -35,6 +35,11 @@ class MaskSource:
         self._bits = np.random.SFC64(seed)
         self._gen = torch.Generator(device).manual_seed(seed) if device.type != "cpu" else None
 
+    @property
+    def generator(self) -> torch.Generator | None:
+        """The torch generator behind it; None on a CPU."""
+        return self._gen
+
     def dropped(self, shape: torch.Size, rate: float) -> Tensor:
         """Which elements are dropped, int32 of `shape`: negative where one is, else 0 or more."""
         if self._gen is not None:

@@ -70,10 +70,7 @@ class _PairLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> Tensor:  # noqa: ANN401
         tables, rest = tensors[: len(plan.indices)], tensors[len(plan.indices) :]
-        layers = [
-            _Layer(weight, bias, hidden.scale)
-            for weight, bias, hidden in zip(rest[::2], rest[1::2], plan.hidden, strict=True)
-        ]
+        layers = layers_of(plan.hidden, rest)
         if len(rest[-1]) > 1:
             layers[-1] = _OutputOfTask(rest[-2], rest[-1], plan.hidden[-1].scale)
         loss, of_tables = _loss_and_gradients(plan, tables, layers)
@@ -85,7 +82,7 @@ class _PairLoss(torch.autograd.Function):
         return None, *(gradient.mul_(grads[0]) for gradient in ctx.gradients)
 
 
-class _Layer:
+class Layer:
     """A fully connected layer on y, which dropout is still to scale, and its gradients so far."""
 
     def __init__(self, weight: Tensor, bias: Tensor, scale: float) -> None:
@@ -108,7 +105,7 @@ class _Layer:
         return self.of_weight * self.scale, self.of_bias
 
 
-class _OutputOfTask(_Layer):
+class _OutputOfTask(Layer):
     """The last layer, where each task has an output: of each row only that of its task."""
 
     def forward(self, y: Tensor, task: Tensor) -> Tensor:
@@ -120,8 +117,34 @@ class _OutputOfTask(_Layer):
         return grad * self.weight[task]
 
 
+def layers_of(hidden: Sequence[ReluDropout], tensors: Sequence[Tensor]) -> list[Layer]:
+    """The layers after each of the hidden ones, from their weights and biases in turn."""
+    return [
+        Layer(weight, bias, below.scale)
+        for weight, bias, below in zip(tensors[::2], tensors[1::2], hidden, strict=True)
+    ]
+
+
+def forwards(
+    layers: Sequence[Layer], hidden: Sequence[ReluDropout], z: Tensor, task: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """Every y, the first in place of z (n, d), and the logits (n, 1)."""
+    ys = []
+    for layer, below in zip(layers, hidden, strict=True):
+        ys.append(below.masked_(z))
+        z = layer.forward(ys[-1], task)
+    return ys, z
+
+
+def backwards(layers: Sequence[Layer], grad: Tensor, ys: Sequence[Tensor], task: Tensor) -> None:
+    """From the gradient of the logits (n, 1) to that of the first z, in place of the first y."""
+    for layer, y in zip(reversed(layers), reversed(ys), strict=True):
+        grad = layer.backward(grad, y, task)
+        backward_to(grad if y is not ys[0] else y, grad, y)
+
+
 def _loss_and_gradients(
-    plan: _Plan, tables: Sequence[Tensor], layers: Sequence[_Layer]
+    plan: _Plan, tables: Sequence[Tensor], layers: Sequence[Layer]
 ) -> tuple[Tensor, list[Tensor]]:
     """The loss, and the gradient of each table; those of the layers are left with them."""
     n = len(plan.output)
@@ -136,16 +159,10 @@ def _loss_and_gradients(
         z = torch.index_select(tables[0], 0, plan.indices[0][part], out=first[part])
         for table, index in zip(tables[1:], plan.indices[1:], strict=True):
             z.add_(table.index_select(0, index[part]))
-        ys = []
-        for layer, hidden in zip(layers, plan.hidden, strict=True):
-            ys.append(hidden.masked_(z))
-            z = layer.forward(ys[-1], task)
+        ys, z = forwards(layers, plan.hidden, z, task)
         margin = z.mul_(side[part, None])
         loss += F.softplus(margin).sum()
-        grad = margin.sigmoid_().mul_(side[part, None]).div_(n // 2)
-        for layer, y in zip(reversed(layers), reversed(ys), strict=True):
-            grad = layer.backward(grad, y, task)
-            backward_to(grad if y is not ys[0] else y, grad, y)
+        backwards(layers, margin.sigmoid_().mul_(side[part, None]).div_(n // 2), ys, task)
     of_tables = [
         scatter_add(first, index, len(table))
         for table, index in zip(tables, plan.indices, strict=True)

@@ -44,15 +44,14 @@ def measure(
 
         from pipeline import schemas
         from pipeline.evaluation import Tables, evaluate
-        from pipeline.pairs import split_rows
         from pipeline.score_matrix import score_table
+        from pipeline.splits import measured_users
         from pipeline.storage import read_csv, read_table, write_json
 
         people = read_table(features / "users.parquet", schemas.FEATURES)
         splits = read_table(place.prepared("splits"), schemas.SPLITS)
         tasks = read_table(place.prepared("tasks"), schemas.TASKS)
-        held = [split_rows(splits, people, split) for split in ("valid", "test")]
-        rows = np.sort(np.concatenate(held))
+        rows = measured_users(splits, people, run.params.evaluate.users).rows
         scores = score(rows, run.device())
         seconds = time.perf_counter() - started
         found = evaluate(
