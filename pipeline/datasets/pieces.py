@@ -20,7 +20,7 @@ class Piece:
 
     Attributes:
         path: the table, a file or a folder of Parquet files, which messages name.
-        file: the file that the rows are in.
+        file: the file that the rows are in, its whole path: workers stand elsewhere.
         start: the row group; or the byte at or after which the first of the lines starts.
         end: the byte at or after which the first line of the next piece starts.
     """
@@ -55,10 +55,12 @@ class Piece:
 
     def _lines(self, before: int) -> bytes:
         with Path(self.file).open("rb") as file:
-            file.seek(self.start - 1)
-            file.readline()  # to the end of the line that began before
-            size = self.end - file.tell()
-            content = file.read(size) + file.readline() if size > 0 else b""
+            if self.start:
+                file.seek(self.start - 1)
+                file.readline()  # to the end of the line that began before
+            content = file.read(max(self.end - file.tell(), 0))
+            if content and not content.endswith(b"\n"):
+                content += file.readline()
         if b'"' in content:
             lines = [line for line in content.split(b"\n") if _row(line)]
             row = next((i for i, line in enumerate(lines) if line.count(b'"') % 2), None)
@@ -78,7 +80,8 @@ def pieces_of(path: Path) -> list[Piece]:
     if path.suffix == ".csv":
         start, size = _header(path)[1], path.stat().st_size
         starts = range(start, max(size, start + 1), PIECE_BYTES)
-        return [Piece(str(path), str(path), at, at + PIECE_BYTES) for at in starts]
+        file = str(path.resolve())
+        return [Piece(str(path), file, at, at + PIECE_BYTES) for at in starts]
     pieces: list[Piece] = []
 
     def footers() -> pa.Table:
@@ -86,7 +89,8 @@ def pieces_of(path: Path) -> list[Piece]:
         for file in files:
             groups = pq.ParquetFile(file).metadata
             rows = (groups.row_group(i).num_rows for i in range(groups.num_row_groups))
-            pieces.extend(Piece(str(path), str(file), i, 0) for i, n in enumerate(rows) if n)
+            place = str(file.resolve())
+            pieces.extend(Piece(str(path), place, i, 0) for i, n in enumerate(rows) if n)
         return pa.table({})
 
     own_table(path, footers)  # tells what is not readable

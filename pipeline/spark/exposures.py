@@ -40,6 +40,10 @@ ROWS = {  # what the workers read; the columns from `place` on are for `write_he
 SQL = {pa.int64(): "long", pa.int32(): "int", pa.int8(): "byte", pa.string(): "string"}
 PLACE_BITS = 32
 BATCH = 1 << 16  # rows that a worker hands to Spark at once
+NOT_SHARED = (
+    "what the driver can read, Spark's workers cannot; data and project must lie in folders that "
+    "all machines see under the same path."
+)
 TASKS = 10_000  # at most, to read the pieces
 
 
@@ -120,7 +124,7 @@ def _read_batches(
 def _read_piece(place: int, piece: Piece, law: Law, text_ids: bool) -> pa.Table:
     try:
         pairs = own_pairs(piece.read(), text_ids=text_ids)
-    except PipelineError:
+    except (PipelineError, OSError):
         fault = {name: [place if name == "place" else None] for name in ROWS}
         return pa.table(fault, schema=pa.schema(ROWS))
     user, item = (ids_of(pairs, name) for name in ("user_id", "item_id"))
@@ -155,6 +159,8 @@ def _write_batches(
 
 def _by_part(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
     for batch in batches:
+        if batch.column("part").null_count:
+            raise PipelineError(NOT_SHARED)
         part = batch.column("part").to_numpy()
         table = pa.table({name: batch.column(name) for name in EXPOSURES.columns})
         starts = np.flatnonzero(np.diff(part, prepend=-1)).tolist()

@@ -19,7 +19,7 @@ from pipeline.datasets.tables import (
     titled,
 )
 from pipeline.errors import PipelineError
-from pipeline.spark.exposures import PLACE_BITS, Law, read_pieces
+from pipeline.spark.exposures import NOT_SHARED, PLACE_BITS, Law, read_pieces
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -52,7 +52,7 @@ def read_tables_on(
     files = find_exposures(folder)
     pieces = pieces_of(files["exposures"])
     rows = read_pieces(spark, pieces, law, text_ids=text_ids).persist()
-    own = _Own(files["exposures"], pieces, rows, text_ids)
+    own = OwnRows(files["exposures"], pieces, rows, text_ids)
     count = own.require_readable()
     if text_ids:
         own.require_one_text("user")
@@ -72,7 +72,7 @@ def read_tables_on(
 
 
 @dataclass(frozen=True)
-class _Own:
+class OwnRows:
     """The rows of a table of exposures, and where they come from."""
 
     path: Path
@@ -88,7 +88,7 @@ class _Own:
         first, count = self.rows.agg(fault, F.count("*")).first()
         if first is not None:
             own_pairs(self._piece(first), text_ids=self.text_ids)
-            raise PipelineError(f"{self.path}: changed while it was read; run it again.")
+            raise PipelineError(f"{self.path}: {NOT_SHARED}")
         if not count:
             raise no_rows(self.path)
         return int(count)
