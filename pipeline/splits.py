@@ -75,4 +75,3 @@ def hold_out(exposures: pa.Table, splits: pa.Table, *, share: float, seed: int) 
     held_out: Bools = np.zeros(len(user), bool)
     held_out[order] = np.arange(len(user)) - first[user[order]] < quota[user[order]]
     return exposures.append_column("held_out", pa.array(held_out))
-

@@ -48,7 +48,11 @@ def test_the_pieces_of_parquet_are_the_row_groups_of_its_files_by_name(tmp_path:
     folder.mkdir()
     for name, start in (("b", 50), ("a", 0), ("c", 80)):
         ids = pa.array(range(start, {0: 50, 50: 80, 80: 80}[start]), pa.int64())
-        pq.write_table(pa.table({"user_id": ids, "item_id": ids}), folder / f"{name}.parquet", row_group_size=20)
+        pq.write_table(
+            pa.table({"user_id": ids, "item_id": ids}),
+            folder / f"{name}.parquet",
+            row_group_size=20,
+        )
     found = pieces_of(folder)
     tables = [one.read().table for one in found]
     assert [table.num_rows for table in tables] == [20, 20, 10, 20, 10]

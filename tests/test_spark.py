@@ -196,11 +196,15 @@ def test_a_value_over_several_lines_is_refused_and_not_cut(project: Path) -> Non
 
 
 def test_two_texts_of_one_hash_are_refused(session: "SparkSession") -> None:
-    rows = session.createDataFrame([(5, "ann"), (5, "bob"), (6, "ann")], "user_id long, user_key string")
+    rows = session.createDataFrame(
+        [(5, "ann"), (5, "bob"), (6, "ann")], "user_id long, user_key string"
+    )
     own = OwnRows(Path("exposures.csv"), [], rows, text_ids=True)
-    with pytest.raises(PipelineError, match="exposures.csv: two values of user_id have one hash"):
+    with pytest.raises(PipelineError, match=r"exposures.csv: two values of user_id have one hash"):
         own.require_one_text("user")
-    OwnRows(Path("exposures.csv"), [], rows.where("user_key = 'ann'"), True).require_one_text("user")
+    OwnRows(Path("exposures.csv"), [], rows.where("user_key = 'ann'"), True).require_one_text(
+        "user"
+    )
 
 
 @pytest.mark.parametrize("partitions", [1, 4])
@@ -263,7 +267,9 @@ def test_a_folder_that_workers_do_not_see_is_named(
     monkeypatch.setattr(on_spark, "pieces_of", lambda _: elsewhere)
     set_params(project, {"data": {"source": "simulated"}})
     told = run(project, "prepare", "spark").stderr
-    assert re.match("prepare: Spark at local.* what the driver can read, Spark's workers cannot", told)
+    assert re.match(
+        "prepare: Spark at local.* what the driver can read, Spark's workers cannot", told
+    )
 
 
 def test_without_java_it_says_what_to_install(

@@ -47,9 +47,8 @@ class OwnTable:
         shown = str(found)
         if len(shown) > LONGEST_FOUND:
             shown = f"{shown[:LONGEST_FOUND]}…"
-        return PipelineError(
-            f"{self.path}, row {self.before + row + 1}: expected {expected}, found {shown}. {mending}"
-        )
+        place = f"{self.path}, row {self.before + row + 1}"
+        return PipelineError(f"{place}: expected {expected}, found {shown}. {mending}")
 
     def wrong_type(self, name: str, wanted: str, found: pa.DataType) -> PipelineError:
         """The error for a column of a type that is of no use."""

@@ -74,9 +74,7 @@ def own_pairs(exposures: OwnTable, *, text_ids: bool) -> pa.Table:
     """
     user, item = (own_ids(exposures, who, text_ids=text_ids) for who in ("user", "item"))
     columns = {name: ids.column(name) for ids in (user, item) for name in ids.column_names}
-    return pa.table(
-        {**columns, "rating": _ratings(exposures), "timestamp": _timestamps(exposures)}
-    )
+    return pa.table({**columns, "rating": _ratings(exposures), "timestamp": _timestamps(exposures)})
 
 
 def own_users(own: OwnTable, text_ids: bool) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The counts behind the task filter, on Spark: items x classes, over all and over training users."""
+"""The counts behind the task filter, on Spark: items x classes, of all and of training users."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,11 +35,13 @@ def count_on(spark: "SparkSession", crowd: Crowd, exposures: Path) -> ItemCounts
 
 def _cells(met: "DataFrame", labels: int) -> "DataFrame":
     """A row for each item, label and class that somebody is of."""
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import functions as F
 
     kinds = [(TOTAL, F.lit(0)), *((n, F.col(f"code_{n}")) for n in range(labels))]
     cells = F.explode(
-        F.array(*(F.struct(F.lit(n).alias("label"), c.cast("long").alias("code")) for n, c in kinds))
+        F.array(
+            *(F.struct(F.lit(n).alias("label"), c.cast("long").alias("code")) for n, c in kinds)
+        )
     )
     return (
         met.select("item_id", "training", cells.alias("cell"))
@@ -64,7 +66,9 @@ def _dense(counted: pa.Table, crowd: Crowd) -> ItemCounts:
     item_id, item = np.unique(ids_of(counted, "item_id"), return_inverse=True)
     label, code = (ids_of(counted, name) for name in ("label", "code"))
 
-    def table(kind: int, classes: int, figure: str) -> "np.ndarray[tuple[int, int], np.dtype[np.int64]]":
+    def table(
+        kind: int, classes: int, figure: str
+    ) -> "np.ndarray[tuple[int, int], np.dtype[np.int64]]":
         cells = np.zeros((len(item_id), classes), np.int64)
         of = label == kind
         cells[item[of], code[of]] = ids_of(counted, figure)[of]

@@ -86,7 +86,7 @@ def write_held_out(rows: "DataFrame", path: Path, law: Law) -> int:
     Returns:
         How many there are.
     """
-    from pyspark.sql import functions as F  # noqa: N812 - as Spark's users know it
+    from pyspark.sql import functions as F
     from pyspark.sql.window import Window
 
     pair, user = Window.partitionBy("user_id", "item_id"), Window.partitionBy("user_id")
@@ -128,9 +128,7 @@ def _read_piece(place: int, piece: Piece, law: Law, text_ids: bool) -> pa.Table:
         fault = {name: [place if name == "place" else None] for name in ROWS}
         return pa.table(fault, schema=pa.schema(ROWS))
     user, item = (ids_of(pairs, name) for name in ("user_id", "item_id"))
-    split = split_of(
-        user, test_share=law.test_share, valid_share=law.valid_share, seed=law.seed
-    )
+    split = split_of(user, test_share=law.test_share, valid_share=law.valid_share, seed=law.seed)
     made = {
         "place": place + np.arange(len(user)),
         "training": split == "train",
@@ -147,9 +145,7 @@ def _rising(seed: int, user: Ints, item: Ints) -> Ints:
     return (hash_of(HELD_OUT, seed, user, item) ^ np.uint64(1 << 63)).view(np.int64)
 
 
-def _write_batches(
-    batches: Iterable[pa.RecordBatch], *, folder: str
-) -> Iterator[pa.RecordBatch]:
+def _write_batches(batches: Iterable[pa.RecordBatch], *, folder: str) -> Iterator[pa.RecordBatch]:
     """Write each part to its file: the rows come sorted by part, then by the key."""
     for part, group in groupby(_by_part(batches), key=itemgetter(0)):
         file = Path(folder) / part_name(part)

@@ -41,9 +41,7 @@ class SparkTables:
     count: int
 
 
-def read_tables_on(
-    spark: "SparkSession", folder: Path, law: Law, *, text_ids: bool
-) -> SparkTables:
+def read_tables_on(spark: "SparkSession", folder: Path, law: Law, *, text_ids: bool) -> SparkTables:
     """Read exposures, and users and items where there are such tables, from a folder.
 
     Raises:
@@ -57,17 +55,16 @@ def read_tables_on(
     if text_ids:
         own.require_one_text("user")
         own.require_one_text("item")
-    users = (
-        own_users(read_own(files["users"]), text_ids) if "users" in files else own.ids("user")
-    )
+    users = own_users(read_own(files["users"]), text_ids) if "users" in files else own.ids("user")
     items = (
         own_items(read_own(files["items"]), text_ids)
         if "items" in files
         else titled(own.ids("item"))
     )
-    for who, known in (("user", users), ("item", items)):
-        if f"{who}s" in files:
-            own.require_known(spark, who, known)
+    if "users" in files:
+        own.require_known(spark, "user", users)
+    if "items" in files:
+        own.require_known(spark, "item", items)
     return SparkTables(users, items, rows, count)
 
 
@@ -82,7 +79,7 @@ class OwnRows:
 
     def require_readable(self) -> int:
         """The number of rows; raises the fault of the first piece that has one."""
-        from pyspark.sql import functions as F  # noqa: N812
+        from pyspark.sql import functions as F
 
         fault = F.min(F.when(F.col("user_id").isNull(), F.col("place")))
         first, count = self.rows.agg(fault, F.count("*")).first()
@@ -100,7 +97,7 @@ class OwnRows:
 
     def require_one_text(self, who: Who) -> None:
         """Raise PipelineError if two texts have one number."""
-        from pyspark.sql import functions as F  # noqa: N812
+        from pyspark.sql import functions as F
 
         key = F.col(f"{who}_key")
         texts = self.rows.groupBy(f"{who}_id").agg((F.min(key) != F.max(key)).alias("two"))
@@ -109,7 +106,7 @@ class OwnRows:
 
     def require_known(self, spark: "SparkSession", who: Who, known: pa.Table) -> None:
         """Raise the fault of the first row whose user or item is not in the table `known`."""
-        from pyspark.sql import functions as F  # noqa: N812
+        from pyspark.sql import functions as F
 
         ids = spark.createDataFrame(known.select([f"{who}_id"]))
         strange = self.rows.join(ids, f"{who}_id", "left_anti").agg(F.min("place")).first()
