@@ -20,7 +20,7 @@ Hashes = npt.NDArray[np.uint64]
 TEST: Final = 0  # whether a user is in the split test
 VALID: Final = 1  # else, whether in the split valid
 HELD_OUT: Final = 2  # which exposures of a user are held out
-PART: Final = 3  # which part of the exposures an item lies in
+PART: Final = 4  # which part of the exposures an item lies in
 
 
 def hash_of(*keys: int | Ints) -> Hashes:

@@ -27,7 +27,7 @@ from pipeline.errors import PipelineError
 from pipeline.schemas import Schema
 
 Scalar = str | int | float | bool | None
-ROW_GROUP = 1 << 20  # rows
+ROW_GROUP = 1 << 20  # rows of a Parquet file that are written together
 Field: TypeAlias = Literal["number", "number or nan", "number or nothing", "text"]  # of a CSV
 
 
@@ -114,39 +114,46 @@ def write_table(table: pa.Table, path: Path, schema: Schema) -> None:
         writer.write_table(table.replace_schema_metadata(None), ROW_GROUP)
 
 
-def write_stream(tables: Iterable[pa.Table], path: Path, schema: Schema) -> int:
+def write_tables(tables: Iterable[pa.Table], path: Path, schema: Schema) -> int:
     """Write tables of the same columns one below another, as `write_table` would their whole.
 
-    Holds one row group at a time, against which the order of the rows is checked.
+    A row group of them is held at a time.
 
     Returns:
-        The number of rows, more than none.
+        The number of rows.
+
+    Raises:
+        PipelineError: the rows of a table, or of one after another, are not as the schema says.
     """
     rows = 0
     with replacing(path) as part, ExitStack() as exits:
         writer: pq.ParquetWriter | None = None
-        for group in _row_groups(tables):
+        last: pa.Table | None = None  # the last row so far
+        for group in grouped(tables, ROW_GROUP):
             schema.check(group, path)
             if writer is None:
                 writer = exits.enter_context(_writer(part, group.schema))
+            if last is not None:
+                schema.check(pa.concat_tables([last, group.slice(0, 1)]), path)
+            last = group.slice(group.num_rows - 1)
             writer.write_table(group.replace_schema_metadata(None), ROW_GROUP)
             rows += group.num_rows
     return rows
 
 
-def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of ROW_GROUP rows, the last one of fewer."""
+def grouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of so many each, the last one of fewer."""
     waiting: list[pa.Table] = []
-    rows = 0
+    held = 0
     for table in tables:
         waiting.append(table)
-        rows += table.num_rows
-        if rows >= ROW_GROUP:
+        held += table.num_rows
+        if held >= rows:
             whole = pa.concat_tables(waiting)
-            cut = rows - rows % ROW_GROUP
-            yield from (whole.slice(start, ROW_GROUP) for start in range(0, cut, ROW_GROUP))
-            waiting, rows = [whole.slice(cut)], rows - cut
-    if rows:
+            cut = held - held % rows
+            yield from (whole.slice(start, rows) for start in range(0, cut, rows))
+            waiting, held = [whole.slice(cut)], held - cut
+    if held:
         yield pa.concat_tables(waiting)
 
 
@@ -218,11 +225,15 @@ class RowGroups:
                 parquet = pq.ParquetFile(file, page_checksum_verification=True)
             if not parquet.num_row_groups:
                 self.schema.check(parquet.schema_arrow.empty_table(), file)
+            last: pa.Table | None = None  # the last row so far
             for i in range(parquet.num_row_groups):
                 with _telling_what_is_unreadable(file):
                     group = parquet.read_row_group(i)
                     group.validate(full=True)
                 self.schema.check(group, file)
+                if last is not None:
+                    self.schema.check(pa.concat_tables([last, group.slice(0, 1)]), file)
+                last = group.slice(group.num_rows - 1)
                 yield group
 
     def _files(self) -> list[Path]:

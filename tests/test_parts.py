@@ -15,9 +15,17 @@ from pipeline import storage
 from pipeline.errors import PipelineError
 from pipeline.parts import part_of, replacing_parts, write_exposures
 from pipeline.schemas import EXPOSURES, SPLITS, USERS
-from pipeline.storage import RowGroups, read_table, sha256, write_stream, write_table
+from pipeline.storage import RowGroups, read_table, sha256, write_table, write_tables
 from pipeline.tasks import Crowd, count_groups, count_items
-from tests.projects import STAGES, contents, invoke, set_params, small_project
+from tests.projects import (
+    STAGES,
+    contents,
+    invoke,
+    run,
+    set_params,
+    small_project,
+    small_repository,
+)
 from tests.test_splits import exposures as pairs_of
 from tests.test_splits import slow_hash
 from tests.worlds import default_params
@@ -63,7 +71,7 @@ def test_whatever_the_number_of_parts_the_table_is_the_same(
 
 @given(st.lists(IDS, min_size=1, max_size=9), st.integers(1, 50))
 def test_the_part_of_an_item_is_what_the_documented_hash_says(items: list[int], n: int) -> None:
-    assert part_of(np.array(items), n).tolist() == [slow_hash(3, item) % n for item in items]
+    assert part_of(np.array(items), n).tolist() == [slow_hash(4, item) % n for item in items]
 
 
 def test_a_part_has_its_number_as_its_name(tmp_path: Path) -> None:
@@ -86,7 +94,7 @@ def test_a_stream_has_the_bytes_of_the_whole(
     write_table(table, tmp_path / "whole", EXPOSURES)
     for size in (1, 3, 7, 20, 99):
         cut = (table.slice(start, size) for start in range(0, table.num_rows, size))
-        assert write_stream(cut, tmp_path / "stream", EXPOSURES) == table.num_rows
+        assert write_tables(cut, tmp_path / "stream", EXPOSURES) == table.num_rows
         assert (tmp_path / "stream").read_bytes() == (tmp_path / "whole").read_bytes()
     assert pq.ParquetFile(tmp_path / "whole").num_row_groups == 6
 
@@ -196,3 +204,17 @@ def test_a_stage_gives_the_same_from_eight_parts(
     assert 1 < len(parts) <= 8
     assert eight.keys() - parts == one.keys() - {"data/prepared/exposures.parquet"}
     assert not [n for n in eight.keys() - parts if eight[n] != one[n]]
+
+
+@pytest.mark.full
+def test_dvc_goes_from_a_file_to_a_folder_and_back(tmp_path: Path) -> None:
+    project = small_repository(tmp_path / "project")
+    path = project / "data/prepared/exposures.parquet"
+    ran = []
+    for partitions in (1, 4, 1):
+        set_params(project, {"runtime": {"partitions": partitions}})
+        run(project, "dvc", "repro", "--force", "prepare")
+        assert path.is_dir() == (partitions > 1)
+        ran.append(run(project, "dvc", "repro", "filter_tasks"))
+    assert ["Running stage 'filter_tasks'" in printed for printed in ran] == [True, True, False]
+    assert "is cached - skipping run" in ran[2]

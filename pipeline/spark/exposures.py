@@ -20,7 +20,7 @@ from pipeline.pairs import Ints, ids_of
 from pipeline.parts import part_name, part_of, replacing_parts
 from pipeline.schemas import EXPOSURES
 from pipeline.splits import split_of
-from pipeline.storage import write_stream
+from pipeline.storage import write_tables
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -149,7 +149,7 @@ def _write_batches(batches: Iterable[pa.RecordBatch], *, folder: str) -> Iterato
     """Write each part to its file: the rows come sorted by part, then by the key."""
     for part, group in groupby(_by_part(batches), key=itemgetter(0)):
         file = Path(folder) / part_name(part)
-        rows = write_stream((table for _, table in group), file, EXPOSURES)
+        rows = write_tables((table for _, table in group), file, EXPOSURES)
         yield pa.record_batch({"part": pa.array([part], pa.int32()), "rows": [rows]})
 
 
