@@ -39,14 +39,8 @@ def main_stages() -> list[str]:
     return list(YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"])
 
 
-def run_stages(
-    folder: Path,
-    changes: Mapping[str, Mapping[str, object]],
-    stages: Sequence[str] | None = None,
-) -> list[Cost]:
+def run_stages(folder: Path, changes: Mapping[str, Mapping[str, object]]) -> list[Cost]:
     """Run the main pipeline in `folder`, with params.yaml but for `changes`; without DVC.
-
-    Or only those of its `stages`, in their order.
 
     Raises:
         CalledProcessError: a stage fails; its own message stands on stderr.
@@ -56,7 +50,7 @@ def run_stages(
         params[section] |= values
     params["data"]["tables_dir"] = str(ROOT / params["data"]["tables_dir"])
     YAML(typ="safe").dump(params, folder / "params.yaml")
-    return [_run(stage, folder) for stage in stages or main_stages()]
+    return [_run(stage, folder) for stage in main_stages()]
 
 
 def _run(stage: str, folder: Path) -> Cost:
