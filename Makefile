@@ -7,8 +7,9 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 RAW ?=
 PARAMS ?=
 READY := $(VENV)/.ready
+READY_SPARK := $(VENV)/.ready-spark
 
-.PHONY: help setup repro test test-full lint audit check-lock movielens compare seeds images table1 benchmark
+.PHONY: help setup repro test test-spark test-full lint audit check-lock movielens compare seeds images table1 benchmark
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -21,6 +22,10 @@ $(READY): requirements.txt requirements-dev.txt constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
 	@touch $@
 
+$(READY_SPARK): $(READY) requirements-spark.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-spark.txt -c constraints.txt
+	@touch $@
+
 repro: setup ## build everything that params.yaml asks for; by default on the embedded simulation
 	dvc repro
 	@python -m experiments.summary
@@ -29,7 +34,10 @@ repro: setup ## build everything that params.yaml asks for; by default on the em
 test: lint ## every check and the whole suite
 	python -m pytest
 
-test-full: lint ## also the long loops
+test-spark: $(READY_SPARK) ## the engine Spark against the embedded one; needs Java 17 or newer
+	python -m pytest -m 'spark and not full'
+
+test-full: lint $(READY_SPARK) ## also the long loops, and Spark
 	python -m pytest -m 'full or not full'
 
 lint: setup

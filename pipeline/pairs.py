@@ -45,11 +45,16 @@ def rows_of(ids: Ints, known: Ints, what: str) -> Ints:
     rows[rows == len(known)] = 0
     wrong = np.flatnonzero(known[rows] != ids) if len(known) else np.arange(len(ids))
     if len(wrong):
-        raise PipelineError(
-            f"{what} {ids[wrong[0]]} is not among the {len(known):,} known ones "
-            f"({len(wrong):,} such rows); the files do not belong together: run `dvc repro`."
-        )
+        raise unknown(what, int(ids[wrong[0]]), len(known), len(wrong))
     return rows
+
+
+def unknown(what: str, first: int, known: int, rows: int) -> PipelineError:
+    """The error for `rows` rows with an id, the first of them `first`, not among `known` ones."""
+    return PipelineError(
+        f"{what} {first} is not among the {known:,} known ones "
+        f"({rows:,} such rows); the files do not belong together: run `dvc repro`."
+    )
 
 
 def exposure_matrix(exposures: pa.Table, users: Ints, items: Ints) -> csr_array:

@@ -243,12 +243,15 @@ class Evaluate(Section):
 
 
 class Runtime(Section):
-    """Where and with how many threads: nothing that changes a result beyond the last bits."""
+    """Where, on what and in how many parts: nothing that changes a result beyond the last bits."""
 
     device: Literal["auto", "cpu", "cuda"]
     threads: Annotated[int, Field(ge=0)]
     deterministic: bool = False
     checkpoint_seconds: Annotated[float, Field(ge=0)]
+    engine: Literal["embedded", "spark"] = "embedded"
+    spark_master: str = "local[2]"
+    partitions: Annotated[int, Field(ge=1, le=99_999)] = 1
 
 
 class ParamsFile(Section):

@@ -1,19 +1,15 @@
 """Which users are for training, validation and test, and which of their exposures are held out.
 
-Both are decided by a hash of ids and `data.split_seed`, so that they are the same on every
-machine, engine and library version, and a user's split never changes when others are appended.
-
-The hash of a sequence of integers k1, k2, ... starts at h = 0 and takes h = splitmix64(h xor k) for
-each k, in unsigned 64-bit arithmetic. splitmix64 (Steele, Lea, Flood 2014) adds 0x9E3779B97F4A7C15
-and mixes: h ^= h >> 30, h *= 0xBF58476D1CE4E5B9, h ^= h >> 27, h *= 0x94D049BB133111EB,
-h ^= h >> 31. A hash becomes a number in [0, 1) as (h >> 11) / 2^53.
+All is decided by a hash of ids and `data.split_seed` (`pipeline.hashing`), so that they are the
+same on every machine, engine and library version, and a user's split never changes when others are
+appended.
 
 * A user is in `test` if hash(0, split_seed, user_id) is below test_share, else in `valid` if
   hash(1, split_seed, user_id) is below valid_share, else in `train`.
 * Of the n exposures of a user of `valid` or `test`, the floor(held_out_share n + 1/2) with the
   smallest hash(2, split_seed, user_id, item_id) are held out, but never all n.
-* Where only some users of `valid` and of `test` are measured, they are those with the smallest
-  hash(3, user_id): the same whatever was learned, and fewer of them are a part of more.
+* Where only some users of `valid` and of `test` are measured (`Measured`), they are those with the
+  smallest hash(3, user_id): the same whatever was learned, and fewer of them are a part of more.
 """
 
 from dataclasses import dataclass
@@ -23,10 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
+from pipeline.hashing import HELD_OUT, MEASURED, TEST, VALID, fraction, hash_of
 from pipeline.pairs import Bools, Ints, ids_of, rows_of, split_rows
 
 NAMES = ("train", "valid", "test")
-Hashes = npt.NDArray[np.uint64]
 
 
 def split_users(user_ids: Ints, *, test_share: float, valid_share: float, seed: int) -> pa.Table:
@@ -41,9 +37,7 @@ def split_users(user_ids: Ints, *, test_share: float, valid_share: float, seed: 
     Raises:
         PipelineError: no user falls into one of the splits.
     """
-    test = _fraction(_hash(0, seed, user_ids)) < test_share
-    valid = _fraction(_hash(1, seed, user_ids)) < valid_share
-    split = np.where(test, "test", np.where(valid, "valid", "train"))
+    split = split_of(user_ids, test_share=test_share, valid_share=valid_share, seed=seed)
     for name in NAMES:
         if not (split == name).any():
             raise PipelineError(
@@ -52,6 +46,15 @@ def split_users(user_ids: Ints, *, test_share: float, valid_share: float, seed: 
                 f"data.split_seed (found {seed})."
             )
     return pa.table({"user_id": user_ids, "split": pa.array(split.tolist(), pa.string())})
+
+
+def split_of(
+    user_ids: Ints, *, test_share: float, valid_share: float, seed: int
+) -> npt.NDArray[np.str_]:
+    """The split of each of any users (n,), by the law of `split_users`."""
+    test = fraction(hash_of(TEST, seed, user_ids)) < test_share
+    valid = fraction(hash_of(VALID, seed, user_ids)) < valid_share
+    return np.where(test, "test", np.where(valid, "valid", "train"))
 
 
 def hold_out(exposures: pa.Table, splits: pa.Table, *, share: float, seed: int) -> pa.Table:
@@ -71,7 +74,7 @@ def hold_out(exposures: pa.Table, splits: pa.Table, *, share: float, seed: int) 
     training = splits.column("split").to_numpy(zero_copy_only=False) == "train"
     quota = np.minimum(np.floor(share * count + 0.5), count - 1).astype(np.int64)
     quota[training | (count == 0)] = 0
-    order = np.lexsort((item_id, _hash(2, seed, user_id, item_id), user))
+    order = np.lexsort((item_id, hash_of(HELD_OUT, seed, user_id, item_id), user))
     first = np.cumsum(count) - count  # (U,) where each user's pairs begin in that order
     held_out: Bools = np.zeros(len(user), bool)
     held_out[order] = np.arange(len(user)) - first[user[order]] < quota[user[order]]
@@ -125,23 +128,4 @@ def _sample(rows: Ints, user_ids: Ints, most: int | None) -> Ints:
     """`most` of the rows, rising, whatever order they come in."""
     if most is None or most >= len(rows):
         return rows
-    return np.sort(rows[np.argsort(_hash(3, user_ids[rows]), kind="stable")[:most]])
-
-
-def _hash(*keys: int | Ints) -> Hashes:
-    """The hash of each row of the keys, broadcast against each other."""
-    state = np.zeros(1, np.uint64)
-    for key in keys:
-        state = _splitmix64(state ^ np.asarray(key).astype(np.uint64))
-    return state
-
-
-def _splitmix64(z: Hashes) -> Hashes:
-    z = z + np.uint64(0x9E3779B97F4A7C15)  # arrays of uint64 wrap around without a warning
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def _fraction(hashes: Hashes) -> npt.NDArray[np.float64]:
-    return (hashes >> np.uint64(11)) / 2.0**53
+    return np.sort(rows[np.argsort(hash_of(MEASURED, user_ids[rows]), kind="stable")[:most]])

@@ -10,9 +10,11 @@ import io
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -24,8 +26,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import PipelineError
 from pipeline.schemas import Schema
 
-ROW_GROUP = 1 << 20  # rows of a Parquet file that are written together
 Scalar = str | int | float | bool | None
+ROW_GROUP = 1 << 20  # rows of a Parquet file that are written together
 Field: TypeAlias = Literal["number", "number or nan", "number or nothing", "text"]  # of a CSV
 
 
@@ -38,24 +40,46 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     part: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        part = Path(name)
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.chmod(0o644)
-        part.replace(path)
+        with telling_of(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(
+                dir=path.parent, prefix=f".{path.name}.", suffix=".part"
+            )
+            os.close(handle)
+            part = Path(name)
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.chmod(0o644)
+            part.replace(path)
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def telling_of(path: Path) -> Iterator[None]:
+    """Turn what the system refuses while `path` is written into one line."""
+    try:
+        yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         raise PipelineError(
             f"{path}: cannot be written ({reason}); what was there is unchanged. "
             "Make room or give the permission, then run it again."
         ) from error
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Give an empty folder in `parent`, which is gone afterwards."""
+    with telling_of(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        name = tempfile.mkdtemp(dir=parent, prefix=".scratch.", suffix=".part")
+    try:
+        yield Path(name)
     finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
+        shutil.rmtree(name, ignore_errors=True)
 
 
 def write_bytes(content: bytes, path: Path) -> None:
@@ -85,55 +109,71 @@ def matrix(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
 
 def write_table(table: pa.Table, path: Path, schema: Schema) -> None:
     """Check `table` against `schema` and write it as Parquet, equal tables as equal bytes."""
-    write_tables([table], path, schema)
+    schema.check(table, path)
+    with replacing(path) as part, _writer(part, table.schema) as writer:
+        writer.write_table(table.replace_schema_metadata(None), ROW_GROUP)
 
 
-def write_tables(tables: Iterable[pa.Table], path: Path, schema: Schema) -> None:
-    """As `write_table`, of the tables one after the other; a row group of them is held at a time.
+def write_tables(tables: Iterable[pa.Table], path: Path, schema: Schema) -> int:
+    """Write tables of the same columns one below another, as `write_table` would their whole.
+
+    A row group of them is held at a time.
+
+    Returns:
+        The number of rows.
 
     Raises:
         PipelineError: the rows of a table, or of one after another, are not as the schema says.
     """
-    with replacing(path) as part, ExitStack() as closing:
+    rows = 0
+    with replacing(path) as part, ExitStack() as exits:
         writer: pq.ParquetWriter | None = None
         last: pa.Table | None = None  # the last row so far
         for group in grouped(tables, ROW_GROUP):
             schema.check(group, path)
             if writer is None:
-                writer = closing.enter_context(_writer(part, group.schema))
+                writer = exits.enter_context(_writer(part, group.schema))
             if last is not None:
                 schema.check(pa.concat_tables([last, group.slice(0, 1)]), path)
             last = group.slice(group.num_rows - 1)
-            writer.write_table(group.replace_schema_metadata(None))
+            writer.write_table(group.replace_schema_metadata(None), ROW_GROUP)
+            rows += group.num_rows
+    return rows
 
 
-def _writer(path: Path, columns: pa.Schema) -> pq.ParquetWriter:
-    plain = [f.name for f in columns if pa.types.is_fixed_size_list(f.type)]
+def grouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of so many each, the last one of fewer."""
+    waiting: list[pa.Table] = []
+    held = 0
+    for table in tables:
+        waiting.append(table)
+        held += table.num_rows
+        if held >= rows:
+            whole = pa.concat_tables(waiting)
+            cut = held - held % rows
+            yield from (whole.slice(start, rows) for start in range(0, cut, rows))
+            waiting, held = [whole.slice(cut)], held - cut
+    if held:
+        yield pa.concat_tables(waiting)
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    plain = [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
     plain_leaves = [f"{name}.list.element" for name in plain]
     return pq.ParquetWriter(
         path,
-        columns.remove_metadata(),
+        schema.remove_metadata(),
         compression="zstd",
-        use_dictionary=[f.name for f in columns if f.name not in plain],
+        use_dictionary=[name for name in schema.names if name not in plain],
         use_byte_stream_split=plain_leaves or False,
         write_page_checksum=True,
     )
 
 
-def grouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """Tables of one schema, put together until they have so many rows or more."""
-    waiting: list[pa.Table] = []
-    for table in tables:
-        waiting.append(table)
-        if sum(one.num_rows for one in waiting) >= rows:
-            yield pa.concat_tables(waiting)
-            waiting = []
-    if waiting:
-        yield pa.concat_tables(waiting)
-
-
 def read_parquet(path: Path) -> pa.Table:
-    """A Parquet file, whatever its columns; altered pages and text that is not UTF-8 are errors.
+    """A Parquet file, or a folder of them in the order of their names, whatever its columns.
+
+    Altered pages and text that is not UTF-8 are errors.
 
     Raises:
         ArrowException, OSError: the file is missing or damaged.
@@ -148,9 +188,62 @@ def read_parquet(path: Path) -> pa.Table:
 
 
 def read_table(path: Path, schema: Schema) -> pa.Table:
-    """Read a Parquet artefact and check it against `schema`."""
-    try:
+    """Read a Parquet artefact, one file or a folder of parts, and check it against `schema`.
+
+    The rows of parts are put into the order of the schema's key: the table is the same as if it
+    were one file.
+    """
+    with _telling_what_is_unreadable(path):
         table = read_parquet(path)
+    if path.is_dir() and set(schema.key) <= set(table.column_names):
+        table = table.sort_by([(name, "ascending") for name in schema.key])
+    schema.check(table, path)
+    return table
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """A Parquet artefact, one file or a folder of parts, whose row groups are read one by one.
+
+    Each is checked against `schema`; they may be gone through again.
+    """
+
+    path: Path
+    schema: Schema
+
+    def require_columns(self) -> None:
+        """Check the columns and their types, by the first row of each file."""
+        for file in self._files():
+            with _telling_what_is_unreadable(file):
+                row = next(pq.ParquetFile(file).iter_batches(batch_size=1), None)
+                empty = pq.read_schema(file).empty_table()
+            self.schema.check(empty if row is None else pa.Table.from_batches([row]), file)
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        for file in self._files():
+            with _telling_what_is_unreadable(file):
+                parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            if not parquet.num_row_groups:
+                self.schema.check(parquet.schema_arrow.empty_table(), file)
+            last: pa.Table | None = None  # the last row so far
+            for i in range(parquet.num_row_groups):
+                with _telling_what_is_unreadable(file):
+                    group = parquet.read_row_group(i)
+                    group.validate(full=True)
+                self.schema.check(group, file)
+                if last is not None:
+                    self.schema.check(pa.concat_tables([last, group.slice(0, 1)]), file)
+                last = group.slice(group.num_rows - 1)
+                yield group
+
+    def _files(self) -> list[Path]:
+        return sorted(self.path.glob("*.parquet")) if self.path.is_dir() else [self.path]
+
+
+@contextmanager
+def _telling_what_is_unreadable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise PipelineError(
             f"{path}: there is no such file. Build it with `dvc repro`, or name another."
@@ -160,8 +253,6 @@ def read_table(path: Path, schema: Schema) -> pa.Table:
             f"{path}: is not a readable Parquet file ({str(error).splitlines()[0]}). "
             "Delete it and run `dvc repro`."
         ) from error
-    schema.check(table, path)
-    return table
 
 
 def write_json(content: Mapping[str, object], path: Path) -> None:
@@ -272,6 +363,10 @@ FIELDS: Mapping[Field, Callable[[str], bool]] = {
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256, in hexadecimal, of a file's bytes; of a folder, of its files' names and bytes."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        told = [f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files]
+        return hashlib.sha256("".join(told).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

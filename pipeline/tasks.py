@@ -4,16 +4,17 @@ Paper: section 5.1 keeps the movies with at least 100 exposures and, for each la
 audience is the least mixed. Two steps: count (items x classes), then decide from the counts alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
-from pipeline.labels import label_classes
-from pipeline.pairs import in_rows, rows_of, split_rows
+from pipeline.labels import Classes, label_classes
+from pipeline.pairs import ids_of, in_rows, rows_of, split_rows
 from pipeline.params import Label, Tasks
 
 Ints = npt.NDArray[np.int64]
@@ -32,6 +33,29 @@ class ItemCounts:
     train_classes: Mapping[str, Ints]  # label -> (I, K), over users of split train
 
 
+@dataclass(frozen=True)
+class Crowd:
+    """What is to be known of the users whose exposures are counted."""
+
+    user_id: Ints  # (U,) rising
+    training: Bools  # (U,)
+    labels: Mapping[str, Classes]
+
+    @classmethod
+    def of(cls, users: pa.Table, splits: pa.Table, labels: Mapping[str, Label]) -> Self:
+        """The crowd of a users table.
+
+        Raises:
+            PipelineError: a label that the users table cannot give.
+        """
+        rows = np.arange(users.num_rows)
+        return cls(
+            ids_of(users, "user_id"),
+            in_rows(rows, split_rows(splits, users, "train"), users.num_rows),
+            {name: label_classes(users, name, label) for name, label in labels.items()},
+        )
+
+
 def count_items(
     users: pa.Table, exposures: pa.Table, splits: pa.Table, labels: Mapping[str, Label]
 ) -> ItemCounts:
@@ -40,25 +64,40 @@ def count_items(
     Raises:
         PipelineError: a label that the users table cannot give, or an exposure of an unknown user.
     """
-    item_id, item = np.unique(exposures.column("item_id").to_numpy(), return_inverse=True)
-    user = rows_of(
-        exposures.column("user_id").to_numpy(), users.column("user_id").to_numpy(), "user"
+    return count_groups(Crowd.of(users, splits, labels), [exposures])
+
+
+def count_groups(crowd: Crowd, groups: Iterable[pa.Table]) -> ItemCounts:
+    """`count_items` of exposures in groups; they are gone through twice, and held one at a time.
+
+    Raises:
+        PipelineError: an exposure of an unknown user.
+    """
+    item_id = np.zeros(0, np.int64)
+    for group in groups:
+        item_id = np.union1d(item_id, ids_of(group, "item_id"))
+    exposed, trained = (np.zeros(len(item_id), np.int64) for _ in range(2))
+    sizes = {name: len(item_id) * len(k) for name, k in crowd.labels.items()}
+    classes, train_classes = (
+        {name: np.zeros(size, np.int64) for name, size in sizes.items()} for _ in range(2)
     )
-    learned_from = in_rows(user, split_rows(splits, users, "train"), users.num_rows)
-    classes, train_classes = {}, {}
-    for name, label in labels.items():
-        k = label_classes(users, name, label)
-        cell = item * len(k) + k.codes[user]  # (E,) cell of the (I, K) histogram
-        shape = (len(item_id), len(k))
-        size = len(item_id) * len(k)
-        classes[name] = np.bincount(cell, minlength=size).reshape(shape)
-        train_classes[name] = np.bincount(cell[learned_from], minlength=size).reshape(shape)
+    for group in groups:
+        item = np.searchsorted(item_id, ids_of(group, "item_id"))
+        user = rows_of(ids_of(group, "user_id"), crowd.user_id, "user")
+        learned_from = crowd.training[user]
+        np.add.at(exposed, item, 1)
+        np.add.at(trained, item[learned_from], 1)
+        for name, k in crowd.labels.items():
+            cell = item * len(k) + k.codes[user]  # (E,) cell of the (I, K) histogram
+            np.add.at(classes[name], cell, 1)
+            np.add.at(train_classes[name], cell[learned_from], 1)
+    shape = (len(item_id), -1)
     return ItemCounts(
         item_id=item_id,
-        exposures=np.bincount(item, minlength=len(item_id)),
-        train_exposures=np.bincount(item[learned_from], minlength=len(item_id)),
-        classes=classes,
-        train_classes=train_classes,
+        exposures=exposed,
+        train_exposures=trained,
+        classes={name: cells.reshape(shape) for name, cells in classes.items()},
+        train_classes={name: cells.reshape(shape) for name, cells in train_classes.items()},
     )
 
 

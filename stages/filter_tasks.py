@@ -30,16 +30,23 @@ def main(
     """Keep the items with enough exposures and the lowest label entropy: the tasks."""
     with stage("filter_tasks", params, "labels", "tasks", outputs=[out], run_info=run_info) as run:
         from pipeline import schemas
-        from pipeline.storage import read_table, write_table
-        from pipeline.tasks import count_items, select_tasks
+        from pipeline.storage import RowGroups, read_table, write_table
+        from pipeline.tasks import Crowd, count_groups, select_tasks
 
         wanted = run.params.tasks
-        counts = count_items(
+        crowd = Crowd.of(
             read_table(users, schemas.USERS),
-            read_table(exposures, schemas.EXPOSURES),
             read_table(splits, schemas.SPLITS),
             run.params.labels,
         )
+        if run.params.runtime.engine == "spark":
+            from pipeline.spark.counts import count_on
+            from pipeline.spark.session import spark_session
+
+            with spark_session(run.params.runtime.spark_master) as spark:
+                counts = count_on(spark, crowd, exposures)
+        else:
+            counts = count_groups(crowd, RowGroups(exposures, schemas.EXPOSURES))
         tasks = select_tasks(counts, wanted)
         write_table(tasks, out, schemas.TASKS)
         enough = int((counts.exposures >= wanted.min_exposures).sum())

@@ -1,7 +1,7 @@
 """Lay the source out as users, items and distinct exposures; split the users."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -9,6 +9,8 @@ from stages.downloads import download_progress
 from stages.shell import PARAMS, RUN_INFO, ParamsOption, Run, RunInfoOption, stage, stage_app
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pipeline.datasets.source import Source
 
 app = stage_app()
@@ -43,26 +45,82 @@ def main(
     outputs = [users, items, exposures, splits]
     with stage("prepare", params, "data", "simulation", outputs=outputs, run_info=run_info) as run:
         from pipeline import schemas
-        from pipeline.splits import hold_out, split_users
         from pipeline.storage import write_table
 
-        data = run.params.data
-        source, origin = _read_source(run, raw)
-        split = split_users(
-            source.users.column("user_id").to_numpy(),
-            test_share=data.test_share,
-            valid_share=data.valid_share,
-            seed=data.split_seed,
-        )
-        pairs = hold_out(source.exposures, split, share=data.held_out_share, seed=data.split_seed)
-        write_table(source.users, users, schemas.USERS)
-        write_table(source.items, items, schemas.ITEMS)
-        write_table(pairs, exposures, schemas.EXPOSURES)
-        write_table(split, splits, schemas.SPLITS)
+        prepare = _on_spark if run.params.runtime.engine == "spark" else _embedded
+        made = prepare(run, raw, exposures)
+        write_table(made.users, users, schemas.USERS)
+        write_table(made.items, items, schemas.ITEMS)
+        write_table(made.splits, splits, schemas.SPLITS)
         run.say(
-            f"{pairs.num_rows:,} exposures of {split.num_rows:,} users to "
-            f"{source.items.num_rows:,} items, from {origin}"
+            f"{made.exposures:,} exposures of {made.users.num_rows:,} users to "
+            f"{made.items.num_rows:,} items, from {made.origin}"
         )
+
+
+class Made(NamedTuple):
+    """What is there once the exposures are written."""
+
+    users: "pa.Table"
+    items: "pa.Table"
+    splits: "pa.Table"
+    exposures: int
+    origin: str
+
+
+def _embedded(run: Run, raw: Path, out: Path) -> Made:
+    """Read the source and write its exposures to `out`, held out or not."""
+    from pipeline.parts import write_exposures
+    from pipeline.splits import hold_out
+
+    data = run.params.data
+    source, origin = _read_source(run, raw)
+    split = _split(run, source.users)
+    pairs = hold_out(source.exposures, split, share=data.held_out_share, seed=data.split_seed)
+    write_exposures(pairs, out, run.params.runtime.partitions)
+    return Made(source.users, source.items, split, pairs.num_rows, origin)
+
+
+def _on_spark(run: Run, raw: Path, out: Path) -> Made:
+    """The same on Spark; your own tables are read there too."""
+    from pipeline.spark.exposures import Law, spread_out, write_held_out
+    from pipeline.spark.session import spark_session
+    from pipeline.spark.tables import read_tables_on
+    from pipeline.storage import scratch_folder
+
+    data, runtime = run.params.data, run.params.runtime
+    law = Law(
+        test_share=data.test_share,
+        valid_share=data.valid_share,
+        held_out_share=data.held_out_share,
+        seed=data.split_seed,
+        partitions=runtime.partitions,
+    )
+    with spark_session(runtime.spark_master) as spark, scratch_folder(out.parent) as scratch:
+        if data.source == "tables":
+            folder = Path(data.tables_dir)
+            tables = read_tables_on(spark, folder, law, text_ids=data.text_ids)
+            split = _split(run, tables.users)
+            n = write_held_out(tables.rows, out, law)
+            origin = _told(run, folder, tables.count - n)
+            return Made(tables.users, tables.items, split, n, origin)
+        source, origin = _read_source(run, raw)
+        split = _split(run, source.users)
+        rows = spread_out(spark, source.exposures, law, scratch / "exposures.parquet")
+        return Made(source.users, source.items, split, write_held_out(rows, out, law), origin)
+
+
+def _split(run: Run, users: "pa.Table") -> "pa.Table":
+    from pipeline.pairs import ids_of
+    from pipeline.splits import split_users
+
+    data = run.params.data
+    return split_users(
+        ids_of(users, "user_id"),
+        test_share=data.test_share,
+        valid_share=data.valid_share,
+        seed=data.split_seed,
+    )
 
 
 def _read_source(run: Run, raw: Path) -> tuple["Source", str]:
@@ -91,15 +149,20 @@ def _read_source(run: Run, raw: Path) -> tuple["Source", str]:
 
 def _read_tables(run: Run) -> tuple["Source", str]:
     """The user's own tables, and in words where they are."""
-    from pipeline.datasets.table_files import find_tables
     from pipeline.datasets.tables import read_tables
+
+    folder = Path(run.params.data.tables_dir)
+    source = read_tables(folder, text_ids=run.params.data.text_ids)
+    return source, _told(run, folder, source.repeats)
+
+
+def _told(run: Run, folder: Path, repeats: int) -> str:
+    """In words where the user's own tables are; their hashes go among the run facts."""
+    from pipeline.datasets.table_files import find_tables
     from pipeline.storage import sha256
 
-    data = run.params.data
-    folder = Path(data.tables_dir)
-    source = read_tables(folder, text_ids=data.text_ids)
     run.facts["raw"] = {str(path): sha256(path) for path in find_tables(folder).values()}
-    return source, f"the tables in {folder} ({source.repeats:,} repeats counted once)"
+    return f"the tables in {folder} ({repeats:,} repeats counted once)"
 
 
 if __name__ == "__main__":

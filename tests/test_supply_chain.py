@@ -79,8 +79,8 @@ def same_name(package: str) -> str:
 def test_every_package_that_is_needed_is_pinned_to_one_version() -> None:
     pinned = dict(line.split("==") for line in requirements("constraints.txt"))
     names = {same_name(package) for package in pinned}
-    for file in ("requirements.txt", "requirements-dev.txt", "requirements-peers.txt"):
-        for line in requirements(file):
+    for kind in ("", "-dev", "-peers", "-spark"):
+        for line in requirements(f"requirements{kind}.txt"):
             package, equals, _ = line.partition("==")
             assert equals or same_name(package) in names
     assert version("pyarrow") == pinned["pyarrow"]

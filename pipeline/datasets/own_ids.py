@@ -6,6 +6,7 @@ of the users table, or item_key of the items table.
 """
 
 import hashlib
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -34,8 +35,13 @@ def own_ids(own: OwnTable, who: Who, *, text_ids: bool) -> pa.Table:
     coded = keys.combine_chunks().dictionary_encode()
     numbers = np.array([number_of(text) for text in coded.dictionary.to_pylist()], np.int64)
     if len(np.unique(numbers)) < len(numbers):
-        raise PipelineError(f"{own.path}: two values of {name} have one hash; rename one of them.")
+        raise two_texts(own.path, name)
     return pa.table({name: numbers[coded.indices.to_numpy()], f"{who}_key": keys})
+
+
+def two_texts(path: Path, name: str) -> PipelineError:
+    """The error for two texts in the column `name` that have one number."""
+    return PipelineError(f"{path}: two values of {name} have one hash; rename one of them.")
 
 
 def number_of(text: str) -> int:

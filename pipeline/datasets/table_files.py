@@ -1,9 +1,10 @@
 """A user's own tables, CSV or Parquet, read fast and refused with the row of their first fault."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -28,10 +29,16 @@ class OwnTable:
     """A table and the file it was read from, which every message names.
 
     Rows in messages count from 1, without the header of a CSV.
+
+    Attributes:
+        path: of the file.
+        table: its rows, or some of them that follow one another.
+        before: rows of the file that come before these.
     """
 
     path: Path
     table: pa.Table
+    before: int = 0
 
     def fault(
         self, row: int, expected: str, found: object, mending: str = MENDING
@@ -40,9 +47,8 @@ class OwnTable:
         shown = str(found)
         if len(shown) > LONGEST_FOUND:
             shown = f"{shown[:LONGEST_FOUND]}…"
-        return PipelineError(
-            f"{self.path}, row {row + 1}: expected {expected}, found {shown}. {mending}"
-        )
+        place = f"{self.path}, row {self.before + row + 1}"
+        return PipelineError(f"{place}: expected {expected}, found {shown}. {mending}")
 
     def wrong_type(self, name: str, wanted: str, found: pa.DataType) -> PipelineError:
         """The error for a column of a type that is of no use."""
@@ -165,8 +171,20 @@ def read_own(path: Path, text_columns: Sequence[str] = TEXT_COLUMNS) -> OwnTable
     Raises:
         PipelineError: not such a file, no rows, or two columns of one name.
     """
+    own = own_table(path, lambda: _read_whole(path, text_columns))
+    if not own.table.num_rows:
+        raise no_rows(path)
+    return own
+
+
+def own_table(path: Path, read: Callable[[], pa.Table], before: int = 0) -> OwnTable:
+    """What `read` gives of a user's own file, its columns in plain types.
+
+    Raises:
+        PipelineError: it is not readable, or two columns have one name.
+    """
     try:
-        table = _read_csv(path, text_columns) if path.suffix in TEXTS else read_parquet(path)
+        table = read()
     except (pa.ArrowException, OSError) as error:
         kind = f"{TEXTS[path.suffix]} in UTF-8" if path.suffix in TEXTS else "Parquet"
         raise PipelineError(
@@ -177,14 +195,40 @@ def read_own(path: Path, text_columns: Sequence[str] = TEXT_COLUMNS) -> OwnTable
         raise PipelineError(
             f"{path}: expected distinct columns, found {', '.join(table.column_names)}. Rename one."
         )
-    if not table.num_rows:
-        raise PipelineError(f"{path}: expected at least one row, found none. Fill or remove it.")
     plain = [_plain(field.type) for field in table.schema]
-    return OwnTable(path, table.cast(pa.schema(zip(table.column_names, plain, strict=True))))
+    plain_schema = pa.schema(zip(table.column_names, plain, strict=True))
+    return OwnTable(path, table.cast(plain_schema), before)
 
 
-def _read_csv(path: Path, text_columns: Sequence[str]) -> pa.Table:
-    _require_utf8(path)
+def no_rows(path: Path) -> PipelineError:
+    """The error for a table without any row."""
+    return PipelineError(f"{path}: expected at least one row, found none. Fill or remove it.")
+
+
+def _read_whole(path: Path, text_columns: Sequence[str]) -> pa.Table:
+    if path.suffix not in TEXTS:
+        return read_parquet(path)
+    with path.open("rb") as file:
+        return parse_csv(path, file, text_columns)
+
+
+def parse_csv(
+    path: Path, content: BinaryIO, text_columns: Sequence[str] = TEXT_COLUMNS, before: int = 0
+) -> pa.Table:
+    """The table that a CSV or TSV holds, or a run of its rows below its header.
+
+    Args:
+        path: of the file, which messages name.
+        content: its bytes, read from the start.
+        text_columns: columns that are never guessed to be numbers.
+        before: rows of the file that come before these.
+
+    Raises:
+        ArrowException: it is not readable.
+        PipelineError: the first line that is not UTF-8, or row of another number of fields.
+    """
+    _require_utf8(path, content, before)
+    content.seek(0)
     types = dict.fromkeys(text_columns, pa.string())
     form = {"delimiter": "\t", "quote_char": False} if path.suffix == ".tsv" else {}
     bad: list[pacsv.InvalidRow] = []
@@ -195,7 +239,7 @@ def _read_csv(path: Path, text_columns: Sequence[str]) -> pa.Table:
 
     try:
         table = pacsv.read_csv(
-            path,
+            content,
             # One thread: only then does a bad row know its number.
             read_options=pacsv.ReadOptions(use_threads=False),
             parse_options=pacsv.ParseOptions(
@@ -207,23 +251,22 @@ def _read_csv(path: Path, text_columns: Sequence[str]) -> pa.Table:
         if not bad:
             raise
         row = bad[0]
-        raise OwnTable(path, pa.table({})).fault(
+        raise OwnTable(path, pa.table({}), before).fault(
             row.number - 2, f"{row.expected_columns} fields", f"{row.actual_columns}: {row.text!r}"
         ) from None
     return table
 
 
-def _require_utf8(path: Path) -> None:
+def _require_utf8(path: Path, content: BinaryIO, before: int) -> None:
     """Raise PipelineError for the first line that is not UTF-8."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                raise PipelineError(
-                    f"{path}: line {number}: expected UTF-8 text, found the byte "
-                    f"0x{line[error.start]:02x}. Write the file in UTF-8."
-                ) from error
+    for number, line in enumerate(content, start=1):
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            raise PipelineError(
+                f"{path}: line {before + number}: expected UTF-8 text, found the byte "
+                f"0x{line[error.start]:02x}. Write the file in UTF-8."
+            ) from error
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -24,20 +24,30 @@ def read_tables(folder: Path, *, text_ids: bool) -> Source:
     Raises:
         PipelineError: a file is missing or faulty; names the file and the row.
     """
+    files = find_exposures(folder)
+    read = {name: read_own(path) for name, path in files.items() if name != "features"}
+    exposures = read["exposures"]
+    own = read_exposures(exposures, text_ids=text_ids)
+    users = own_users(read["users"], text_ids) if "users" in read else own.users
+    items = own_items(read["items"], text_ids) if "items" in read else own.items
+    require_known(exposures, "user", users, text_ids)
+    require_known(exposures, "item", items, text_ids)
+    return Source(users, items, own.exposures, own.repeats)
+
+
+def find_exposures(folder: Path) -> dict[str, Path]:
+    """The tables of a folder (`find_tables`), exposures among them.
+
+    Raises:
+        PipelineError: there are no exposures.
+    """
     files = find_tables(folder)
     if "exposures" not in files:
         raise PipelineError(
             f"{folder}: expected exposures.csv or exposures.parquet, found "
             f"{', '.join(path.name for path in files.values()) or 'no table'}. Put it there."
         )
-    read = {name: read_own(path) for name, path in files.items() if name != "features"}
-    exposures = read["exposures"]
-    own = read_exposures(exposures, text_ids=text_ids)
-    users = _users(read["users"], text_ids) if "users" in read else own.users
-    items = _items(read["items"], text_ids) if "items" in read else own.items
-    _require_known(exposures, "user", users, text_ids)
-    _require_known(exposures, "item", items, text_ids)
-    return Source(users, items, own.exposures, own.repeats)
+    return files
 
 
 def read_exposures(exposures: OwnTable, *, text_ids: bool) -> Source:
@@ -46,22 +56,28 @@ def read_exposures(exposures: OwnTable, *, text_ids: bool) -> Source:
     Raises:
         PipelineError: a column is missing or faulty; names the row.
     """
-    user, item = (own_ids(exposures, who, text_ids=text_ids) for who in ("user", "item"))
-    pairs = _first_of_each(
-        pa.table(
-            {
-                "user_id": user.column("user_id"),
-                "item_id": item.column("item_id"),
-                "rating": _ratings(exposures),
-                "timestamp": _timestamps(exposures),
-            }
-        )
+    met = own_pairs(exposures, text_ids=text_ids)
+    pairs = _first_of_each(met.select(["user_id", "item_id", "rating", "timestamp"]))
+    users, items = (
+        met.select([name for name in met.column_names if name in (f"{who}_id", f"{who}_key")])
+        for who in ("user", "item")
     )
-    repeats = exposures.table.num_rows - pairs.num_rows
-    return Source(_distinct(user), _titled(_distinct(item)), pairs, repeats)
+    repeats = met.num_rows - pairs.num_rows
+    return Source(distinct_ids(users), titled(distinct_ids(items)), pairs, repeats)
 
 
-def _users(own: OwnTable, text_ids: bool) -> pa.Table:
+def own_pairs(exposures: OwnTable, *, text_ids: bool) -> pa.Table:
+    """A row for each of a table of exposures: ids, keys where ids are text, rating, timestamp.
+
+    Raises:
+        PipelineError: a column is missing or faulty; names the row.
+    """
+    user, item = (own_ids(exposures, who, text_ids=text_ids) for who in ("user", "item"))
+    columns = {name: ids.column(name) for ids in (user, item) for name in ids.column_names}
+    return pa.table({**columns, "rating": _ratings(exposures), "timestamp": _timestamps(exposures)})
+
+
+def own_users(own: OwnTable, text_ids: bool) -> pa.Table:
     """The users table: ids, and every other column, which may serve as a label."""
     users = _sortable(own, "user", text_ids)
     for name in own.table.column_names:
@@ -75,15 +91,15 @@ def _users(own: OwnTable, text_ids: bool) -> pa.Table:
     return users.sort_by("user_id")
 
 
-def _items(own: OwnTable, text_ids: bool) -> pa.Table:
+def own_items(own: OwnTable, text_ids: bool) -> pa.Table:
     """The items table: ids, titles, genres; columns of other names are left out."""
     items = _sortable(own, "item", text_ids)
     title = own.text("title") if "title" in own.table.column_names else None
     genres = _genres(own) if "genres" in own.table.column_names else None
-    return _titled(items, title, genres).sort_by("item_id")
+    return titled(items, title, genres).sort_by("item_id")
 
 
-def _titled(
+def titled(
     items: pa.Table, title: pa.ChunkedArray | None = None, genres: pa.ChunkedArray | None = None
 ) -> pa.Table:
     """Items with a title, which is their id if they have none, and genres, which may be none."""
@@ -113,12 +129,13 @@ def _sortable(own: OwnTable, who: Who, text_ids: bool) -> pa.Table:
     return ids
 
 
-def _distinct(ids: pa.Table) -> pa.Table:
+def distinct_ids(ids: pa.Table) -> pa.Table:
     """Each id once, for want of a table of them."""
     return ids.take(np.unique(ids.column(0).to_numpy(), return_index=True)[1])
 
 
-def _require_known(exposures: OwnTable, who: Who, known: pa.Table, text_ids: bool) -> None:
+def require_known(exposures: OwnTable, who: Who, known: pa.Table, text_ids: bool) -> None:
+    """Raise the fault of the first exposure of a user, or to an item, not in the table `known`."""
     ids = own_ids(exposures, who, text_ids=text_ids)
     exposures.require(
         pc.is_in(ids.column(0), known.column(f"{who}_id").combine_chunks()).to_numpy(),
