@@ -16,9 +16,11 @@ from pipeline.examples import Examples
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
 from pipeline.params import Base, Ratio, Schedule
+from pipeline.ranks import ALONE, Ranks
 from pipeline.scoring import score_all
 from pipeline.training.loop import Row
 from pipeline.training.snapshot import Checkpoint
+from pipeline.training.split import Split
 from pipeline.watch import watch_auc
 from pipeline.yardsticks import exposure_sides
 
@@ -44,6 +46,7 @@ def train_conditional(
     device: torch.device,
     report: Callable[[Row], None],
     checkpoint: Checkpoint | None = None,
+    ranks: Ranks = ALONE,
 ) -> Conditional:
     """Run Algorithm 1 on all tasks from the embeddings `task_init` (M, e_dim).
 
@@ -56,6 +59,7 @@ def train_conditional(
         report: called with each epoch's row, which also holds `valid_auc`: the mean AUC over tasks
             of validation users with a held-out exposure against those without any.
         checkpoint: where to keep the training, and to go on from; see `fit`.
+        ranks: the processes that train together; each learns from the exposures to its own tasks.
 
     Raises:
         PipelineError: no exposures to learn from, or a loss that is not finite.
@@ -66,11 +70,12 @@ def train_conditional(
         hidden=params.hidden,
         dropout=params.dropout,
     )
+    own = examples.on(ranks)
     return train_network(
         net,
-        examples,
+        own,
         task_init,
-        watched=exposure_sides(examples.pairs, examples.valid, examples.tasks),
+        watched=exposure_sides(own.pairs, own.valid, own.tasks),
         base=params.base,
         freeze_e=params.freeze_e,
         schedule=params,
@@ -78,6 +83,7 @@ def train_conditional(
         device=device,
         report=report,
         checkpoint=checkpoint,
+        ranks=ranks,
     )
 
 
@@ -94,30 +100,35 @@ def train_network(
     device: torch.device,
     report: Callable[[Row], None],
     checkpoint: Checkpoint | None = None,
+    ranks: Ranks = ALONE,
 ) -> Conditional:
     """The same for a network of one's own, whose weights are drawn here.
 
     `watched` are the validation users that each task should tell apart, (M, valid users): theirs is
-    the `valid_auc`.
+    the `valid_auc`. These and `examples` are of the process's own tasks, `task_init` is of all.
     """
-    data = make_estimation(examples, base=base, device=device)
+    data = make_estimation(examples, base=base, device=device, ranks=ranks)
     draw_layers(net, torch.Generator().manual_seed(seed))
     x, e = torch.from_numpy(examples.x), torch.from_numpy(task_init)
-    model = TaskRatios(net, x=x, e=e, freeze_e=freeze_e).to(device)
+    model = TaskRatios(net, x=x, e=e, freeze_e=freeze_e)
     watch = watch_auc(
         watched,
         examples.valid,
         lambda tasks, users: score_all(model.net, model.x[users], model.e[tasks]),
         most=WATCHED,
+        ranks=ranks,
     )
-    history = estimate_ratio(
-        model,
-        data,
-        schedule,
-        seed=seed,
-        report=report,
-        loss=model.loss,
-        figures=watch,
-        checkpoint=checkpoint,
-    )
+    with Split(model, TaskRatios.of_tasks, ranks) as split:
+        model.to(device)
+        history = estimate_ratio(
+            model,
+            data,
+            schedule,
+            seed=seed,
+            report=report,
+            loss=model.loss,
+            figures=watch,
+            checkpoint=checkpoint,
+            split=split,
+        )
     return Conditional(net.cpu().eval(), model.e.detach().cpu().numpy(), history)

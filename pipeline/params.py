@@ -220,11 +220,15 @@ class Evaluate(Section):
 
 
 class Runtime(Section):
-    """Where and with how many threads: nothing that changes a result beyond the last bits."""
+    """Where, and with how many threads: nothing that changes a result beyond the last bits.
+
+    But for `processes`: several draw other random numbers than one.
+    """
 
     device: Literal["auto", "cpu", "cuda"]
     threads: Annotated[int, Field(ge=0)]
     deterministic: bool = False
+    processes: Count = 1
     checkpoint_seconds: Annotated[float, Field(ge=0)]
 
 
