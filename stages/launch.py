@@ -24,7 +24,7 @@ def launch(module: str, arguments: Sequence[str], processes: int) -> None:
     """
     # A core or more for each; torchrun would set 1, and say so.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)  # torchrun's own story; ours is a line
     with tempfile.TemporaryDirectory() as folder:
         config = LaunchConfig(
             min_nodes=1,
@@ -43,6 +43,8 @@ def launch(module: str, arguments: Sequence[str], processes: int) -> None:
             raise PipelineError(_reason(error.failures, processes)) from None
         except SignalException:
             raise KeyboardInterrupt from None
+        finally:
+            logging.disable(logging.NOTSET)
 
 
 def _reason(failures: Mapping[int, ProcessFailure], processes: int) -> str:
@@ -55,6 +57,6 @@ def _reason(failures: Mapping[int, ProcessFailure], processes: int) -> str:
     if failure.exitcode < 0:
         how = f"was killed by {signal.Signals(-failure.exitcode).name}"
     return (
-        f"process {rank} of 0 to {processes - 1} {how}, and the others were stopped. Nothing was "
-        "half-written; run it again: it goes on from its checkpoint."
+        f"one of the {processes} processes (rank {rank}) {how}, and the others were stopped. "
+        "Nothing was half-written; run it again: it goes on from its checkpoint."
     )

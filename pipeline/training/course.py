@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.ranks import Ranks
 from pipeline.training.dropout import MaskSource, set_masks
 from pipeline.training.sampler import PairSampler
-from pipeline.training.shards import Shards, here, share_of_loss, streams
+from pipeline.training.shards import Shards, here, share_of_loss
 from pipeline.training.snapshot import RandomSource
 
 VALID_SEED = 20_220_909  # validation negatives are the same whatever the training's seed
@@ -98,11 +98,12 @@ def _shards(
     parts = _by_shard(train, ranks)
     sizes = [len(part.task) for part in parts]
     shards = Shards(ranks, sizes, batch_size=batch_size, seed=seed, device=device)
+    valid_gen = torch.Generator(device).manual_seed(VALID_SEED)
     return Course(
         lambda: shards.epoch(lambda n, gen: parts[n].in_steps(shards.steps, gen)),
         share_of_loss(model, loss),
         {"shards": shards},
-        [_fixed(pairs, ranks, VALID_SEED + which) for which, pairs in enumerate(valid)],
+        [_fixed(pairs, ranks, valid_gen) for pairs in valid],
     )
 
 
@@ -113,9 +114,13 @@ def _by_shard(pairs: PairSampler, ranks: Ranks) -> list[PairSampler]:
     return [replace(pairs, user=pairs.user[own], task=pairs.task[own]) for own in chosen]
 
 
-def _fixed(pairs: PairSampler, ranks: Ranks, seed: int) -> Pairs:
-    """Every pair with a negative from the stream of its shard."""
-    gens = streams(ranks, pairs.user.device, seed)
-    sets = [part.fixed(gen) for part, gen in zip(_by_shard(pairs, ranks), gens, strict=True)]
-    user, task = zip(*sets, strict=True)
-    return torch.cat(user, dim=1), torch.cat(task)
+def _fixed(pairs: PairSampler, ranks: Ranks, gen: torch.Generator) -> Pairs:
+    """Every pair here with the negative that a process alone would give it.
+
+    That one goes through the pairs of all tasks by user, then task. So every process draws for all
+    of them, and each takes the draws at the places of its own.
+    """
+    key = (pairs.user << 32) + pairs.task * ranks.size + ranks.rank
+    of_all = torch.cat(ranks.gather(key)).sort().values
+    negative = pairs.draw_base(len(of_all), gen)[torch.searchsorted(of_all, key)]
+    return torch.stack([pairs.user, negative]), pairs.task

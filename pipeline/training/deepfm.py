@@ -7,6 +7,7 @@ network would know them by that.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from pipeline.training.course import Course
 from pipeline.training.dropout import MaskSource, set_masks
 from pipeline.training.loop import Patience, Row, fit
 from pipeline.training.negatives import UnseenItems
-from pipeline.training.shards import Shards, here, share_of_loss, streams
+from pipeline.training.shards import Shards, here, share_of_loss
 from pipeline.training.snapshot import Checkpoint
 from pipeline.training.split import Split
 
@@ -66,34 +67,60 @@ class Interactions:
         codes = ranks.own(self.codes).clone()
         for field in self.fields_of_users:
             codes[:, field] = torch.arange(len(codes), device=codes.device)
-        own = self._where(self.user % ranks.size == ranks.rank)
-        return replace(own, user=own.user // ranks.size, codes=codes)
-
-    def in_shards(self, count: int) -> "list[Interactions]":
-        """Those of each shard, to which the users are dealt out in turn."""
-        return [self._where(self.user % count == n) for n in range(count)]
-
-    def _where(self, mask: Tensor) -> "Interactions":
-        return replace(self, user=self.user[mask], item=self.item[mask])
+        own = self.user % ranks.size == ranks.rank
+        user, item = self.user[own] // ranks.size, self.item[own]
+        return replace(self, user=user, item=item, codes=codes)
 
 
+@dataclass(frozen=True)
 class ContrastedPairs:
     """The pairs to learn from and those to stop by, each with one negative.
 
     Negatives are uniform over the items, less what their user has seen, be it to learn from or to
     stop by.
+
+    Attributes:
+        user, item: to learn from, (N,).
+        stop: to stop by, user (S,) and item (2, S), whose negatives in row 1 are fixed.
+        unseen: where negatives are drawn.
+        gen: what draws.
     """
 
-    def __init__(self, data: Interactions, stop_share: float, gen: torch.Generator) -> None:
-        self.unseen = UnseenItems.of(
-            data.user, data.item, users=len(data.codes), items=len(data.genres)
-        )
-        self.gen = gen
+    user: Tensor
+    item: Tensor
+    stop: tuple[Tensor, Tensor]
+    unseen: UnseenItems
+    gen: torch.Generator
+
+    @classmethod
+    def of(cls, data: Interactions, stop_share: float, gen: torch.Generator) -> Self:
+        """Choose those to stop by."""
+        unseen = _unseen(data)
         order = torch.randperm(len(data.user), generator=gen, device=data.user.device)
         n_stop = min(max(1, round(stop_share * len(order))), len(order) - 1)
         stop, learn = order[:n_stop].sort().values, order[n_stop:].sort().values
-        self.user, self.item = data.user[learn], data.item[learn]
-        self.stop = self._with_negatives(data.user[stop], data.item[stop], gen)  # fixed from here
+        fixed = _contrast(data.user[stop], data.item[stop], unseen, gen)
+        return cls(data.user[learn], data.item[learn], fixed, unseen, gen)
+
+    def in_shards(self, own: Interactions, ranks: Ranks) -> list[Self]:
+        """Those of each shard on this process, to which users are dealt out.
+
+        `own` are the interactions of all of its users, who are counted as there from here on.
+        """
+        shards, unseen, (user, item) = here(ranks), _unseen(own), self.stop
+        count = len(shards) * ranks.size
+        return [
+            replace(
+                self,
+                user=self.user[learn] // ranks.size,
+                item=self.item[learn],
+                stop=(user[stop] // ranks.size, item[:, stop]),
+                unseen=unseen,
+            )
+            for learn, stop in (
+                (self.user % count == shard, user % count == shard) for shard in shards
+            )
+        ]
 
     def epoch(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Every pair once, in random order: user (N,), item (2, N) with fresh negatives in row 1.
@@ -116,12 +143,17 @@ class ContrastedPairs:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for some in rows:
             in_order = some.sort().values
-            yield self._with_negatives(self.user[in_order], self.item[in_order], gen)
+            yield _contrast(self.user[in_order], self.item[in_order], self.unseen, gen)
 
-    def _with_negatives(
-        self, user: Tensor, item: Tensor, gen: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        return user, torch.stack([item, self.unseen.draw(user, gen)])
+
+def _unseen(data: Interactions) -> UnseenItems:
+    return UnseenItems.of(data.user, data.item, users=len(data.codes), items=len(data.genres))
+
+
+def _contrast(
+    user: Tensor, item: Tensor, unseen: UnseenItems, gen: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    return user, torch.stack([item, unseen.draw(user, gen)])
 
 
 def train_deepfm(
@@ -161,7 +193,7 @@ def train_deepfm(
     own = data.on(ranks)
     with Split(net, [f"user_fields.{n}" for n in data.fields_of_users], ranks) as split:
         net.to(data.user.device)
-        course = _make_course(net, own, params, seed, ranks)
+        course = _make_course(net, data, own, params, seed, ranks)
 
         def validate() -> Row:
             logits = logits_of(net, own.codes, *course.valid[0])
@@ -186,30 +218,29 @@ def train_deepfm(
 
 
 def _make_course(
-    net: DeepFM, data: Interactions, params: Features, seed: int, ranks: Ranks
+    net: DeepFM, data: Interactions, own: Interactions, params: Features, seed: int, ranks: Ranks
 ) -> Course:
-    """What the training goes through on this process, and the pairs to stop by."""
+    """What the training goes through on this process, and the pairs to stop by.
+
+    Whichever process they lie on, the pairs to stop by are the same.
+    """
     device = data.user.device
+    gen = torch.Generator(device).manual_seed(seed)
+    pairs = ContrastedPairs.of(data, params.stop_share, gen)
 
     def loss(user: Tensor, item: Tensor) -> Tensor:
-        return exposure_loss(net(data.codes, user, item))
+        return exposure_loss(net(own.codes, user, item))
 
     if ranks.alone:
-        gen, masks = torch.Generator(device).manual_seed(seed), MaskSource(seed, device)
+        masks = MaskSource(seed, device)
         set_masks(net, masks)
-        pairs = ContrastedPairs(data, params.stop_share, gen)
         return Course(
             lambda: pairs.epoch(params.batch_size),
             loss,
             {"pairs": gen, "masks": masks},
             [pairs.stop],
         )
-    parts = [
-        ContrastedPairs(part, params.stop_share, gen)
-        for part, gen in zip(
-            data.in_shards(len(here(ranks))), streams(ranks, device, seed, 0), strict=True
-        )
-    ]
+    parts = pairs.in_shards(own, ranks)
     sizes = [len(part.user) for part in parts]
     shards = Shards(ranks, sizes, batch_size=params.batch_size, seed=seed, device=device)
     user, item = (torch.cat(column, -1) for column in zip(*(p.stop for p in parts), strict=True))

@@ -26,15 +26,10 @@ def here(ranks: Ranks) -> list[int]:
     return [n * ranks.size + ranks.rank for n in range(-(-LEAST // ranks.size))]
 
 
-def stream_seed(*key: int) -> int:
-    """A seed that follows from whole numbers."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def streams(ranks: Ranks, device: torch.device, *key: int) -> list[torch.Generator]:
-    """A stream of draws for each of the process's shards."""
-    seeds = [stream_seed(*key, shard) for shard in here(ranks)]
-    return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+def _seeds(seed: int, epoch: int, shard: int) -> tuple[int, int]:
+    """Of the pairs and of the masks of a shard in an epoch."""
+    drawn = np.random.SeedSequence((seed, epoch, shard)).generate_state(2, np.uint32)
+    return int(drawn[0]), int(drawn[1])
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,8 @@ class Shards:
     ) -> None:
         self.ranks, self.seed, self.device = ranks, seed, device
         of_all = torch.cat(ranks.gather(torch.tensor(sizes)))
-        self.steps = max(1, round(int(of_all.sum()) / batch_size))
+        wanted = max(1, round(int(of_all.sum()) / batch_size))
+        self.steps = min(wanted, int(of_all.max()))  # no step without a pair anywhere
         step = torch.arange(self.steps)[:, None]  # as `tensor_split`: the first have one more
         self.pairs = (of_all // self.steps + (step < of_all % self.steps)).sum(1).tolist()
         self.epochs = 0
@@ -86,10 +82,11 @@ class Shards:
                 are steps.
         """
         self.epochs += 1
-        gens = streams(self.ranks, self.device, self.seed, self.epochs, 0)
-        seeds = [stream_seed(self.seed, self.epochs, 1, shard) for shard in here(self.ranks)]
-        masks = [MaskSource(seed, self.device) for seed in seeds]
-        shards = [draw(n, gen) for n, gen in enumerate(gens)]
+        shards, masks = [], []
+        for n, number in enumerate(here(self.ranks)):
+            of_pairs, of_masks = _seeds(self.seed, self.epochs, number)
+            shards.append(draw(n, torch.Generator(self.device).manual_seed(of_pairs)))
+            masks.append(MaskSource(of_masks, self.device))
         for pairs, *batches in zip(self.pairs, *shards, strict=True):
             parts = zip(batches, masks, strict=True)
             yield ([Part(batch, of, batch[0].shape[-1] / pairs) for batch, of in parts],)

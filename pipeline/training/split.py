@@ -69,7 +69,7 @@ class Split:
 
     def own(self, name: str, tensor: Tensor) -> Tensor:
         """The inverse of `whole`: what of it belongs here."""
-        return self.ranks.own(tensor) if self._is_dealt(name, tensor) else tensor
+        return self.ranks.own(tensor).clone() if self._is_dealt(name, tensor) else tensor
 
     def _is_dealt(self, name: str, tensor: Tensor) -> bool:
         return name in self.tables and tensor.dim() > 0 and not self.ranks.alone
