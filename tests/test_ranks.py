@@ -30,7 +30,7 @@ from tests.together import together
 from tests.worlds import default_params, small_world
 
 CPU = torch.device("cpu")
-QUICK = {"max_epochs": 5, "batch_size": 200, "lr": 0.01}
+QUICK = {"max_epochs": 2, "batch_size": 500, "lr": 0.01}
 PARAMS = default_params(ratio=QUICK, pretrain=QUICK, features=QUICK | {"f_dim": 8, "hidden": [8]})
 WORLD = small_world()
 SIZES = (1, 2, 4)
