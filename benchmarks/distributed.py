@@ -44,7 +44,7 @@ def main() -> Section:
     """A row a number of processes."""
     rows = []
     for processes in PROCESSES:
-        told = json.loads(_run(processes))
+        told = json.loads(run_worker(processes))
         model = bytes_sent(shared_numbers(X_DIM, E_DIM, HIDDEN), processes)
         rows.append(
             [
@@ -61,18 +61,24 @@ def main() -> Section:
     return Section("Several processes", command, TEXT.format(machine=machine()), header, rows)
 
 
-def _run(processes: int) -> str:
+def run_worker(processes: int) -> str:
     """What the process that leads prints: seconds and bytes as JSON."""
     worker = ["-m", "benchmarks.distributed", "--worker"]
     command = [sys.executable, *worker]
     if processes > 1:
         several = ["--standalone", f"--nproc-per-node={processes}"]
         command = [sys.executable, "-m", "torch.distributed.run", *several, *worker]
-    if shutil.which("unshare") and not subprocess.run([*APART, "true"], check=False).returncode:  # noqa: S603
+    if apart():
         command = [*APART, *command]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)  # noqa: S603
     return done.stdout
+
+
+def apart() -> bool:
+    """Whether a network name space can be made here."""
+    found = shutil.which("unshare")
+    return bool(found) and not subprocess.run([*APART, "true"], check=False).returncode  # noqa: S603
 
 
 def worker() -> None:
@@ -89,7 +95,7 @@ def worker() -> None:
         steps = _steps(model, split, data)
         for _ in range(WARM_UP):
             next(steps)
-        with _counted(ranks) as sent:
+        with counted(ranks) as sent:
             ranks.total(0)
             before, cpu = _on_loopback(), time.process_time()
             seconds = [next(steps) for _ in range(STEPS)]
@@ -130,7 +136,7 @@ def _of(pairs: CountedSampler, own: Tensor, ranks: Ranks) -> CountedSampler:
 
 
 @contextmanager
-def _counted(ranks: Ranks) -> Iterator[list[float]]:
+def counted(ranks: Ranks) -> Iterator[list[float]]:
     """Bytes of the tensors that are added up meanwhile, as a ring sends them."""
     sent: list[float] = []
     add_up = dist.all_reduce
