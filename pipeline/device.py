@@ -27,14 +27,13 @@ def prepare_device(runtime: Runtime) -> torch.device:
             "set it to auto or cpu."
         )
     use_cuda = runtime.device != "cpu" and torch.cuda.is_available()
-    number = int(os.environ.get("LOCAL_RANK", 0))
-    if use_cuda and number >= torch.cuda.device_count():
-        raise PipelineError(
-            f"process {number} of this machine has no CUDA device of its own: there are "
-            f"{torch.cuda.device_count()}; start as many processes, or set runtime.device to cpu."
-        )
-    if use_cuda:
-        torch.cuda.set_device(number)
+    if use_cuda and (number := os.environ.get("LOCAL_RANK")) is not None:
+        if int(number) >= (there := torch.cuda.device_count()):
+            raise PipelineError(
+                f"process {number} of this machine has no CUDA device of its own: there are "
+                f"{there}; start as many processes, or set runtime.device to cpu."
+            )
+        torch.cuda.set_device(int(number))
     if use_cuda and runtime.deterministic:
         # Read by cuBLAS when it starts: without a workspace of its own it may sum in any order.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
