@@ -13,16 +13,20 @@ import torch
 from torch import Tensor
 
 from pipeline.auc import Sides
-from pipeline.estimation import Batches, estimate_ratio, make_estimation
+from pipeline.errors import PipelineError
+from pipeline.estimation import estimate_ratio, make_estimation
 from pipeline.examples import Examples
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
 from pipeline.params import Base, Ratio, Schedule, Visible
+from pipeline.ranks import ALONE, Ranks
 from pipeline.scoring import score_all
+from pipeline.training.course import Batches
 from pipeline.training.grid import TaskGrid
 from pipeline.training.loop import Row
 from pipeline.training.sampler import PairSampler
 from pipeline.training.snapshot import Checkpoint
+from pipeline.training.split import Split
 from pipeline.watch import watch_auc
 from pipeline.yardsticks import exposure_sides
 
@@ -48,6 +52,7 @@ def train_conditional(
     device: torch.device,
     report: Callable[[Row], None],
     checkpoint: Checkpoint | None = None,
+    ranks: Ranks = ALONE,
 ) -> Conditional:
     """Run Algorithm 1 on all tasks from the embeddings `task_init` (M, e_dim).
 
@@ -60,6 +65,7 @@ def train_conditional(
         report: called with each epoch's row, which also holds `valid_auc`: the mean AUC over tasks
             of validation users with a held-out exposure against those without any.
         checkpoint: where to keep the training, and to go on from; see `fit`.
+        ranks: the processes that train together; each learns from the exposures to its own tasks.
 
     Raises:
         PipelineError: no exposures to learn from, or a loss that is not finite.
@@ -70,11 +76,12 @@ def train_conditional(
         hidden=params.hidden,
         dropout=params.dropout,
     )
+    own = examples.on(ranks)
     return train_network(
         net,
-        examples,
+        own,
         task_init,
-        watched=exposure_sides(examples.pairs, examples.valid, examples.tasks),
+        watched=exposure_sides(own.pairs, own.valid, own.tasks),
         base=params.base,
         visible=params.visible,
         grid_tasks=params.grid_tasks if params.mode == "grid" else None,
@@ -84,6 +91,7 @@ def train_conditional(
         device=device,
         report=report,
         checkpoint=checkpoint,
+        ranks=ranks,
     )
 
 
@@ -102,35 +110,46 @@ def train_network(
     device: torch.device,
     report: Callable[[Row], None],
     checkpoint: Checkpoint | None = None,
+    ranks: Ranks = ALONE,
 ) -> Conditional:
     """The same for a network of one's own, whose weights are drawn here.
 
     `watched` are the validation users that each task should tell apart, (M, valid users): theirs is
-    the `valid_auc`. With `grid_tasks` a step is of so many tasks and all training users; such a
-    network is a `RatioNet`.
+    the `valid_auc`. These and `examples` are of the process's own tasks, `task_init` is of all.
+    With `grid_tasks` a step is of so many tasks and all training users; such a network is a
+    `RatioNet`, and trains in one process.
     """
-    data = make_estimation(examples, base=base, visible=visible, device=device)
+    if grid_tasks is not None and not ranks.alone:
+        raise PipelineError(
+            f"ratio.mode grid trains in one process, but {ranks.size} were started; "
+            "set runtime.processes to 1, or ratio.mode to sampled."
+        )
+    data = make_estimation(examples, base=base, visible=visible, device=device, ranks=ranks)
     draw_layers(net, torch.Generator().manual_seed(seed))
     x, e = torch.from_numpy(examples.x), torch.from_numpy(task_init)
-    model = TaskRatios(net, x=x, e=e, freeze_e=freeze_e).to(device)
+    model = TaskRatios(net, x=x, e=e, freeze_e=freeze_e)
     watch = watch_auc(
         watched,
         examples.valid,
         lambda tasks, users: score_all(model.net, model.x[users], model.e[tasks]),
         most=WATCHED,
+        ranks=ranks,
     )
-    batches, loss = _steps(model, data.train, grid_tasks)
-    history = estimate_ratio(
-        model,
-        data,
-        schedule,
-        seed=seed,
-        report=report,
-        batches=batches,
-        loss=loss,
-        figures=watch,
-        checkpoint=checkpoint,
-    )
+    with Split(model, TaskRatios.of_tasks, ranks) as split:
+        model.to(device)
+        batches, loss = _steps(model, data.train, grid_tasks)
+        history = estimate_ratio(
+            model,
+            data,
+            schedule,
+            seed=seed,
+            report=report,
+            batches=batches,
+            loss=loss,
+            figures=watch,
+            checkpoint=checkpoint,
+            split=split,
+        )
     return Conditional(net.cpu().eval(), model.e.detach().cpu().numpy(), history)
 
 

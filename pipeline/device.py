@@ -14,8 +14,10 @@ def prepare_device(runtime: Runtime) -> torch.device:
     A CPU gives the same bytes for the same number of threads. A CUDA device does so only under
     `deterministic`; torch warns of an operation that has no such form.
 
+    Of the processes that torchrun started, each takes the CUDA device of its number.
+
     Raises:
-        PipelineError: `device: cuda` where there is none.
+        PipelineError: `device: cuda` where there is none, or fewer than processes.
     """
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
@@ -25,6 +27,13 @@ def prepare_device(runtime: Runtime) -> torch.device:
             "set it to auto or cpu."
         )
     use_cuda = runtime.device != "cpu" and torch.cuda.is_available()
+    if use_cuda and (number := os.environ.get("LOCAL_RANK")) is not None:
+        if int(number) >= (there := torch.cuda.device_count()):
+            raise PipelineError(
+                f"process {number} of this machine has no CUDA device of its own: there are "
+                f"{there}; start as many processes, or set runtime.device to cpu."
+            )
+        torch.cuda.set_device(int(number))
     if use_cuda and runtime.deterministic:
         # Read by cuBLAS when it starts: without a workspace of its own it may sum in any order.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

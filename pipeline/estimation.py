@@ -4,7 +4,7 @@ Used twice: for the pre-embedding model on the seed tasks, and for all tasks.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,16 +16,15 @@ from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.pairs import Bools, Ints, in_rows
 from pipeline.params import Base, Schedule, Visible
-from pipeline.training.dropout import MaskSource, set_masks
+from pipeline.ranks import ALONE, Ranks
+from pipeline.training.course import Batches, make_course
 from pipeline.training.loop import Patience, Row, fit
-from pipeline.training.sampler import PairSampler
+from pipeline.training.sampler import CountedSampler, PairSampler
 from pipeline.training.snapshot import Checkpoint
-
-Batches = Callable[[torch.Generator], Iterable[tuple[Tensor, Tensor]]]
+from pipeline.training.split import Split
 
 CHANCE = 2 * math.log(2)  # the loss of f = 0
 PLATEAU = 1.381  # a loss under this has left it
-VALID_SEED = 20_220_909  # validation negatives are the same whatever the training's seed
 
 
 def ratio_loss(logits: Tensor) -> Tensor:
@@ -47,7 +46,12 @@ class Estimation:
 
 
 def make_estimation(
-    examples: Examples, *, base: Base, visible: Visible = "train", device: torch.device
+    examples: Examples,
+    *,
+    base: Base,
+    visible: Visible = "train",
+    device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Estimation:
     """Sort the exposures into those that train and those that validate.
 
@@ -60,6 +64,7 @@ def make_estimation(
         visible: whose exposures train: training users' alone, so that validation users' visible
             ones validate; or the visible ones of all users, so that only held-out ones can.
         device: where the samplers live.
+        ranks: the processes, to whose own tasks these exposures are; p is over those to all tasks.
 
     Raises:
         PipelineError: no exposure to learn from, or none to validate by.
@@ -75,17 +80,19 @@ def make_estimation(
 
     def sampler(mask: Bools, rows: Ints, drawn_from: Bools) -> PairSampler:
         chosen = pairs.where(mask)
-        column = pairs.user[drawn_from] if base == "exposures" else rows
-        return PairSampler(
-            torch.from_numpy(chosen.user).to(device),
-            torch.from_numpy(chosen.task).to(device),
-            torch.from_numpy(column).to(device),
-        )
+        column = torch.from_numpy(pairs.user[drawn_from] if base == "exposures" else rows)
+        user, task = (torch.from_numpy(of).to(device) for of in (chosen.user, chosen.task))
+        if ranks.alone:
+            return PairSampler(user, task, column.to(device))
+        entries = column.bincount(minlength=len(examples.x))
+        of_all = ranks.add_(entries) if base == "exposures" else entries
+        return CountedSampler(user, task, of_all.cumsum(0).to(device))
 
+    exposed = ranks.total(len(pairs))
     for name, mask in {"train": learned, "validate": validating}.items():
-        if not mask.any():
+        if not ranks.total(mask.sum()):
             raise PipelineError(
-                f"none of the {len(pairs):,} exposures to the tasks can {name}: with "
+                f"none of the {exposed:,} exposures to the tasks can {name}: with "
                 f"ratio.visible {visible!r} that takes {_WHOSE[visible, name]}. Raise the number "
                 "of exposures, or change the shares in `data`."
             )
@@ -116,6 +123,7 @@ def estimate_ratio(
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     figures: Callable[[], Row] = dict,
     checkpoint: Checkpoint | None = None,
+    split: Split | None = None,
 ) -> list[Row]:
     """Train `model` (user (2, N), task (N,) -> logits (2, N)) until its validation loss is lowest.
 
@@ -125,38 +133,46 @@ def estimate_ratio(
         schedule: learning rate, batch size, epochs, patience.
         seed: of the order of the pairs, the negatives and the dropout masks.
         report: called with each epoch's row.
-        batches: gives an epoch of batches for `loss`; None for pairs, each with a drawn negative.
+        batches: gives an epoch of batches for `loss`, of one process; None for pairs, each with a
+            drawn negative.
         loss: the model's own way to the `ratio_loss` of its logits, where it has a faster one, or
             its loss of the `batches`.
         figures: further figures for each row, from the model in eval mode.
         checkpoint: where to keep the training, and to go on from; see `fit`.
+        split: how several processes hold the model; `data` are then the pairs of one.
 
     Returns:
         The history: epoch, train_loss (under dropout), valid_loss, held_out_loss, and `figures`.
     """
-    device = data.train.user.device
-    gen, masks = torch.Generator(device).manual_seed(seed), MaskSource(seed, device)
-    set_masks(model, masks)
-    valid_gen = torch.Generator(device).manual_seed(VALID_SEED)
-    valid, held_out = data.valid.fixed(valid_gen), data.held_out.fixed(valid_gen)
+    split = split or Split(model)
+    course = make_course(
+        model,
+        loss or (lambda user, task: ratio_loss(model(user, task))),
+        data.train,
+        [data.valid, data.held_out],
+        batch_size=schedule.batch_size,
+        seed=seed,
+        ranks=split.ranks,
+        batches=batches,
+    )
 
     def validate() -> Row:
-        return {
-            "valid_loss": mean_loss(model, *valid),
-            "held_out_loss": mean_loss(model, *held_out),
-            **figures(),
-        }
+        valid, held_out = (
+            split.ranks.mean(mean_loss(model, *pairs), len(pairs[1])) for pairs in course.valid
+        )
+        return {"valid_loss": valid, "held_out_loss": held_out, **figures()}
 
     return fit(
         model,
-        batches=lambda: batches(gen) if batches else data.train.epoch(schedule.batch_size, gen),
-        loss=loss or (lambda user, task: ratio_loss(model(user, task))),
+        batches=course.batches,
+        loss=course.loss,
         validate=validate,
         schedule=schedule,
         patience=Patience(schedule.patience, PLATEAU),
         report=report,
-        random={"pairs": gen, "masks": masks},
+        random=course.random,
         checkpoint=checkpoint,
+        split=split,
     )
 
 

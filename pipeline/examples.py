@@ -1,12 +1,13 @@
 """What Algorithm 1 learns from, as arrays: users' vectors, exposures to tasks, who trains."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.pairs import Ints, Pairs, in_rows, split_rows, task_pairs
+from pipeline.ranks import Ranks
 from pipeline.storage import matrix
 
 
@@ -44,6 +45,14 @@ class Examples:
             split_rows(splits, features, "valid"),
             tasks.num_rows,
         )
+
+    def on(self, ranks: Ranks) -> "Examples":
+        """The tasks that lie on this process, with their pairs; users are the same everywhere."""
+        if ranks.alone:
+            return self
+        pairs = self.pairs.where(self.pairs.task % ranks.size == ranks.rank)
+        own = replace(pairs, task=pairs.task // ranks.size)
+        return replace(self, pairs=own, tasks=len(ranks.own(range(self.tasks))))
 
     @property
     def learned(self) -> Pairs:

@@ -16,6 +16,7 @@ from pipeline.factors import Factors
 from pipeline.item_vectors import ItemVectors
 from pipeline.pairs import ids_of, in_rows, rows_of, split_rows
 from pipeline.params import Features
+from pipeline.ranks import ALONE, Ranks
 from pipeline.scale import Scale
 from pipeline.training.deepfm import Interactions, train_deepfm
 from pipeline.training.loop import Row
@@ -48,6 +49,7 @@ def extract(
     device: torch.device,
     report: Callable[[Row], None],
     checkpoint: Checkpoint | None = None,
+    ranks: Ranks = ALONE,
 ) -> Extraction:
     """Train DeepFM on visible exposures, and give every user a vector.
 
@@ -61,6 +63,7 @@ def extract(
         device: where to train.
         report: called with each epoch's row.
         checkpoint: where to keep the training, and to go on from; see `fit`.
+        ranks: the processes that train together.
 
     Raises:
         PipelineError: nobody to learn from, a field that is none, or a loss that is not finite.
@@ -73,7 +76,9 @@ def extract(
     fields = {name: _vocabulary(known, name, params) for name in params.user_fields}
     learned = visible.filter(pa.array(trained[user]))
     data = _interactions(known, items, learned, fields, item_ids, device)
-    net, history = train_deepfm(data, params, seed=seed, report=report, checkpoint=checkpoint)
+    net, history = train_deepfm(
+        data, params, seed=seed, report=report, checkpoint=checkpoint, ranks=ranks
+    )
     with torch.no_grad():
         raw = net.embed_users(data.codes)[..., 1:].flatten(1).cpu()
     directions = None

@@ -228,7 +228,7 @@ class Ratio(Trunk):
     """Algorithm 1 on all tasks."""
 
     base: Base
-    visible: Visible
+    visible: Visible = "train"
     mode: Mode = "sampled"
     grid_tasks: Count = 16
     freeze_e: bool
@@ -243,11 +243,15 @@ class Evaluate(Section):
 
 
 class Runtime(Section):
-    """Where, on what and in how many parts: nothing that changes a result beyond the last bits."""
+    """Where, on what and in how many parts: nothing that changes a result beyond the last bits.
+
+    But for `processes`: several draw other random numbers than one.
+    """
 
     device: Literal["auto", "cpu", "cuda"]
     threads: Annotated[int, Field(ge=0)]
     deterministic: bool = False
+    processes: Count = 1
     checkpoint_seconds: Annotated[float, Field(ge=0)]
     engine: Literal["embedded", "spark"] = "embedded"
     spark_master: str = "local[2]"

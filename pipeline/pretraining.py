@@ -17,8 +17,10 @@ from pipeline.models.ratio import PreEmbeddingNet, SeedRatios
 from pipeline.models.weights import draw_layers
 from pipeline.pairs import Ints, Pairs
 from pipeline.params import Base, Pretrain, Schedule
+from pipeline.ranks import ALONE, Ranks
 from pipeline.training.loop import Row
 from pipeline.training.snapshot import Checkpoint
+from pipeline.training.split import Split
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ def pretrain(
     device: torch.device,
     report: Callable[[Row], None],
     checkpoint: Checkpoint | None = None,
+    ranks: Ranks = ALONE,
 ) -> Pretraining:
     """Train the pre-embedding model on the exposures to the seed tasks.
 
@@ -52,6 +55,7 @@ def pretrain(
         device: where to train.
         report: called with each epoch's row.
         checkpoint: where to keep the training, and to go on from; see `fit`.
+        ranks: the processes that train together; each learns from the exposures to its own tasks.
 
     Raises:
         PipelineError: no exposures to learn from, or a loss that is not finite.
@@ -72,6 +76,7 @@ def pretrain(
         device=device,
         report=report,
         checkpoint=checkpoint,
+        ranks=ranks,
     )
 
 
@@ -86,23 +91,28 @@ def pretrain_network(
     device: torch.device,
     report: Callable[[Row], None],
     checkpoint: Checkpoint | None = None,
+    ranks: Ranks = ALONE,
 ) -> Pretraining:
     """The same for a network of one's own, with a head a seed task; its weights are drawn here."""
     pairs = examples.pairs
     head = np.searchsorted(seed_tasks, pairs.task)
-    own = Pairs(pairs.user, head, pairs.held_out).where(np.isin(pairs.task, seed_tasks))
-    data = make_estimation(replace(examples, pairs=own), base=base, device=device)
+    of_seeds = Pairs(pairs.user, head, pairs.held_out).where(np.isin(pairs.task, seed_tasks))
+    own = replace(examples, pairs=of_seeds, tasks=len(seed_tasks)).on(ranks)
+    data = make_estimation(own, base=base, device=device, ranks=ranks)
     draw_layers(net, torch.Generator().manual_seed(seed))
-    model = SeedRatios(net, x=torch.from_numpy(examples.x)).to(device)
-    history = estimate_ratio(
-        model,
-        data,
-        schedule,
-        seed=seed,
-        report=report,
-        loss=model.loss,
-        checkpoint=checkpoint,
-    )
+    model = SeedRatios(net, x=torch.from_numpy(examples.x))
+    with Split(model, SeedRatios.of_tasks, ranks) as split:
+        model.to(device)
+        history = estimate_ratio(
+            model,
+            data,
+            schedule,
+            seed=seed,
+            report=report,
+            loss=model.loss,
+            checkpoint=checkpoint,
+            split=split,
+        )
     return Pretraining(net.cpu().eval(), seed_tasks, history)
 
 

@@ -7,22 +7,26 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from pipeline.errors import PipelineError
 from pipeline.storage import sha256
 from pipeline.training.checkpoint import CheckpointFile
+from pipeline.training.shared_checkpoint import SharedCheckpoint
+from pipeline.training.snapshot import Checkpoint
 from stages.shell import P, Run
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("pipeline", "stages", "experiments")
 
 
-def checkpoint(run: Run[P], *inputs: Path) -> CheckpointFile:
-    """The checkpoint of this very training, this process's alone until the stage ends.
+def checkpoint(run: Run[P], *inputs: Path) -> Checkpoint:
+    """The checkpoint of this very training, the stage's alone until it ends.
 
     Another learning rate, other inputs or other code have another checkpoint, so they start afresh.
     To be called once the code of the training is imported: that is how it is known.
 
     Raises:
-        PipelineError: another process is at the same training.
+        PipelineError: another run is at the same training, or processes that should train together
+            differ in what they follow from.
     """
     follows_from = {
         "params": run.params.model_dump(exclude={"runtime"}),
@@ -36,7 +40,16 @@ def checkpoint(run: Run[P], *inputs: Path) -> CheckpointFile:
     # Experiments in a temporary folder are told the root of the project itself, which outlives it.
     folder = Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints"
     seconds = run.params.runtime.checkpoint_seconds
-    return run.keep(CheckpointFile(folder / f"{name}.safetensors", seconds=seconds, tell=run.note))
+    file = CheckpointFile(folder / f"{name}.safetensors", seconds=seconds, tell=run.note)
+    ranks = run.ranks()
+    if ranks.alone:
+        return run.keep(file)
+    if ranks.told(name) != name:
+        raise PipelineError(
+            f"process {ranks.rank} differs from process 0 in its code, params, inputs or packages; "
+            "those that train together need the same, wherever they run."
+        )
+    return SharedCheckpoint(ranks, run.keep(file) if ranks.leads else None)
 
 
 def _code() -> dict[str, str]:

@@ -53,6 +53,8 @@ def main(
     keys = ("features", "seed", "data.source", "data.tables_dir", "data.text_ids", "simulation")
     outputs = [out, model, history]
     with stage("extract_features", params, *keys, outputs=outputs, run_info=run_info) as run:
+        if run.params.features.model == "deepfm" and run.hand_on():
+            return
         import pyarrow as pa
 
         from pipeline import schemas
@@ -70,6 +72,8 @@ def main(
             x, rows, line = _closed_form(run, people, pairs, parts, model)
         else:
             x, rows, line = _ready_made(run, people, parts, model)
+        if not run.leads:
+            return
         features = pa.table({"user_id": people.column("user_id"), "x": vectors(x)})
         write_table(features, out, schemas.FEATURES)
         write_csv(rows, history)
@@ -93,7 +97,7 @@ def _deepfm(
 
     wanted = run.params.features
     kept = checkpoint(run, *inputs)
-    with EpochReporter("extract_features", wanted.max_epochs) as report:
+    with EpochReporter(run.name, wanted.max_epochs, silent=not run.leads) as report:
         made = extract(
             users,
             items,
@@ -104,8 +108,10 @@ def _deepfm(
             device=run.device(),
             report=report,
             checkpoint=kept,
+            ranks=run.ranks(),
         )
-    made.extractor.write(model)
+    if run.leads:
+        made.extractor.write(model)
     best = best_row(made.history)
     line = (
         f"{int((~made.trained).sum()):,} folded in, pair AUC {best['pair_auc']:.4f} "

@@ -38,6 +38,8 @@ def main(
     keys = ("pretrain", "ratio.base", "seed")
     outputs = [seed_tasks, model, history]
     with stage("pretrain", params, *keys, outputs=outputs, run_info=run_info) as run:
+        if run.hand_on():
+            return
         import numpy as np
         import pyarrow as pa
 
@@ -62,7 +64,7 @@ def main(
         gen = np.random.default_rng(run.params.seed)
         chosen = choose_seed_tasks(examples, wanted, gen)
         kept = checkpoint(run, features, tasks, exposures, splits)
-        with EpochReporter("pretrain", wanted.max_epochs) as report:
+        with EpochReporter("pretrain", wanted.max_epochs, silent=not run.leads) as report:
             made = pretrain(
                 examples,
                 chosen,
@@ -72,7 +74,10 @@ def main(
                 device=run.device(),
                 report=report,
                 checkpoint=kept,
+                ranks=run.ranks(),
             )
+        if not run.leads:
+            return
         if rested_at_chance(made.history):
             run.warn("the loss never left 2 ln 2: nothing was learned; raise pretrain.max_epochs")
         write_table(pa.table({"task_id": chosen.astype(np.int32)}), seed_tasks, schemas.SEED_TASKS)

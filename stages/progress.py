@@ -19,15 +19,17 @@ class EpochReporter:
     Args:
         stage: what the lines begin with.
         max_epochs: the most epochs there can be.
+        silent: show nothing.
     """
 
-    def __init__(self, stage: str, max_epochs: int) -> None:
+    def __init__(self, stage: str, max_epochs: int, *, silent: bool = False) -> None:
         self.stage = stage
         self.max_epochs = max_epochs
         self.started = self.last_line = time.monotonic()
         self.first_epoch: int | None = None  # not 1 where a checkpoint was gone on from
         # disable=None: no bar where stderr is no terminal, which would be flooded by it.
-        self.bar = tqdm(total=max_epochs, desc=stage, unit="epoch", leave=False, disable=None)
+        shown = True if silent else None
+        self.bar = tqdm(total=max_epochs, desc=stage, unit="epoch", leave=False, disable=shown)
 
     def __enter__(self) -> Self:
         return self

@@ -91,6 +91,8 @@ def main(
             answer(asked, files if state is None else files.as_of_now(state), run)
         return
     with stage("score", params, "evaluate.users", outputs=[out], run_info=run_info) as run:
+        if run.hand_on():
+            return
         import torch
 
         from pipeline import schemas
@@ -98,7 +100,7 @@ def main(
         from pipeline.models.ratio import RatioNet
         from pipeline.pairs import same_tasks
         from pipeline.score_matrix import score_tables
-        from pipeline.scoring import score_grid
+        from pipeline.scoring import score_together
         from pipeline.splits import measured_users
         from pipeline.storage import matrix, read_table, write_tables
 
@@ -114,7 +116,9 @@ def main(
         e = torch.from_numpy(matrix(embeddings.column("e"))).to(device)
         net = read_network(RatioNet, model, x_dim=x.shape[1], task_dim=e.shape[1]).to(device)
         ids = people.column("user_id").to_numpy()[rows]
-        blocks = (block.cpu().numpy() for block in score_grid(net, x, e))
+        blocks = score_together(net, x, e, run.ranks())
+        if not run.leads:
+            return
         write_tables(score_tables(blocks, tasks_table, ids), out, schemas.SCORES)
         run.say(f"{len(e):,} tasks x {measured} scored")
 

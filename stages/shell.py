@@ -1,6 +1,8 @@
 """What every stage shares: its options, its errors in one line, its run facts."""
 
+import ctypes
 import json
+import os
 import platform
 import resource
 import signal
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.params import Params, ParamsFile
+    from pipeline.ranks import Ranks
     from pipeline.training.checkpoint import CheckpointFile
 
 ParamsOption = Annotated[Path, typer.Option("--params", help="The params file.")]
@@ -30,6 +33,7 @@ RunInfoOption = Annotated[
 ]
 PARAMS = Path("params.yaml")
 RUN_INFO = Path("data/run_info")
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def stage_app() -> typer.Typer:
@@ -49,13 +53,44 @@ class Run(Generic[P]):
     exits: ExitStack  # closed when the stage ends, however it ends
     facts: dict[str, object] = field(default_factory=dict)
     checkpoint: "CheckpointFile | None" = None
+    handed_on: bool = False
+    _ranks: "Ranks | None" = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process reports and writes: of several, torchrun's number 0."""
+        return not under_torchrun() or os.environ["RANK"] == "0"
+
+    def hand_on(self) -> bool:
+        """Do the stage in as many processes as `runtime` asks for, if they are several.
+
+        Each runs this same command. True if they have done it; False where it is left to this one.
+        """
+        processes = self.params.runtime.processes
+        if processes > 1 and not under_torchrun():
+            from stages.launch import launch
+
+            launch(f"stages.{self.name}", sys.argv[1:], processes)
+            self.handed_on = True
+        return self.handed_on
+
+    def ranks(self) -> "Ranks":
+        """The processes that train together, once they have met; alone without torchrun."""
+        from pipeline.ranks import join_ranks, leave_ranks
+
+        if self._ranks is None:
+            self.exits.callback(leave_ranks)
+            self._ranks = join_ranks(self.device())
+            if self._ranks.size > 1:
+                self.facts["device"] = f"{self._ranks.size} x {self.facts['device']}"
+        return self._ranks
 
     def device(self) -> "torch.device":
         """The device that `runtime` asks for; noted among the run facts."""
         from pipeline.device import describe, prepare_device
 
         device = prepare_device(self.params.runtime)
-        self.facts["device"] = describe(device)
+        self.facts.setdefault("device", describe(device))
         return device
 
     def keep(self, checkpoint: "CheckpointFile") -> "CheckpointFile":
@@ -65,7 +100,8 @@ class Run(Generic[P]):
 
     def note(self, line: str) -> None:
         """A line on stderr."""
-        typer.echo(f"{self.name}: {line}.", err=True)
+        if self.leads:
+            typer.echo(f"{self.name}: {line}.", err=True)
 
     def warn(self, line: str) -> None:
         """A line on stderr about a result that is not what it should be."""
@@ -73,7 +109,8 @@ class Run(Generic[P]):
 
     def say(self, line: str) -> None:
         """The stage's one line of result, on stdout."""
-        typer.echo(line)
+        if self.leads:
+            typer.echo(line)
 
 
 @contextmanager
@@ -101,6 +138,7 @@ def running(
     On success `run_info/NAME.json` tells device, versions, seconds, peak memory, and the SHA-256
     of each output, by which a reader knows whether the facts belong to the files at hand. What is
     no stage of the pipeline leaves none: `run_info` is None.
+    One of several processes leaves its errors to whoever started them.
     """
     started = time.perf_counter()
     run: Run[P] | None = None
@@ -108,20 +146,45 @@ def running(
         with ExitStack() as exits:
             before = signal.signal(signal.SIGTERM, signal.default_int_handler)
             exits.callback(signal.signal, signal.SIGTERM, before)
+            if under_torchrun():
+                _end_with_parent()
             run = Run(name, load(), exits)
             yield run
-            if run_info is not None:
+            if run_info is not None and run.leads and not run.handed_on:
                 _write_run_info(run, outputs, run_info, time.perf_counter() - started)
             if run.checkpoint is not None:
                 run.checkpoint.remove()
     except PipelineError as error:
+        if under_torchrun():
+            raise typer.Exit(_leave_word(error)) from None
         typer.echo(f"{name}: {error}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
+        if under_torchrun():
+            raise typer.Exit(130) from None
         epoch = run.checkpoint.epoch if run is not None and run.checkpoint is not None else 0
         kept = f"; the next run goes on after epoch {epoch}" if epoch else ""
         typer.echo(f"{name}: interrupted; nothing was half-written{kept}.", err=True)
         raise typer.Exit(130) from None
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun started this process, as one of several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _end_with_parent() -> None:
+    """Have the system kill this process once torchrun, which started it, is gone."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _leave_word(error: PipelineError) -> int:
+    """Tell torchrun what went wrong, the way it asks its processes to; the exit code."""
+    from pipeline.ranks import LostRankError
+
+    word = json.dumps({"message": str(error), "timestamp": int(time.time())})
+    Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(word)
+    return os.EX_TEMPFAIL if isinstance(error, LostRankError) else 1
 
 
 def _write_run_info(run: Run[P], outputs: Sequence[Path], folder: Path, seconds: float) -> None:

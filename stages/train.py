@@ -40,6 +40,8 @@ def main(
     """Learn log q_t(x)/p(x) for all tasks together (Algorithm 1), on a GPU where there is one."""
     outputs = [model, task_embeddings, history]
     with stage("train", params, "ratio", "seed", outputs=outputs, run_info=run_info) as run:
+        if run.hand_on():
+            return
         import pyarrow as pa
 
         from pipeline import schemas
@@ -64,7 +66,7 @@ def main(
             read_table(splits, schemas.SPLITS),
         )
         kept = checkpoint(run, features, tasks, exposures, splits, task_init)
-        with EpochReporter("train", wanted.max_epochs) as report:
+        with EpochReporter("train", wanted.max_epochs, silent=not run.leads) as report:
             made = train_conditional(
                 examples,
                 matrix(start.column("e")),
@@ -73,7 +75,10 @@ def main(
                 device=run.device(),
                 report=report,
                 checkpoint=kept,
+                ranks=run.ranks(),
             )
+        if not run.leads:
+            return
         if rested_at_chance(made.history):
             run.warn("the loss never left 2 ln 2: nothing was learned; raise ratio.max_epochs")
         write_network(made.net, model)

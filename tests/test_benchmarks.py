@@ -1,5 +1,6 @@
 """The contestants of the benchmarks learn the same thing, and the page says what was measured."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,14 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import gpu, modes, scale
+from benchmarks import distributed, gpu, modes, scale, traffic
 from benchmarks.page import Section, render
 from benchmarks.stages import Cost, main_stages
 from benchmarks.textbook import PlainDeepFM, Textbook, by_dataloader, by_tensors, plain_deepfm_epoch
 from benchmarks.timing import Race, Spread, race
 from benchmarks.training import multiply_adds
+from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
+from pipeline.ranks import Ranks
 from pipeline.training.sampler import PairSampler
+from pipeline.training.split import Split
+from tests.together import together
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -152,3 +157,39 @@ def test_a_mode_s_seconds_count_until_its_loss_is_low_enough() -> None:
     run = modes.Trained([2.0, 4.0, 6.0], rows)
     assert run.best == 1
     assert [run.until(loss) for loss in (1.3, 1.25, 1.1)] == [2.0, 4.0, 4.0]
+
+
+def test_what_several_processes_send_is_the_network_and_no_embedding() -> None:
+    """The model against the tensors that a step adds up."""
+
+    def work(ranks: Ranks) -> list[float]:
+        torch.manual_seed(0)
+        net = RatioNet(x_dim=7, task_dim=5, hidden=[6, 4], dropout=[0.0, 0.0])
+        model = TaskRatios(net, x=torch.randn(9, 7), e=torch.randn(200, 5))
+        with Split(model, TaskRatios.of_tasks, ranks) as split, distributed.counted(ranks) as sent:
+            model.loss(torch.zeros(2, 3, dtype=torch.int64), torch.arange(3)).backward()
+            split.add_gradients()
+        return sent
+
+    numbers = traffic.shared_numbers(7, 5, [6, 4])
+    assert numbers == (12 + 1) * 6 + (6 + 1) * 4 + (4 + 1) * 1
+    for size in (2, 3):
+        assert together(size, work) == [[traffic.bytes_sent(numbers, size)]] * size
+
+
+def test_more_processes_hold_less_each_and_send_hardly_more() -> None:
+    job, machines = traffic.Job(), traffic.Machines()
+    for what in ("e", "pairs"):
+        assert job.memory(64)[what] == pytest.approx(job.memory(8)[what] / 8)
+    assert job.step(64, machines)["network"] < 1.1 * job.step(8, machines)["network"]
+    assert job.epoch(64, machines) < job.epoch(8, machines)
+
+
+@pytest.mark.full
+def test_the_interface_counts_what_the_model_says() -> None:
+    if not distributed.apart():
+        pytest.skip("no network name space can be made here, whose interface is ours alone")
+    told = json.loads(distributed.run_worker(2))
+    model = traffic.bytes_sent(traffic.shared_numbers(100, 100, (32, 32, 16)), 2)
+    assert told["tensors"] == model
+    assert model < told["interface"] < 1.2 * model

@@ -171,7 +171,7 @@ def test_a_planted_taste_is_learned_and_the_best_epoch_kept() -> None:
     assert [*history[0]] == ["epoch", "train_loss", "valid_loss", "pair_auc"]
     best = min(row["valid_loss"] for row in history)
     assert best < history[-1]["valid_loss"]  # it went on until the loss rose
-    pairs = ContrastedPairs(data, params.stop_share, torch.Generator().manual_seed(0))
+    pairs = ContrastedPairs.of(data, params.stop_share, torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = net(data.codes, *pairs.stop)
     assert float(exposure_loss(logits)) == pytest.approx(best)
@@ -189,7 +189,7 @@ def test_training_is_a_function_of_its_seed() -> None:
 
 def test_an_epoch_contrasts_every_pair_once_but_those_kept_for_early_stopping() -> None:
     data = planted()
-    pairs = ContrastedPairs(data, 0.25, torch.Generator().manual_seed(0))
+    pairs = ContrastedPairs.of(data, 0.25, torch.Generator().manual_seed(0))
     visible = (data.user * 40 + data.item).tolist()
     for _ in range(2):
         batches = [(u * 40 + i).tolist() for u, i in pairs.epoch(batch_size=100)]

@@ -60,3 +60,18 @@ def test_a_cuda_device_is_made_deterministic_if_asked(monkeypatch: pytest.Monkey
     assert torch.is_deterministic_algorithms_warn_only_enabled()
     assert not torch.backends.cudnn.benchmark
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_a_process_without_a_cuda_device_of_its_own_is_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert prepare_device(runtime()).type == "cuda"
+    assert taken == [1]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(PipelineError, match="process 2 of this machine has no CUDA device"):
+        prepare_device(runtime())

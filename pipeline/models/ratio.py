@@ -166,6 +166,7 @@ class TaskRatios(nn.Module):
     Shape: user (..., N), task (N,) -> (..., N), rows of x and e.
     """
 
+    of_tasks = ("e",)  # parameters with a row a task
     x: Tensor
 
     def __init__(self, net: RatioNet, *, x: Tensor, e: Tensor, freeze_e: bool = False) -> None:
@@ -192,6 +193,7 @@ class SeedRatios(nn.Module):
     Shape: user (..., N), task (N,) -> (..., N), rows of x and numbers of heads.
     """
 
+    of_tasks = ("net.heads.weight", "net.heads.bias")  # parameters with a row a seed task
     x: Tensor
 
     def __init__(self, net: PreEmbeddingNet, *, x: Tensor) -> None:

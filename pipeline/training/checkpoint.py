@@ -73,11 +73,15 @@ class CheckpointFile:
         self.tell(f"goes on after epoch {self.epoch}, which an earlier run reached")
         return snapshot
 
+    def due(self) -> bool:
+        """Whether it is time to keep another snapshot."""
+        return time.monotonic() >= self._not_before
+
     def save(self, take: Callable[[], Snapshot]) -> None:
         """Keep a snapshot, unless one was kept a moment ago."""
-        started = time.monotonic()
-        if started < self._not_before:
+        if not self.due():
             return
+        started = time.monotonic()
         snapshot = take()
         record = json.dumps([snapshot.history, snapshot.lowest, snapshot.waited])
         write_model(snapshot.tensors, {"name": self.path.name, "record": record}, self.path)

@@ -5,8 +5,9 @@ visible exposures are learned from. Held-out pairs stay eligible as negatives: w
 network would know them by that.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +15,14 @@ from torch import Tensor
 
 from pipeline.models.deepfm import DeepFM
 from pipeline.params import Features
+from pipeline.ranks import ALONE, Ranks
+from pipeline.training.course import Course
 from pipeline.training.dropout import MaskSource, set_masks
 from pipeline.training.loop import Patience, Row, fit
 from pipeline.training.negatives import UnseenItems
+from pipeline.training.shards import Shards, here, share_of_loss
 from pipeline.training.snapshot import Checkpoint
+from pipeline.training.split import Split
 
 
 def exposure_loss(logits: Tensor) -> Tensor:
@@ -49,27 +54,73 @@ class Interactions:
     codes: Tensor
     genres: Tensor
 
+    @property
+    def fields_of_users(self) -> list[int]:
+        """The fields that have a code a user, as the user id has."""
+        rows = torch.arange(len(self.codes), device=self.codes.device)
+        return [n for n, field in enumerate(self.codes.unbind(1)) if field.equal(rows)]
 
+    def on(self, ranks: Ranks) -> "Interactions":
+        """Those of the users that lie on this process, who are counted from 0 again."""
+        if ranks.alone:
+            return self
+        codes = ranks.own(self.codes).clone()
+        for field in self.fields_of_users:
+            codes[:, field] = torch.arange(len(codes), device=codes.device)
+        own = self.user % ranks.size == ranks.rank
+        user, item = self.user[own] // ranks.size, self.item[own]
+        return replace(self, user=user, item=item, codes=codes)
+
+
+@dataclass(frozen=True)
 class ContrastedPairs:
     """The pairs to learn from and those to stop by, each with one negative.
 
     Negatives are uniform over the items, less what their user has seen, be it to learn from or to
     stop by.
+
+    Attributes:
+        user, item: to learn from, (N,).
+        stop: to stop by, user (S,) and item (2, S), whose negatives in row 1 are fixed.
+        unseen: where negatives are drawn.
+        gen: what draws.
     """
 
-    def __init__(self, data: Interactions, stop_share: float, gen: torch.Generator) -> None:
-        self.unseen = UnseenItems.of(
-            data.user, data.item, users=len(data.codes), items=len(data.genres)
-        )
-        self.gen = gen
+    user: Tensor
+    item: Tensor
+    stop: tuple[Tensor, Tensor]
+    unseen: UnseenItems
+    gen: torch.Generator
+
+    @classmethod
+    def of(cls, data: Interactions, stop_share: float, gen: torch.Generator) -> Self:
+        """Choose those to stop by."""
+        unseen = _unseen(data)
         order = torch.randperm(len(data.user), generator=gen, device=data.user.device)
         n_stop = min(max(1, round(stop_share * len(order))), len(order) - 1)
         stop, learn = order[:n_stop].sort().values, order[n_stop:].sort().values
-        self.user, self.item = data.user[learn], data.item[learn]
-        self.stop = self._with_negatives(data.user[stop], data.item[stop])  # fixed from here on
+        fixed = _contrast(data.user[stop], data.item[stop], unseen, gen)
+        return cls(data.user[learn], data.item[learn], fixed, unseen, gen)
 
-    def _with_negatives(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        return user, torch.stack([item, self.unseen.draw(user, self.gen)])
+    def in_shards(self, own: Interactions, ranks: Ranks) -> list[Self]:
+        """Those of each shard on this process, to which users are dealt out.
+
+        `own` are the interactions of all of its users, who are counted as there from here on.
+        """
+        shards, unseen, (user, item) = here(ranks), _unseen(own), self.stop
+        count = len(shards) * ranks.size
+        return [
+            replace(
+                self,
+                user=self.user[learn] // ranks.size,
+                item=self.item[learn],
+                stop=(user[stop] // ranks.size, item[:, stop]),
+                unseen=unseen,
+            )
+            for learn, stop in (
+                (self.user % count == shard, user % count == shard) for shard in shards
+            )
+        ]
 
     def epoch(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Every pair once, in random order: user (N,), item (2, N) with fresh negatives in row 1.
@@ -77,10 +128,32 @@ class ContrastedPairs:
         Batches are of nearly equal size. Within one the pairs are sorted by user, which gathers
         and searches go through faster and the loss does not see.
         """
-        order = torch.randperm(len(self.user), generator=self.gen, device=self.user.device)
-        for rows in order.chunk(max(1, round(len(order) / batch_size))):
-            in_order = rows.sort().values
-            yield self._with_negatives(self.user[in_order], self.item[in_order])
+        order = self._order(self.gen)
+        yield from self._batches(order.chunk(max(1, round(len(order) / batch_size))), self.gen)
+
+    def in_steps(self, steps: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `epoch`, in so many batches, some of them empty where there are fewer pairs."""
+        yield from self._batches(self._order(gen).tensor_split(steps), gen)
+
+    def _order(self, gen: torch.Generator) -> Tensor:
+        return torch.randperm(len(self.user), generator=gen, device=self.user.device)
+
+    def _batches(
+        self, rows: Iterable[Tensor], gen: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for some in rows:
+            in_order = some.sort().values
+            yield _contrast(self.user[in_order], self.item[in_order], self.unseen, gen)
+
+
+def _unseen(data: Interactions) -> UnseenItems:
+    return UnseenItems.of(data.user, data.item, users=len(data.codes), items=len(data.genres))
+
+
+def _contrast(
+    user: Tensor, item: Tensor, unseen: UnseenItems, gen: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    return user, torch.stack([item, unseen.draw(user, gen)])
 
 
 def train_deepfm(
@@ -90,6 +163,7 @@ def train_deepfm(
     seed: int,
     report: Callable[[Row], None],
     checkpoint: Checkpoint | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[DeepFM, list[Row]]:
     """Train DeepFM until the loss on the pairs kept for early stopping is lowest.
 
@@ -99,6 +173,7 @@ def train_deepfm(
         seed: of the weights, the pairs kept, the order, the negatives and the dropout masks.
         report: called with each epoch's row.
         checkpoint: where to keep the training, and to go on from; see `fit`.
+        ranks: the processes that train together; each learns from the exposures of its own users.
 
     Returns:
         The network at its best epoch, and the history: epoch, train_loss (under dropout),
@@ -107,7 +182,6 @@ def train_deepfm(
     Raises:
         PipelineError: a loss that is not a finite number.
     """
-    device = data.user.device
     net = DeepFM(
         sizes=[int(field.max()) + 1 for field in data.codes.unbind(1)],
         genres=data.genres,
@@ -116,27 +190,30 @@ def train_deepfm(
         dropout=params.dropout,
     )
     net.draw_weights(params.init_std, torch.Generator().manual_seed(seed))
-    net.to(device)
-    masks = MaskSource(seed, device)
-    set_masks(net, masks)
-    pairs = ContrastedPairs(data, params.stop_share, torch.Generator(device).manual_seed(seed))
+    own = data.on(ranks)
+    with Split(net, [f"user_fields.{n}" for n in data.fields_of_users], ranks) as split:
+        net.to(data.user.device)
+        course = _make_course(net, data, own, params, seed, ranks)
 
-    def validate() -> Row:
-        logits = logits_of(net, data.codes, *pairs.stop)
-        return {"valid_loss": float(exposure_loss(logits)), "pair_auc": pair_auc(logits)}
+        def validate() -> Row:
+            logits = logits_of(net, own.codes, *course.valid[0])
+            loss = ranks.mean(float(exposure_loss(logits)), logits.shape[1])
+            of_all = torch.stack([torch.cat(ranks.gather(row)) for row in logits])
+            return {"valid_loss": loss, "pair_auc": pair_auc(of_all)}
 
-    history = fit(
-        net,
-        batches=lambda: pairs.epoch(params.batch_size),
-        loss=lambda user, item: exposure_loss(net(*needed(data.codes, user), item)),
-        validate=validate,
-        schedule=params,
-        patience=Patience(params.patience),
-        report=report,
-        weight_decay=params.weight_decay,
-        random={"pairs": pairs.gen, "masks": masks},
-        checkpoint=checkpoint,
-    )
+        history = fit(
+            net,
+            batches=course.batches,
+            loss=course.loss,
+            validate=validate,
+            schedule=params,
+            patience=Patience(params.patience),
+            report=report,
+            weight_decay=params.weight_decay,
+            random=course.random,
+            checkpoint=checkpoint,
+            split=split,
+        )
     return net, history
 
 
@@ -150,6 +227,41 @@ def needed(codes: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
         return codes, user
     present, row = user.unique_consecutive(return_inverse=True)
     return codes[present], row
+
+
+def _make_course(
+    net: DeepFM, data: Interactions, own: Interactions, params: Features, seed: int, ranks: Ranks
+) -> Course:
+    """What the training goes through on this process, and the pairs to stop by.
+
+    Whichever process they lie on, the pairs to stop by are the same.
+    """
+    device = data.user.device
+    gen = torch.Generator(device).manual_seed(seed)
+    pairs = ContrastedPairs.of(data, params.stop_share, gen)
+
+    def loss(user: Tensor, item: Tensor) -> Tensor:
+        return exposure_loss(net(*needed(own.codes, user), item))
+
+    if ranks.alone:
+        masks = MaskSource(seed, device)
+        set_masks(net, masks)
+        return Course(
+            lambda: pairs.epoch(params.batch_size),
+            loss,
+            {"pairs": gen, "masks": masks},
+            [pairs.stop],
+        )
+    parts = pairs.in_shards(own, ranks)
+    sizes = [len(part.user) for part in parts]
+    shards = Shards(ranks, sizes, batch_size=params.batch_size, seed=seed, device=device)
+    user, item = (torch.cat(column, -1) for column in zip(*(p.stop for p in parts), strict=True))
+    return Course(
+        lambda: shards.epoch(lambda n, gen: parts[n].in_steps(shards.steps, gen)),
+        share_of_loss(net, loss),
+        {"shards": shards},
+        [(user, item)],
+    )
 
 
 def logits_of(

@@ -60,7 +60,7 @@ def train_ktup(
     model.to(device)
     gen = torch.Generator(device).manual_seed(seed)
     corruption = Corruption.of(triples, bernoulli=params.negatives == "bernoulli")
-    pairs = ContrastedPairs(exposures, params.held_out_share / 2, gen)
+    pairs = ContrastedPairs.of(exposures, params.held_out_share / 2, gen)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         steps = list(pairs.epoch(params.batch_size))

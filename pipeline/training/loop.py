@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pipeline.errors import PipelineError
 from pipeline.params import Schedule
 from pipeline.training.snapshot import Checkpoint, RandomSource, Snapshot
+from pipeline.training.split import Split
 
 Row = dict[str, float]
 
@@ -51,8 +52,8 @@ class Patience:
 def fit(
     model: nn.Module,
     *,
-    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]],
-    loss: Callable[[Tensor, Tensor], Tensor],
+    batches: Callable[[], Iterable[tuple[object, ...]]],
+    loss: Callable[..., Tensor],
     validate: Callable[[], Row],
     schedule: Schedule,
     patience: Patience,
@@ -60,13 +61,14 @@ def fit(
     weight_decay: float = 0.0,
     random: Mapping[str, RandomSource] | None = None,
     checkpoint: Checkpoint | None = None,
+    split: Split | None = None,
 ) -> list[Row]:
     """Train `model` with Adam; leave it at its epoch of lowest validation loss, in eval mode.
 
     Args:
         model: whose parameters that want a gradient are learned.
         batches: gives one epoch of batches.
-        loss: mean loss of a batch.
+        loss: mean loss of a batch; of several processes, what this one adds to it.
         validate: figures of the model in eval mode, `valid_loss` among them.
         schedule: learning rate and the greatest number of epochs.
         patience: when to stop.
@@ -75,6 +77,7 @@ def fit(
         random: by name, every source that `batches` and `loss` draw from; a checkpoint needs them.
         checkpoint: where to keep the run, and to go on from if one is kept there. On a CPU a run
             that went on ends bit for bit as an unbroken one.
+        split: how several processes hold the model; as many batches an epoch in each.
 
     Returns:
         One row an epoch: epoch, train_loss and what `validate` gives.
@@ -84,7 +87,8 @@ def fit(
     """
     learned = [p for p in model.parameters() if p.requires_grad]
     adam = torch.optim.Adam(learned, lr=schedule.lr, weight_decay=weight_decay, fused=True)
-    run = _Run(model, adam, patience, random or {})
+    split = split or Split(model)
+    run = _Run(model, adam, patience, random or {}, split)
     if checkpoint is not None and (kept := checkpoint.load()) is not None:
         run.go_on_from(kept)
     while len(run.history) < schedule.max_epochs and not patience.over:
@@ -95,14 +99,16 @@ def fit(
             value = loss(*batch)
             adam.zero_grad()
             value.backward()
+            split.add_gradients()
             adam.step()
             losses.append(value.detach())
-        train_loss = _mean_finite(torch.stack(losses), epoch, schedule)
+        train_loss = _mean_finite(split.ranks.add_(torch.stack(losses)), epoch, schedule)
         model.eval()
         with torch.no_grad():
             row: Row = {"epoch": epoch, "train_loss": train_loss, **validate()}
         run.history.append(row)
-        report(row)
+        if split.ranks.leads:
+            report(row)
         if patience.improved(row["valid_loss"]):
             run.best = {name: value.clone() for name, value in model.state_dict().items()}
         if checkpoint is not None:
@@ -122,18 +128,19 @@ class _Run:
     adam: torch.optim.Adam
     patience: Patience
     random: Mapping[str, RandomSource]
+    split: Split
     history: list[Row] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch so far
 
     def snapshot(self) -> Snapshot:
         """The run as it is."""
         groups: dict[str, Mapping[str, Tensor]] = {
-            "model": self.model.state_dict(),
-            "best": self.best,
+            "model": self._each(self.split.whole, self.model.state_dict()),
+            "best": self._each(self.split.whole, self.best),
             "random": {name: source.get_state() for name, source in self.random.items()},
         }
         for number, moments in self.adam.state_dict()["state"].items():
-            groups[f"adam {number}"] = moments
+            groups[f"adam {number}"] = self._moments(self.split.whole, number, moments)
         tensors = {f"{g}/{name}": t for g, group in groups.items() for name, t in group.items()}
         return Snapshot(tensors, self.history, self.patience.best, self.patience.waited)
 
@@ -143,14 +150,29 @@ class _Run:
         for path, tensor in kept.tensors.items():
             group, _, name = path.partition("/")
             groups.setdefault(group, {})[name] = tensor
-        self.model.load_state_dict(groups["model"])
-        self.best = groups["best"]
+        self.model.load_state_dict(self._each(self.split.own, groups["model"]))
+        self.best = self._each(self.split.own, groups["best"])
         for name, source in self.random.items():
-            source.set_state(groups["random"][name])
-        moments = {int(g.split()[1]): state for g, state in groups.items() if g.startswith("adam ")}
+            if name in groups["random"]:  # else it was trained by one process, or by several
+                source.set_state(groups["random"][name])
+        numbers = {int(g.split()[1]): g for g in groups if g.startswith("adam ")}
+        moments = {n: self._moments(self.split.own, n, groups[g]) for n, g in numbers.items()}
         self.adam.load_state_dict({**self.adam.state_dict(), "state": moments})
         self.history = kept.history
         self.patience.best, self.patience.waited = kept.lowest, kept.waited
+
+    @staticmethod
+    def _each(
+        convert: Callable[[str, Tensor], Tensor], state: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        return {name: convert(name, tensor) for name, tensor in state.items()}
+
+    def _moments(
+        self, convert: Callable[[str, Tensor], Tensor], number: int, moments: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Adam's of its parameter of a number, which are as wide as the parameter."""
+        learned = [name for name, p in self.model.named_parameters() if p.requires_grad]
+        return {which: convert(learned[number], moment) for which, moment in moments.items()}
 
 
 def best_row(history: list[Row]) -> Row:

@@ -38,11 +38,19 @@ class PairSampler:
         Yields (user (2, N), task (N,)): row 0 of `user` holds the positives, row 1 the negatives.
         Batches are of equal size but for one, near `batch_size`, so that none is tiny.
         """
+        users, tasks = self._shuffled(gen)
+        batches = max(1, round(len(tasks) / batch_size))
+        yield from zip(users.chunk(batches, dim=1), tasks.chunk(batches), strict=True)
+
+    def in_steps(self, steps: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `epoch`, in so many batches, some of them empty where there are fewer pairs."""
+        users, tasks = self._shuffled(gen)
+        yield from zip(users.tensor_split(steps, dim=1), tasks.tensor_split(steps), strict=True)
+
+    def _shuffled(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
         order = torch.randperm(len(self.user), generator=gen, device=self.user.device)
         users = torch.stack([self.user[order], self.draw_base(len(order), gen)])
-        tasks = self.task[order]
-        batches = max(1, round(len(order) / batch_size))
-        yield from zip(users.chunk(batches, dim=1), tasks.chunk(batches), strict=True)
+        return users, self.task[order]
 
     def positives(self, batch_size: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """As `epoch`, without the negatives: user (N,), task (N,)."""
@@ -53,3 +61,17 @@ class PairSampler:
     def fixed(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
         """Every positive pair once, in its place, each with one negative: a validation set."""
         return torch.stack([self.user, self.draw_base(len(self.user), gen)]), self.task
+
+
+@dataclass(frozen=True)
+class CountedSampler(PairSampler):
+    """The same where the column of p is counted: memory for the users rather than the exposures.
+
+    Attributes:
+        base: (U,) how many entries of the column are of the users up to each, that user included.
+    """
+
+    def draw_base(self, n: int, gen: torch.Generator) -> Tensor:
+        """As from the column in order, which it is draw for draw."""
+        pick = torch.randint(int(self.base[-1]), (n,), generator=gen, device=self.base.device)
+        return torch.searchsorted(self.base, pick, right=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pipeline.examples import Examples
     from pipeline.image_params import ImageParams
-    from pipeline.training.checkpoint import CheckpointFile
+    from pipeline.training.snapshot import Checkpoint
     from stages.shell import Run
 
     Floats = npt.NDArray[np.float32]
@@ -73,7 +73,7 @@ def _ratio(
     test: "Floats",
     seed: int,
     device: "torch.device",
-    kept: "CheckpointFile",
+    kept: "Checkpoint",
 ) -> "Floats":
     """Scores of every task and test image (M, U') by the conditional ratio."""
     import numpy as np
@@ -116,7 +116,7 @@ def _density(
     test: "Floats",
     seed: int,
     device: "torch.device",
-    kept: "CheckpointFile",
+    kept: "Checkpoint",
 ) -> "Floats":
     """The same by a conditional density."""
     import torch

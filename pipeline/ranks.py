@@ -1,0 +1,172 @@
+"""The processes that train one model together, as torchrun started them; most often only one.
+
+Row n of what is dealt out (a task, a user) lies on process n modulo their number. Library code is
+written for one process that holds rows of its own, and asks here for what is of all of them.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol, Self, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pipeline.errors import PipelineError
+
+TIMEOUT = timedelta(minutes=10)  # without a word from another process; a killed one is told at once
+
+
+class Rows(Protocol):
+    """An array or a tensor."""
+
+    def __getitem__(self, rows: slice, /) -> Self: ...
+
+
+R = TypeVar("R", bound=Rows)
+
+
+class LostRankError(PipelineError):
+    """Another process is gone, or does something else: this one cannot go on."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together.
+
+    All of them call each method but `own` at the same time, and all are given the same, unless it
+    goes `to_lead`: then that process is, and the others keep what they have.
+
+    Attributes:
+        rank: its number; the process of number 0 leads: it reports and writes.
+        size: how many there are.
+        alone: whether torchrun had no part in it. Then nothing is dealt out and nothing sent, and
+            random draws are those of one stream.
+    """
+
+    rank: int = 0
+    size: int = 1
+    alone: bool = True
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that reports and writes."""
+        return self.rank == 0
+
+    def own(self, rows: R) -> R:
+        """Those rows of a table that lie on this process."""
+        return rows[self.rank :: self.size]
+
+    def add_(self, tensor: Tensor) -> Tensor:
+        """Add a tensor up over all processes, in place."""
+        if not self.alone:
+            with _others():
+                dist.all_reduce(tensor)
+        return tensor
+
+    def total(self, count: int) -> int:
+        """A count, added up."""
+        return int(self.add_(torch.tensor(count)))
+
+    def mean(self, value: float, count: int) -> float:
+        """The mean of means, each of `count` values; NaN where there is no value at all.
+
+        Added up in the order of the processes: where one decides by it, all decide alike.
+        """
+        if self.alone:
+            return value
+        own = torch.tensor([[value * count if count else 0.0, count]], dtype=torch.float64)
+        of_all, counts = torch.cat(self.gather(own)).sum(0).tolist()
+        return of_all / counts if counts else float("nan")
+
+    def gather(self, part: Tensor, *, to_lead: bool = False) -> list[Tensor]:
+        """Each process's tensor, in their order; they may differ in length, (n, ...)."""
+        if self.alone:
+            return [part]
+        lengths = torch.zeros(self.size, dtype=torch.int64)
+        lengths[self.rank] = len(part)
+        self.add_(lengths)
+        padded = part.new_zeros(int(lengths.max()), *part.shape[1:])
+        padded[: len(part)] = part
+        given = self.leads or not to_lead
+        parts = [torch.empty_like(padded) for _ in range(self.size if given else 0)]
+        with _others():
+            if to_lead:
+                dist.gather(padded, parts or None)
+            else:
+                dist.all_gather(parts, padded)
+        if not parts:
+            return [part]
+        return [one[:n] for one, n in zip(parts, lengths.tolist(), strict=True)]
+
+    def whole(self, rows: Tensor, *, to_lead: bool = False) -> Tensor:
+        """The table of which every process holds its `own` rows."""
+        parts = self.gather(rows, to_lead=to_lead)
+        if len(parts) < self.size or self.alone:
+            return rows
+        table = rows.new_empty(sum(map(len, parts)), *rows.shape[1:])
+        for rank, part in enumerate(parts):
+            table[rank :: self.size] = part
+        return table
+
+    def from_lead(self, tensor: Tensor) -> Tensor:
+        """What the tensor, of one shape everywhere, holds on the process that leads."""
+        if not self.alone:
+            with _others():
+                dist.broadcast(tensor, src=0)
+        return tensor
+
+    def told(self, text: str) -> str:
+        """The text of the process that leads."""
+        if self.alone:
+            return text
+        encoded = torch.frombuffer(bytearray(text.encode() + b" "), dtype=torch.uint8)
+        length = int(self.from_lead(torch.tensor(len(encoded))))
+        sent = encoded if self.leads else encoded.new_empty(length)
+        return bytes(self.from_lead(sent).tolist())[:-1].decode()
+
+
+ALONE = Ranks()
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def join_ranks(device: torch.device) -> Ranks:
+    """Meet the other processes that torchrun started; ALONE without it.
+
+    Tensors travel by gloo from a CPU, by NCCL from a CUDA device.
+
+    Raises:
+        PipelineError: they cannot be reached.
+    """
+    if not under_torchrun():
+        return ALONE
+    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    with _others():
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    return Ranks(dist.get_rank(), dist.get_world_size(), alone=False)
+
+
+def leave_ranks() -> None:
+    """Part from the others."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _others() -> Iterator[None]:
+    """What the network says of processes that are gone, as an error of ours."""
+    try:
+        yield
+    except RuntimeError as error:  # torch's own errors are such
+        reason = str(error).splitlines()[0]
+        raise LostRankError(
+            f"another of the processes that train together is gone ({reason}). Nothing was "
+            "half-written; run it again: it goes on from its checkpoint."
+        ) from error

@@ -1,0 +1,131 @@
+"""What a training of Algorithm 1 goes through: batches, their loss, and the pairs that validate it.
+
+A process alone draws everything from one stream; one of several draws from a stream of each of its
+shards, see `shards`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.ranks import Ranks
+from pipeline.training.dropout import MaskSource, set_masks
+from pipeline.training.sampler import PairSampler
+from pipeline.training.shards import Shards, here, share_of_loss
+from pipeline.training.snapshot import RandomSource
+
+VALID_SEED = 20_220_909  # validation negatives are the same whatever the training's seed
+
+Pairs = tuple[Tensor, Tensor]  # user (2, N), task (N,)
+Loss = Callable[[Tensor, Tensor], Tensor]
+Batches = Callable[[torch.Generator], Iterable[Pairs]]
+
+
+@dataclass(frozen=True)
+class Course:
+    """All of it.
+
+    Attributes:
+        batches: gives one epoch of them.
+        loss: of a batch, on this process.
+        random: what both draw from, by name.
+        valid: a fixed negative beside each pair, for every set of pairs that validates.
+    """
+
+    batches: Callable[[], Iterable[tuple[object, ...]]]
+    loss: Callable[..., Tensor]
+    random: Mapping[str, RandomSource]
+    valid: Sequence[Pairs]
+
+
+def make_course(
+    model: nn.Module,
+    loss: Loss,
+    train: PairSampler,
+    valid: Sequence[PairSampler],
+    *,
+    batch_size: int,
+    seed: int,
+    ranks: Ranks,
+    batches: Batches | None = None,
+) -> Course:
+    """Lay a course for `model` over the pairs that lie on this process.
+
+    Args:
+        model: whose dropout draws its masks from it.
+        loss: the model's, a mean over pairs.
+        train: what is learned from.
+        valid: sets of pairs that validate; their negatives do not depend on the seed.
+        batch_size: positive pairs a step, of all processes together.
+        seed: of the order of the pairs, the negatives and the masks.
+        ranks: the processes.
+        batches: gives an epoch of them for `loss`, of a process alone; None for pairs of `train`,
+            each with a drawn negative.
+    """
+    if not ranks.alone:
+        return _shards(model, loss, train, valid, batch_size, seed, ranks)
+    drawn = batches or partial(train.epoch, batch_size)
+    return _one_stream(model, loss, drawn, valid, seed, train.user.device)
+
+
+def _one_stream(
+    model: nn.Module,
+    loss: Loss,
+    batches: Batches,
+    valid: Sequence[PairSampler],
+    seed: int,
+    device: torch.device,
+) -> Course:
+    gen, masks = torch.Generator(device).manual_seed(seed), MaskSource(seed, device)
+    set_masks(model, masks)
+    valid_gen = torch.Generator(device).manual_seed(VALID_SEED)
+    return Course(
+        lambda: batches(gen),
+        loss,
+        {"pairs": gen, "masks": masks},
+        [pairs.fixed(valid_gen) for pairs in valid],
+    )
+
+
+def _shards(
+    model: nn.Module,
+    loss: Loss,
+    train: PairSampler,
+    valid: Sequence[PairSampler],
+    batch_size: int,
+    seed: int,
+    ranks: Ranks,
+) -> Course:
+    device = train.user.device
+    parts = _by_shard(train, ranks)
+    sizes = [len(part.task) for part in parts]
+    shards = Shards(ranks, sizes, batch_size=batch_size, seed=seed, device=device)
+    valid_gen = torch.Generator(device).manual_seed(VALID_SEED)
+    return Course(
+        lambda: shards.epoch(lambda n, gen: parts[n].in_steps(shards.steps, gen)),
+        share_of_loss(model, loss),
+        {"shards": shards},
+        [_fixed(pairs, ranks, valid_gen) for pairs in valid],
+    )
+
+
+def _by_shard(pairs: PairSampler, ranks: Ranks) -> list[PairSampler]:
+    """Those of each of the process's shards, to which its tasks are dealt out in turn."""
+    count = len(here(ranks))
+    chosen = [pairs.task % count == n for n in range(count)]
+    return [replace(pairs, user=pairs.user[own], task=pairs.task[own]) for own in chosen]
+
+
+def _fixed(pairs: PairSampler, ranks: Ranks, gen: torch.Generator) -> Pairs:
+    """Every pair here with the negative that a process alone would give it.
+
+    That one goes through the pairs of all tasks by user, then task. So every process draws for all
+    of them, and each takes the draws at the places of its own.
+    """
+    key = (pairs.user << 32) + pairs.task * ranks.size + ranks.rank
+    of_all = torch.cat(ranks.gather(key)).sort().values
+    negative = pairs.draw_base(len(of_all), gen)[torch.searchsorted(of_all, key)]
+    return torch.stack([pairs.user, negative]), pairs.task

@@ -1,0 +1,184 @@
+"""Stages in several processes, as a user meets them: the same files, or one line."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.projects import contents, environment, run, set_params, started
+
+STOPPED = (
+    "and the others were stopped. Nothing was half-written; run it again: it goes on from its "
+    "checkpoint.\n"
+)
+ENDLESS = {"max_epochs": 100_000, "patience": 100_000}
+
+
+@pytest.fixture
+def project(built: Path, tmp_path: Path) -> Path:
+    """A copy of the built project, each of whose stages asks for two processes."""
+    folder = Path(shutil.copytree(built, tmp_path / "project"))
+    set_params(folder, {"runtime": {"processes": 2}})
+    return folder
+
+
+def stage(name: str) -> tuple[str, ...]:
+    return sys.executable, "-m", f"stages.{name}"
+
+
+def workers(launcher: subprocess.Popen[str]) -> dict[str, int]:
+    """The processes that torchrun started, by rank."""
+    found = {}
+    for pid in Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split():
+        settings = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+        found |= {one.removeprefix("RANK="): int(pid) for one in settings if one[:5] == "RANK="}
+    return found
+
+
+def wait_for_checkpoint(project: Path, process: subprocess.Popen[str]) -> None:
+    while not list((project / ".checkpoints").glob("*.safetensors")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def test_scores_of_two_processes_are_those_of_one_to_the_byte(built: Path, project: Path) -> None:
+    (project / "data/evaluation/scores.parquet").unlink()
+    told = run(project, *stage("score"))
+    assert told == "33 tasks x 45 validation and test users scored\n"
+    assert contents(project) == contents(built)
+    assert '"device": "2 x CPU, 1 threads"' in (project / "data/run_info/score.json").read_text()
+
+
+def test_a_killed_process_stops_the_others_in_one_line_and_another_number_goes_on(
+    project: Path,
+) -> None:
+    before = contents(project)
+    set_params(project, {"ratio": ENDLESS})
+    with started(project, *stage("train")) as process:
+        wait_for_checkpoint(project, process)
+        both = workers(process)
+        os.kill(both["1"], signal.SIGKILL)
+        printed, errors = process.communicate()
+    assert (process.returncode, printed) == (1, "")
+    line = f"train: one of the 2 processes (rank 1) was killed by SIGKILL, {STOPPED}"
+    assert errors.endswith(line)
+    assert "Traceback" not in errors
+    assert not any(Path(f"/proc/{pid}").exists() for pid in both.values())
+    assert contents(project) == before
+    set_params(project, {"runtime": {"processes": 1}})
+    with started(project, *stage("train")) as process:
+        line = process.stderr.readline()
+    assert line.startswith("train: goes on after epoch ")
+
+
+@pytest.mark.full
+def test_a_stage_whose_launcher_is_told_to_end_ends_with_its_processes(project: Path) -> None:
+    set_params(project, {"ratio": ENDLESS})
+    for number, code in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        shutil.rmtree(project / ".checkpoints", ignore_errors=True)
+        with started(project, *stage("train")) as process:
+            wait_for_checkpoint(project, process)
+            both = workers(process)
+            process.send_signal(number)
+            printed, errors = process.communicate()
+        assert (process.returncode, printed) == (code, "")
+        if number == signal.SIGTERM:
+            assert errors.splitlines()[-1] == "train: interrupted; nothing was half-written."
+        deadline = time.monotonic() + 30
+        while any(Path(f"/proc/{pid}").exists() for pid in both.values()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["extract_features", "pretrain", "train", "score"])
+def test_what_a_process_has_to_complain_of_is_one_line(project: Path, name: str) -> None:
+    (project / "data/prepared/splits.parquet").unlink()
+    with started(project, *stage(name)) as process:
+        printed, errors = process.communicate()
+    missing = "data/prepared/splits.parquet: there is no such file. "
+    advice = "Build it with `dvc repro`, or name another.\n"
+    assert (process.returncode, printed, errors) == (1, "", f"{name}: {missing}{advice}")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["extract_features", "pretrain", "train"])
+def test_two_and_four_processes_write_equal_files_but_for_rounding(
+    project: Path, name: str
+) -> None:
+    folder = {"extract_features": "features", "train": "ratio"}.get(name, name)
+    histories = []
+    for processes in (2, 4):
+        short = {"max_epochs": 3}
+        set_params(project, {"features": short, "pretrain": short, "ratio": short})
+        set_params(project, {"runtime": {"processes": processes}})
+        run(project, *stage(name))
+        rows = (project / f"data/{folder}/history.csv").read_text().splitlines()
+        histories.append([float(figure) for row in rows[1:] for figure in row.split(",")])
+    assert histories[0] == pytest.approx(histories[1], abs=1e-3)
+
+
+@contextmanager
+def two_networks() -> Iterator[tuple[str, str]]:
+    """Two network name spaces and a wire between them, 10.199.0.1 and .2; skips where none."""
+    names = tuple(f"cad{os.getpid()}{side}" for side in "ab")
+    made = "; ".join(
+        [
+            *(f"ip netns add {name}" for name in names),
+            f"ip link add wire netns {names[0]} type veth peer name wire netns {names[1]}",
+            *(
+                f"ip -n {name} addr add 10.199.0.{n}/24 dev wire; ip -n {name} link set wire up; "
+                f"ip -n {name} link set lo up"
+                for n, name in enumerate(names, 1)
+            ),
+        ]
+    )
+    try:
+        done = subprocess.run(["sh", "-ec", made], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no network name spaces can be made here: {done.stderr.strip()}")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+@pytest.mark.full
+def test_two_machines_train_as_one(project: Path, tmp_path: Path) -> None:
+    """Two network name spaces, each with a folder and a process of its own."""
+    set_params(project, {"ratio": {"max_epochs": 3}})
+    other = Path(shutil.copytree(project, tmp_path / "other"))
+    before = contents(other)
+    rendezvous = ("--nnodes=2", "--master-addr=10.199.0.1", "--master-port=29511")
+    with two_networks() as names:
+        processes = [
+            subprocess.Popen(
+                [
+                    *("ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run"),
+                    *(*rendezvous, f"--node-rank={rank}", "-m", "stages.train"),
+                ],
+                cwd=folder,
+                env=environment(folder) | {"GLOO_SOCKET_IFNAME": "wire"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank, (name, folder) in enumerate(zip(names, (project, other), strict=True))
+        ]
+        told = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert told[0][0].startswith("33 tasks: validation loss ")
+    assert told[1][0] == ""
+    assert contents(other) == before
+    here = (project / "data/ratio/history.csv").read_text()
+    run(other, *stage("train"))  # two processes of one machine
+    there = (other / "data/ratio/history.csv").read_text()
+    figures = [[float(f) for r in t.splitlines()[1:] for f in r.split(",")] for t in (here, there)]
+    assert figures[0] == pytest.approx(figures[1], abs=1e-3)

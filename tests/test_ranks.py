@@ -1,0 +1,353 @@
+"""Several processes train as one: the same steps, whatever their number, and the same artefacts."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from pipeline.conditional import Conditional, train_conditional
+from pipeline.estimation import make_estimation
+from pipeline.models.ratio import RatioNet
+from pipeline.params import Base
+from pipeline.pretraining import Pretraining, pretrain
+from pipeline.ranks import ALONE, Ranks
+from pipeline.scoring import score_all, score_together
+from pipeline.training.checkpoint import CheckpointFile
+from pipeline.training.deepfm import Interactions, train_deepfm
+from pipeline.training.loop import Row
+from pipeline.training.sampler import CountedSampler, PairSampler
+from pipeline.training.shards import LEAST, Shards, here
+from pipeline.training.shared_checkpoint import SharedCheckpoint
+from pipeline.training.snapshot import Checkpoint, Snapshot
+from pipeline.training.split import Split
+from tests.together import together
+from tests.worlds import default_params, small_world
+
+CPU = torch.device("cpu")
+QUICK = {"max_epochs": 2, "batch_size": 500, "lr": 0.01}
+PARAMS = default_params(ratio=QUICK, pretrain=QUICK, features=QUICK | {"f_dim": 8, "hidden": [8]})
+WORLD = small_world()
+SIZES = (1, 2, 4)
+SIZE = pytest.mark.parametrize("size", SIZES)
+Weights = dict[str, np.ndarray]
+Outcome = tuple[list[Row], Weights]
+
+
+def silent(row: Row) -> None:
+    """No progress."""
+
+
+def of_train(made: Conditional) -> Outcome:
+    return made.history, {n: t.numpy() for n, t in made.net.state_dict().items()} | {"e": made.e}
+
+
+def train(ranks: Ranks, *, checkpoint: Checkpoint | None = None, **changed: object) -> Outcome:
+    """Algorithm 1 on all tasks."""
+    examples = WORLD.examples
+    start = np.random.default_rng(0).normal(size=(examples.tasks, 5)).astype(np.float32)
+    params = PARAMS.ratio.model_copy(update=changed)
+    return of_train(
+        train_conditional(
+            examples,
+            start,
+            params=params,
+            seed=0,
+            device=CPU,
+            report=silent,
+            checkpoint=checkpoint,
+            ranks=ranks,
+        )
+    )
+
+
+def pretrained(ranks: Ranks, **changed: object) -> Outcome:
+    """Algorithm 1 on five seed tasks, of which each of four processes has one or two."""
+    made: Pretraining = pretrain(
+        WORLD.examples,
+        np.array([1, 4, 5, 9, 12]),
+        base="exposures",
+        params=PARAMS.pretrain.model_copy(update=changed),
+        seed=0,
+        device=CPU,
+        report=silent,
+        ranks=ranks,
+    )
+    return made.history, {n: t.numpy() for n, t in made.net.state_dict().items()}
+
+
+def interactions(fields: int = 2) -> Interactions:
+    """The user id, and a label that users share."""
+    pairs = WORLD.examples.pairs
+    rows = np.arange(len(WORLD.examples.x))
+    codes = torch.from_numpy(np.stack([rows, rows % 3], 1))[:, 2 - fields :]
+    user, item = (torch.from_numpy(column[~pairs.held_out]) for column in (pairs.user, pairs.task))
+    return Interactions(user, item, codes, torch.ones(WORLD.examples.tasks + 5, 1))
+
+
+def deepfm(ranks: Ranks, fields: int = 2, **changed: object) -> Outcome:
+    params = PARAMS.features.model_copy(update=changed)
+    net, history = train_deepfm(interactions(fields), params, seed=0, report=silent, ranks=ranks)
+    return history, {name: value.detach().numpy() for name, value in net.state_dict().items()}
+
+
+def close(one: Outcome, other: Outcome) -> None:
+    """Equal losses, AUCs but for a pair that was a tie but for rounding, and weights but where Adam
+    makes much of the rounding of a gradient of 0."""
+    for a, b in zip(one[0], other[0], strict=True):
+        for figure in a:
+            rounding = 1e-3 if figure.endswith("auc") else 5e-6
+            assert a[figure] == pytest.approx(b[figure], abs=rounding, nan_ok=True)
+    for name, value in one[1].items():
+        np.testing.assert_allclose(value, other[1][name], atol=2e-4, err_msg=name)
+
+
+def the_same(outcomes: list[Outcome]) -> Outcome:
+    """What every process ended with, which must be one thing, to the bit."""
+    for history, weights in outcomes[1:]:
+        assert history == outcomes[0][0]
+        for name, value in weights.items():
+            np.testing.assert_array_equal(value, outcomes[0][1][name])
+    return outcomes[0]
+
+
+@pytest.mark.parametrize("learn", [train, pretrained, deepfm], ids=lambda f: f.__name__)
+def test_one_two_and_four_processes_make_the_same_steps(learn: Callable[[Ranks], Outcome]) -> None:
+    """Many batches an epoch, under dropout: order, negatives and masks are all the same."""
+    one, two, four = (the_same(together(size, learn)) for size in SIZES)
+    assert len(one[0]) == QUICK["max_epochs"]
+    close(one, two)
+    close(one, four)
+
+
+def to_user_0(self: PairSampler, n: int, gen: torch.Generator) -> Tensor:
+    """No draw: every negative is the same user."""
+    return torch.zeros(n, dtype=torch.int64)
+
+
+@SIZE
+@pytest.mark.parametrize("learn", [train, pretrained], ids=lambda f: f.__name__)
+def test_on_fixed_batches_they_are_the_process_that_is_alone(
+    learn: Callable[..., Outcome], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One batch an epoch, negatives that are given, no dropout: nothing is left to chance."""
+    monkeypatch.setattr(PairSampler, "draw_base", to_user_0)
+    monkeypatch.setattr(CountedSampler, "draw_base", to_user_0)
+    fixed = {"batch_size": 10**6, "dropout": [0.0, 0.0, 0.0], "max_epochs": 12}
+    close(the_same(together(size, lambda ranks: learn(ranks, **fixed))), learn(ALONE, **fixed))
+
+
+@pytest.mark.parametrize("base", ["exposures", "users"])
+def test_validation_pairs_and_their_negatives_are_those_of_the_process_that_is_alone(
+    base: Base,
+) -> None:
+    """With nothing learned the losses on them are the same, and so is the watched AUC."""
+    still = {"lr": 1e-30, "max_epochs": 1, "base": base}
+    (alone,), _ = train(ALONE, **still)
+    for size in (1, 2, 3):
+        (row,), _ = the_same(together(size, lambda ranks: train(ranks, **still)))
+        for figure in ("valid_loss", "held_out_loss", "valid_auc"):
+            assert row[figure] == pytest.approx(alone[figure], abs=1e-6), figure
+
+
+def test_pairs_to_stop_by_are_those_of_the_process_that_is_alone() -> None:
+    still = {"lr": 1e-30, "max_epochs": 1, "weight_decay": 0.0}
+    (alone,), _ = deepfm(ALONE, **still)
+    (row,), _ = the_same(together(3, lambda ranks: deepfm(ranks, **still)))
+    assert row["valid_loss"] == pytest.approx(alone["valid_loss"], abs=1e-6)
+    assert row["pair_auc"] == pytest.approx(alone["pair_auc"], abs=1e-6)
+
+
+def test_a_table_that_users_share_is_in_every_process() -> None:
+    close(*(the_same(together(size, lambda ranks: deepfm(ranks, fields=1))) for size in (1, 2)))
+
+
+def test_the_base_is_over_the_exposures_to_all_tasks() -> None:
+    """Each process holds the exposures to its own tasks, and draws for them from those of all."""
+    whole = make_estimation(WORLD.examples, base="exposures", device=CPU)
+
+    def drawn(ranks: Ranks) -> tuple[int, np.ndarray]:
+        own = make_estimation(WORLD.examples.on(ranks), base="exposures", device=CPU, ranks=ranks)
+        return len(own.train.task), own.train.draw_base(500, gen()).numpy()
+
+    def gen() -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    held = together(3, drawn)
+    assert sum(count for count, _ in held) == len(whole.train.task)
+    for count, negatives in held:
+        assert count < len(whole.train.task)
+        np.testing.assert_array_equal(negatives, whole.train.draw_base(500, gen()))
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=30))
+def test_a_counted_column_gives_the_draws_of_the_column_in_order(users: list[int]) -> None:
+    column = torch.tensor(sorted(users))
+    entries = column.bincount(minlength=7).cumsum(0)
+    none = torch.zeros(0, dtype=torch.int64)
+    draws = [
+        kind(none, none, base).draw_base(50, torch.Generator().manual_seed(1))
+        for kind, base in ((PairSampler, column), (CountedSampler, entries))
+    ]
+    assert torch.equal(*draws)
+
+
+@given(st.integers(1, 9), st.integers(1, 30))
+def test_every_task_lies_on_one_process_and_in_one_of_its_shards(size: int, tasks: int) -> None:
+    processes = [Ranks(rank, size, alone=False) for rank in range(size)]
+    shards = sorted(number for ranks in processes for number in here(ranks))
+    assert shards == list(range(len(shards)))
+    assert len(shards) >= LEAST
+    assert len(shards) % size == 0
+    for ranks in processes:
+        for row, task in enumerate(ranks.own(range(tasks))):
+            assert here(ranks)[row % len(here(ranks))] == task % len(shards)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=4), st.integers(1, 12))
+def test_the_shares_of_a_batch_add_up_to_it(sizes: list[int], batch_size: int) -> None:
+    """Of shards of any size, some without a pair, some batches without a pair of theirs."""
+    if not sum(sizes):
+        return
+    ranks = Ranks(0, 1, alone=True)
+    shards = Shards(ranks, sizes, batch_size=batch_size, seed=0, device=CPU)
+
+    def draw(n: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        rows = torch.arange(sizes[n] if n < len(sizes) else 0)
+        yield from ((part, part) for part in rows.tensor_split(shards.steps))
+
+    seen = 0
+    for (parts,) in shards.epoch(draw):
+        weights = [part.weight for part in parts]
+        assert sum(weights) == pytest.approx(1)
+        seen += sum(len(part.batch[0]) for part in parts)
+    assert seen == sum(sizes)
+    assert shards.get_state().tolist() == [1]
+
+
+class Kept:
+    """A checkpoint in memory that keeps the last epoch of a run."""
+
+    def __init__(self, kept: Snapshot | None = None) -> None:
+        self.kept = kept
+
+    def load(self) -> Snapshot | None:
+        return self.kept
+
+    def save(self, take: Callable[[], Snapshot]) -> None:
+        snapshot = take()
+        copied = {name: tensor.clone() for name, tensor in snapshot.tensors.items()}
+        self.kept = replace(snapshot, tensors=copied, history=list(snapshot.history))
+
+
+def test_a_training_goes_on_with_another_number_of_processes_as_if_nothing_had_been(
+    tmp_path: Path,
+) -> None:
+    """Two processes, then four, then one; only the first of them has the file."""
+    file = tmp_path / "training.safetensors"
+
+    def part(epochs: int) -> Callable[[Ranks], Outcome]:
+        def run(ranks: Ranks) -> Outcome:
+            if not ranks.leads:
+                return train(ranks, checkpoint=SharedCheckpoint(ranks, None), max_epochs=epochs)
+            with CheckpointFile(file, seconds=0, tell=lambda line: None) as kept:
+                kept._not_before = 0
+                told = SharedCheckpoint(ranks, kept)
+                return train(ranks, checkpoint=told, max_epochs=epochs)
+
+        return run
+
+    together(2, part(2))
+    together(4, part(4))
+    close(
+        the_same(together(1, part(6))),
+        the_same(together(2, lambda ranks: train(ranks, max_epochs=6))),
+    )
+
+
+@pytest.mark.parametrize(("first", "then"), [(0, 2), (2, 0)])
+def test_a_process_alone_goes_on_with_what_several_began_and_they_with_its(
+    first: int, then: int
+) -> None:
+    """Its draws are others, but weights, moments and history are whole."""
+
+    def run(size: int, kept: Snapshot | None, epochs: int) -> tuple[Outcome, Snapshot]:
+        if size == 0:
+            memory = Kept(kept)
+            return train(ALONE, checkpoint=memory, max_epochs=epochs), memory.kept
+
+        def work(ranks: Ranks) -> tuple[Outcome, Snapshot]:
+            memory = Kept(kept)
+            return train(ranks, checkpoint=memory, max_epochs=epochs), memory.kept
+
+        return together(size, work)[0]
+
+    (history, _), kept = run(first, None, 3)
+    assert kept.tensors["model/e"].shape == kept.tensors["adam 0/exp_avg"].shape
+    (longer, weights), _ = run(then, kept, 4)
+    assert longer[:3] == history
+    assert longer[3]["epoch"] == 4
+    assert longer[3]["train_loss"] == pytest.approx(history[2]["train_loss"], abs=0.05)
+    assert np.abs(weights["e"] - kept.tensors["best/e"].numpy()).max() < 0.5
+
+
+@SIZE
+def test_scores_are_those_of_one_process_to_the_bit(size: int) -> None:
+    torch.manual_seed(0)
+    net = RatioNet(x_dim=6, task_dim=3)
+    x, e = torch.randn(900, 6), torch.randn(41, 3)  # 9 tasks a block, 5 blocks
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = score_all(net, x, e)
+    torch.set_num_threads(threads)
+    parts = together(size, lambda ranks: np.concatenate([*score_together(net, x, e, ranks)]))
+    first, *others = parts
+    assert first.tobytes() == alone.tobytes()
+    assert sum(map(len, others)) < len(e)
+
+
+def test_tables_are_whole_again_and_their_gradients_stay_at_home() -> None:
+    def work(ranks: Ranks) -> tuple[list[float], list[float], list[float]]:
+        model = nn.Linear(1, 5)  # rows of the weight are dealt out, the bias is everybody's
+        with torch.no_grad():
+            model.weight.copy_(torch.arange(5.0)[:, None])
+            model.bias.zero_()
+        with Split(model, ["weight"], ranks) as split:
+            (model.weight.sum() * (ranks.rank + 1) + model.bias.sum()).backward()
+            split.add_gradients()
+            model.weight.data += 10
+            grads = model.weight.grad.flatten().tolist(), model.bias.grad.tolist()
+        return *grads, model.weight.flatten().tolist()
+
+    for rank, (own, shared, whole) in enumerate(together(3, work)):
+        assert own == [rank + 1] * len(range(rank, 5, 3))
+        assert shared == [3.0] * 5
+        assert whole == [10.0, 11.0, 12.0, 13.0, 14.0]
+
+
+def test_means_are_over_all_and_the_same_everywhere() -> None:
+    def work(ranks: Ranks) -> tuple[float, float, str]:
+        nothing = ranks.rank == 1
+        mean = ranks.mean(float("nan") if nothing else ranks.rank + 1.0, 0 if nothing else 2)
+        return mean, ranks.mean(float("nan"), 0), ranks.told(f"ä{ranks.rank}")
+
+    assert [found[::2] for found in together(3, work)] == [(2.0, "ä0")] * 3
+    assert all(np.isnan(found[1]) for found in together(2, work))
+
+
+def test_a_process_without_a_task_goes_along() -> None:
+    """Three tasks over four."""
+    few = replace(WORLD.examples, tasks=3)
+    few = replace(few, pairs=few.pairs.where(few.pairs.task < 3))
+    start = np.eye(3, dtype=np.float32)
+
+    def work(ranks: Ranks) -> Outcome:
+        settings = {"params": PARAMS.ratio, "seed": 0, "device": CPU, "report": silent}
+        return of_train(train_conditional(few, start, ranks=ranks, **settings))
+
+    close(the_same(together(4, work)), the_same(together(1, work)))
