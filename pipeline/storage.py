@@ -36,8 +36,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path; on success it takes the place of `path`, on failure it is removed.
 
     Raises:
-        PipelineError: the disk is full, or nothing may be written there.
+        PipelineError: the disk is full, nothing may be written there, or what is there is a device
+            or the like, which a file would take the place of.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise PipelineError(f"{path}: is a device or a pipe; name a file, which is then replaced.")
     part: Path | None = None
     try:
         with telling_of(path):

@@ -352,6 +352,14 @@ def test_a_folder_in_the_way_is_named_in_one_line_and_nothing_is_left(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    """As root a rename onto /dev/null would succeed."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(PipelineError, match="pipe: is a device or a pipe; name a file"):
+        write_text(["a"], tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
