@@ -26,7 +26,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor
 
 from pipeline.models.ratio import RatioNet
-from pipeline.pairs import Bools, Ints, exposure_matrix, ids_of, rows_of, same_tasks
+from pipeline.pairs import Bools, Ints, exposure_matrix, ids_of, rows_of, same_tasks, shown
 from pipeline.storage import matrix
 
 Floats = npt.NDArray[np.float64]
@@ -131,7 +131,7 @@ class Explainer:
             PipelineError: tables that do not belong together.
         """
         same_tasks(task_embeddings, tasks)
-        visible = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
+        visible = shown(exposures)
         things = ids_of(items, "item_id")
         met = exposure_matrix(visible, ids_of(features, "user_id"), things).astype(np.float64)
         x = torch.from_numpy(matrix(features.column("x")))

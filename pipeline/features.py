@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.extractor import OWN_FIELD, Extractor, completed
 from pipeline.factors import Factors
 from pipeline.item_vectors import ItemVectors
-from pipeline.pairs import ids_of, in_rows, rows_of, split_rows
+from pipeline.pairs import ids_of, in_rows, rows_of, shown, split_rows
 from pipeline.params import Features
 from pipeline.ranks import ALONE, Ranks
 from pipeline.scale import Scale
@@ -118,11 +118,6 @@ def closed_form(
     return fits[params.model](
         users, shown(exposures), visible, f_dim=params.f_dim, activity=params.activity
     )
-
-
-def shown(exposures: pa.Table) -> pa.Table:
-    """The exposures that may be learned from: all but the held-out ones."""
-    return exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
 
 
 def visible_users(users: pa.Table, splits: pa.Table, params: Features) -> Bools:

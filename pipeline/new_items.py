@@ -17,10 +17,10 @@ from pipeline.conditional import train_conditional
 from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
-from pipeline.features import CLOSED_FORM, closed_form, extract, shown
+from pipeline.features import CLOSED_FORM, closed_form, extract
 from pipeline.initialisation import initialise
 from pipeline.models.ratio import RatioNet
-from pipeline.pairs import Bools, Ints, Pairs, in_rows, rows_of, split_rows, task_pairs
+from pipeline.pairs import Bools, Ints, Pairs, in_rows, rows_of, shown, split_rows, task_pairs
 from pipeline.params import Params
 from pipeline.placement import Placement
 from pipeline.pretraining import pretrain

@@ -57,6 +57,11 @@ def unknown(what: str, first: int, known: int, rows: int) -> PipelineError:
     )
 
 
+def shown(exposures: pa.Table) -> pa.Table:
+    """The exposures that may be learned from: all but the held-out ones."""
+    return exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
+
+
 def exposure_matrix(exposures: pa.Table, users: Ints, items: Ints) -> csr_array:
     """1 where a user was exposed to an item, (U, I); rows and columns are those of the sorted ids.
 

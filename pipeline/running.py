@@ -21,7 +21,7 @@ from pipeline import schemas
 from pipeline.embeddings import task_means
 from pipeline.examples import Examples
 from pipeline.model_files import read_model, write_model
-from pipeline.pairs import Bools, Ints
+from pipeline.pairs import Bools, Ints, shown
 from pipeline.placement import Placement
 from pipeline.storage import matrix, read_table, vectors, write_table
 
@@ -157,7 +157,7 @@ class Running:
         ids = features.column("user_id").to_numpy()
         learned = ids[examples.train]
         means = task_means(examples.x, examples.learned, examples.tasks)
-        visible = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
+        visible = shown(exposures)
         user, item = (visible.column(name).to_numpy() for name in ("user_id", "item_id"))
         audience = (
             Audience.nothing(examples.x.shape[1])

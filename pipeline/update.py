@@ -17,7 +17,7 @@ from pipeline.datasets.source import Source
 from pipeline.errors import PipelineError
 from pipeline.estimation import CHANCE, mean_loss
 from pipeline.models.ratio import RatioNet, TaskRatios
-from pipeline.pairs import Ints, ids_of
+from pipeline.pairs import Ints, ids_of, shown
 from pipeline.params import Base
 from pipeline.running import Audience, Drift, Running
 from pipeline.storage import matrix, vectors
@@ -209,7 +209,7 @@ def _drift(running: Running, pairs: pa.Table, net: RatioNet, base: Base) -> Drif
     user, task = rows(pairs)
     if not len(user):
         return running.drift
-    known = running.exposures.filter(pa.array(~running.exposures.column("held_out").to_numpy()))
+    known = shown(running.exposures)
     others = rows(known)[0] if base == "exposures" else np.searchsorted(ids, untrained)
     n = NEGATIVES * len(user)
     negative = others[np.random.default_rng(0).integers(len(others), size=n)]

@@ -124,7 +124,8 @@ def _closed_form(
     run: Run, users: "pa.Table", exposures: "pa.Table", splits: "pa.Table", model: Path
 ) -> tuple["npt.NDArray[np.float32]", "list[Row]", str]:
     """Decompose the visible exposures and write items' vectors; x (U, d), no history, a word."""
-    from pipeline.features import closed_form, shown
+    from pipeline.features import closed_form
+    from pipeline.pairs import shown
 
     wanted = run.params.features
     made = closed_form(users, exposures, splits, wanted, seed=run.params.seed)

@@ -7,7 +7,7 @@ import pyarrow as pa
 from scipy.sparse import csr_array
 
 from pipeline.examples import Examples
-from pipeline.pairs import Ints, exposure_matrix, ids_of, rows_of
+from pipeline.pairs import Ints, exposure_matrix, ids_of, rows_of, shown
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Evidence:
         Raises:
             PipelineError: tables that do not belong together.
         """
-        visible = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
+        visible = shown(exposures)
         items = np.union1d(ids_of(exposures, "item_id"), ids_of(tasks, "item_id"))
         return cls(
             exposure_matrix(visible, ids_of(features, "user_id"), items),
