@@ -4,7 +4,6 @@ Row n of what is dealt out (a task, a user) lies on process n modulo their numbe
 written for one process that holds rows of its own, and asks here for what is of all of them.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.errors import PipelineError
+from pipeline.torchrun import under_torchrun
 
 TIMEOUT = timedelta(minutes=10)  # without a word from another process; a killed one is told at once
 
@@ -130,11 +130,6 @@ class Ranks:
 
 
 ALONE = Ranks()
-
-
-def under_torchrun() -> bool:
-    """Whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def join_ranks(device: torch.device) -> Ranks:

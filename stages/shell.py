@@ -19,6 +19,7 @@ import typer
 from typing_extensions import TypeVar
 
 from pipeline.errors import PipelineError
+from pipeline.torchrun import under_torchrun
 
 if TYPE_CHECKING:
     import torch
@@ -166,11 +167,6 @@ def running(
         kept = f"; the next run goes on after epoch {epoch}" if epoch else ""
         typer.echo(f"{name}: interrupted; nothing was half-written{kept}.", err=True)
         raise typer.Exit(130) from None
-
-
-def under_torchrun() -> bool:
-    """Whether torchrun started this process, as one of several."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def _end_with_parent() -> None:
