@@ -131,17 +131,23 @@ def write_tables(tables: Iterable[pa.Table], path: Path, schema: Schema) -> int:
     rows = 0
     with replacing(path) as part, ExitStack() as exits:
         writer: pq.ParquetWriter | None = None
-        last: pa.Table | None = None  # the last row so far
-        for group in grouped(tables, ROW_GROUP):
-            schema.check(group, path)
+        for group in _checked(grouped(tables, ROW_GROUP), path, schema):
             if writer is None:
                 writer = exits.enter_context(_writer(part, group.schema))
-            if last is not None:
-                schema.check(pa.concat_tables([last, group.slice(0, 1)]), path)
-            last = group.slice(group.num_rows - 1)
             writer.write_table(group.replace_schema_metadata(None), ROW_GROUP)
             rows += group.num_rows
     return rows
+
+
+def _checked(groups: Iterable[pa.Table], path: Path, schema: Schema) -> Iterator[pa.Table]:
+    """The groups of rows of a table, each checked, and the order from one to the next."""
+    last: pa.Table | None = None  # the last row so far
+    for group in groups:
+        schema.check(group, path)
+        if last is not None:
+            schema.check(pa.concat_tables([last, group.slice(0, 1)]), path)
+        last = group.slice(group.num_rows - 1)
+        yield group
 
 
 def grouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
@@ -228,19 +234,18 @@ class RowGroups:
                 parquet = pq.ParquetFile(file, page_checksum_verification=True)
             if not parquet.num_row_groups:
                 self.schema.check(parquet.schema_arrow.empty_table(), file)
-            last: pa.Table | None = None  # the last row so far
-            for i in range(parquet.num_row_groups):
-                with _telling_what_is_unreadable(file):
-                    group = parquet.read_row_group(i)
-                    group.validate(full=True)
-                self.schema.check(group, file)
-                if last is not None:
-                    self.schema.check(pa.concat_tables([last, group.slice(0, 1)]), file)
-                last = group.slice(group.num_rows - 1)
-                yield group
+            yield from _checked(_groups_of(parquet, file), file, self.schema)
 
     def _files(self) -> list[Path]:
         return sorted(self.path.glob("*.parquet")) if self.path.is_dir() else [self.path]
+
+
+def _groups_of(parquet: pq.ParquetFile, file: Path) -> Iterator[pa.Table]:
+    for i in range(parquet.num_row_groups):
+        with _telling_what_is_unreadable(file):
+            group = parquet.read_row_group(i)
+            group.validate(full=True)
+        yield group
 
 
 @contextmanager
