@@ -56,19 +56,10 @@ class Crowd:
         )
 
 
-def count_items(
-    users: pa.Table, exposures: pa.Table, splits: pa.Table, labels: Mapping[str, Label]
-) -> ItemCounts:
-    """Count the exposures of every item, by class of every label.
-
-    Raises:
-        PipelineError: a label that the users table cannot give, or an exposure of an unknown user.
-    """
-    return count_groups(Crowd.of(users, splits, labels), [exposures])
-
-
 def count_groups(crowd: Crowd, groups: Iterable[pa.Table]) -> ItemCounts:
-    """`count_items` of exposures in groups; they are gone through twice, and held one at a time.
+    """Count the exposures to every item, in all and by class.
+
+    They come in groups, which are gone through twice, and held one at a time.
 
     Raises:
         PipelineError: an exposure of an unknown user.

@@ -13,9 +13,10 @@ from pipeline.datasets.tables import read_tables
 from pipeline.params import Label, Simulation, Tasks
 from pipeline.schemas import VECTOR, Column, Schema
 from pipeline.splits import split_users
-from pipeline.tasks import count_items, select_tasks
+from pipeline.tasks import select_tasks
 from tests.data_dictionary import Section, read_dictionary
 from tests.dvc_stages import read_stages
+from tests.worlds import count_items
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = read_dictionary()

@@ -21,8 +21,9 @@ from pipeline.evaluation import Evaluation, Tables, evaluate
 from pipeline.params import Base, Params, load_params
 from pipeline.splits import hold_out, measured_users, split_users
 from pipeline.storage import read_csv, vectors, write_csv, write_table
-from pipeline.tasks import count_items, select_tasks
+from pipeline.tasks import select_tasks
 from stages.evaluate import app
+from tests.worlds import count_items
 
 ROOT = Path(__file__).parents[1]
 FEATURES_HISTORY = [

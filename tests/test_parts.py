@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.parts import part_of, replacing_parts, write_exposures
 from pipeline.schemas import EXPOSURES, SPLITS, USERS
 from pipeline.storage import RowGroups, read_table, sha256, write_table, write_tables
-from pipeline.tasks import Crowd, count_groups, count_items
+from pipeline.tasks import Crowd, count_groups
 from tests.projects import (
     STAGES,
     contents,
@@ -28,7 +28,7 @@ from tests.projects import (
 )
 from tests.test_splits import exposures as pairs_of
 from tests.test_splits import slow_hash
-from tests.worlds import default_params
+from tests.worlds import count_items, default_params
 
 IDS = st.integers(-(2**63), 2**63 - 1)
 

@@ -36,8 +36,9 @@ from pipeline.report.run_facts import NOT_RECORDED, RESTORED, RunFacts, run_fact
 from pipeline.score_matrix import score_table
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import read_json, sha256, vectors, write_csv, write_json, write_table
-from pipeline.tasks import count_items, select_tasks
+from pipeline.tasks import select_tasks
 from stages.report import PARAM_KEYS, app
+from tests.worlds import count_items
 
 ROOT = Path(__file__).parents[1]
 HTML = "{http://www.w3.org/1999/xhtml}"

@@ -18,8 +18,9 @@ from pipeline.params import Label, Simulation, Tasks
 from pipeline.schemas import TASKS
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import read_table, write_table
-from pipeline.tasks import ItemCounts, class_entropy, count_items, select_tasks
+from pipeline.tasks import ItemCounts, class_entropy, select_tasks
 from stages.filter_tasks import app
+from tests.worlds import count_items
 
 USERS = pa.table(
     {

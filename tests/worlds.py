@@ -11,10 +11,10 @@ from pipeline.datasets.simulation import draw_world, simulate
 from pipeline.datasets.world import World
 from pipeline.examples import Examples
 from pipeline.latents import true_latents
-from pipeline.params import Params, Simulation, Tasks, load_params
+from pipeline.params import Label, Params, Simulation, Tasks, load_params
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import vectors
-from pipeline.tasks import count_items, select_tasks
+from pipeline.tasks import Crowd, ItemCounts, count_groups, select_tasks
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,6 +27,13 @@ def default_params(seed: int = 0, **sections: Mapping[str, object]) -> Params:
         for name, values in sections.items()
     }
     return params.model_copy(update={"seed": seed, **changed})
+
+
+def count_items(
+    users: pa.Table, exposures: pa.Table, splits: pa.Table, labels: Mapping[str, Label]
+) -> ItemCounts:
+    """What `filter_tasks` counts, of exposures at hand."""
+    return count_groups(Crowd.of(users, splits, labels), [exposures])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ TOTAL = -1  # stands for a label whose one class, 0, has all users
 
 
 def count_on(spark: "SparkSession", crowd: Crowd, exposures: Path) -> ItemCounts:
-    """`pipeline.tasks.count_items` of exposures on the disk: the same integers.
+    """`pipeline.tasks.count_groups` of exposures on the disk: the same integers.
 
     Raises:
         PipelineError: the file is missing or has other columns; or an exposure of an unknown user.
