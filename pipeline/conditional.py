@@ -26,7 +26,6 @@ from pipeline.training.grid import TaskGrid
 from pipeline.training.loop import Row
 from pipeline.training.sampler import PairSampler
 from pipeline.training.snapshot import Checkpoint
-from pipeline.training.split import Split
 from pipeline.watch import watch_auc
 from pipeline.yardsticks import exposure_sides
 
@@ -135,21 +134,20 @@ def train_network(
         most=WATCHED,
         ranks=ranks,
     )
-    with Split(model, TaskRatios.of_tasks, ranks) as split:
-        model.to(device)
-        batches, loss = _steps(model, data.train, grid_tasks)
-        history = estimate_ratio(
-            model,
-            data,
-            schedule,
-            seed=seed,
-            report=report,
-            batches=batches,
-            loss=loss,
-            figures=watch,
-            checkpoint=checkpoint,
-            split=split,
-        )
+    batches, loss = _steps(model, data.train, grid_tasks)
+    history = estimate_ratio(
+        model,
+        data,
+        schedule,
+        seed=seed,
+        report=report,
+        batches=batches,
+        loss=loss,
+        figures=watch,
+        checkpoint=checkpoint,
+        tables=TaskRatios.of_tasks,
+        ranks=ranks,
+    )
     return Conditional(net.cpu().eval(), model.e.detach().cpu().numpy(), history)
 
 

@@ -4,7 +4,7 @@ Used twice: for the pre-embedding model on the seed tasks, and for all tasks.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,7 +123,8 @@ def estimate_ratio(
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     figures: Callable[[], Row] = dict,
     checkpoint: Checkpoint | None = None,
-    split: Split | None = None,
+    tables: Collection[str] = (),
+    ranks: Ranks = ALONE,
 ) -> list[Row]:
     """Train `model` (user (2, N), task (N,) -> logits (2, N)) until its validation loss is lowest.
 
@@ -139,41 +140,43 @@ def estimate_ratio(
             its loss of the `batches`.
         figures: further figures for each row, from the model in eval mode.
         checkpoint: where to keep the training, and to go on from; see `fit`.
-        split: how several processes hold the model; `data` are then the pairs of one.
+        tables: parameters of the model with a row a task, which several processes deal out.
+        ranks: the processes that train together; `data` are the pairs of this one.
 
     Returns:
         The history: epoch, train_loss (under dropout), valid_loss, held_out_loss, and `figures`.
     """
-    split = split or Split(model)
-    course = make_course(
-        model,
-        loss or (lambda user, task: ratio_loss(model(user, task))),
-        data.train,
-        [data.valid, data.held_out],
-        batch_size=schedule.batch_size,
-        seed=seed,
-        ranks=split.ranks,
-        batches=batches,
-    )
-
-    def validate() -> Row:
-        valid, held_out = (
-            split.ranks.mean(mean_loss(model, *pairs), len(pairs[1])) for pairs in course.valid
+    with Split(model, tables, ranks) as split:
+        model.to(data.train.user.device)
+        course = make_course(
+            model,
+            loss or (lambda user, task: ratio_loss(model(user, task))),
+            data.train,
+            [data.valid, data.held_out],
+            batch_size=schedule.batch_size,
+            seed=seed,
+            ranks=ranks,
+            batches=batches,
         )
-        return {"valid_loss": valid, "held_out_loss": held_out, **figures()}
 
-    return fit(
-        model,
-        batches=course.batches,
-        loss=course.loss,
-        validate=validate,
-        schedule=schedule,
-        patience=Patience(schedule.patience, PLATEAU),
-        report=report,
-        random=course.random,
-        checkpoint=checkpoint,
-        split=split,
-    )
+        def validate() -> Row:
+            valid, held_out = (
+                ranks.mean(mean_loss(model, *pairs), len(pairs[1])) for pairs in course.valid
+            )
+            return {"valid_loss": valid, "held_out_loss": held_out, **figures()}
+
+        return fit(
+            model,
+            batches=course.batches,
+            loss=course.loss,
+            validate=validate,
+            schedule=schedule,
+            patience=Patience(schedule.patience, PLATEAU),
+            report=report,
+            random=course.random,
+            checkpoint=checkpoint,
+            split=split,
+        )
 
 
 def mean_loss(model: nn.Module, user: Tensor, task: Tensor, block: int = 1 << 17) -> float:

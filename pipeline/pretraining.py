@@ -20,7 +20,6 @@ from pipeline.params import Base, Pretrain, Schedule
 from pipeline.ranks import ALONE, Ranks
 from pipeline.training.loop import Row
 from pipeline.training.snapshot import Checkpoint
-from pipeline.training.split import Split
 
 
 @dataclass(frozen=True)
@@ -101,18 +100,17 @@ def pretrain_network(
     data = make_estimation(own, base=base, device=device, ranks=ranks)
     draw_layers(net, torch.Generator().manual_seed(seed))
     model = SeedRatios(net, x=torch.from_numpy(examples.x))
-    with Split(model, SeedRatios.of_tasks, ranks) as split:
-        model.to(device)
-        history = estimate_ratio(
-            model,
-            data,
-            schedule,
-            seed=seed,
-            report=report,
-            loss=model.loss,
-            checkpoint=checkpoint,
-            split=split,
-        )
+    history = estimate_ratio(
+        model,
+        data,
+        schedule,
+        seed=seed,
+        report=report,
+        loss=model.loss,
+        checkpoint=checkpoint,
+        tables=SeedRatios.of_tasks,
+        ranks=ranks,
+    )
     return Pretraining(net.cpu().eval(), seed_tasks, history)
 
 

@@ -4,9 +4,10 @@ A process alone draws everything from one stream; one of several draws from a st
 shards, see `shards`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,17 @@ VALID_SEED = 20_220_909  # validation negatives are the same whatever the traini
 Pairs = tuple[Tensor, Tensor]  # user (2, N), task (N,)
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = Callable[[torch.Generator], Iterable[Pairs]]
+
+
+class Stepped(Protocol):
+    """Pairs of a shard."""
+
+    @property
+    def user(self) -> Tensor:
+        """(N,) of each pair."""
+
+    def in_steps(self, steps: int, gen: torch.Generator) -> Iterator[Pairs]:
+        """All of them once, in so many batches."""
 
 
 @dataclass(frozen=True)
@@ -65,50 +77,53 @@ def make_course(
         batches: gives an epoch of them for `loss`, of a process alone; None for pairs of `train`,
             each with a drawn negative.
     """
-    if not ranks.alone:
-        return _shards(model, loss, train, valid, batch_size, seed, ranks)
-    drawn = batches or partial(train.epoch, batch_size)
-    return _one_stream(model, loss, drawn, valid, seed, train.user.device)
-
-
-def _one_stream(
-    model: nn.Module,
-    loss: Loss,
-    batches: Batches,
-    valid: Sequence[PairSampler],
-    seed: int,
-    device: torch.device,
-) -> Course:
-    gen, masks = torch.Generator(device).manual_seed(seed), MaskSource(seed, device)
-    set_masks(model, masks)
+    device = train.user.device
     valid_gen = torch.Generator(device).manual_seed(VALID_SEED)
-    return Course(
-        lambda: batches(gen),
-        loss,
-        {"pairs": gen, "masks": masks},
-        [pairs.fixed(valid_gen) for pairs in valid],
+    if ranks.alone:
+        gen = torch.Generator(device).manual_seed(seed)
+        drawn = batches or partial(train.epoch, batch_size)
+        fixed = [pairs.fixed(valid_gen) for pairs in valid]
+        return course_alone(model, loss, drawn, fixed, gen=gen, seed=seed)
+    fixed = [_fixed(pairs, ranks, valid_gen) for pairs in valid]
+    parts = _by_shard(train, ranks)
+    return course_in_shards(
+        model, loss, parts, fixed, batch_size=batch_size, seed=seed, ranks=ranks
     )
 
 
-def _shards(
+def course_alone(
     model: nn.Module,
     loss: Loss,
-    train: PairSampler,
-    valid: Sequence[PairSampler],
+    batches: Batches,
+    valid: Sequence[Pairs],
+    *,
+    gen: torch.Generator,
+    seed: int,
+) -> Course:
+    """The course of a process alone: `gen` draws its batches, and `seed` is of the masks."""
+    masks = MaskSource(seed, gen.device)
+    set_masks(model, masks)
+    return Course(lambda: batches(gen), loss, {"pairs": gen, "masks": masks}, valid)
+
+
+def course_in_shards(
+    model: nn.Module,
+    loss: Loss,
+    parts: Sequence[Stepped],
+    valid: Sequence[Pairs],
+    *,
     batch_size: int,
     seed: int,
     ranks: Ranks,
 ) -> Course:
-    device = train.user.device
-    parts = _by_shard(train, ranks)
-    sizes = [len(part.task) for part in parts]
+    """The course of one of several processes, on which the shards `parts` lie."""
+    sizes, device = [len(part.user) for part in parts], parts[0].user.device
     shards = Shards(ranks, sizes, batch_size=batch_size, seed=seed, device=device)
-    valid_gen = torch.Generator(device).manual_seed(VALID_SEED)
     return Course(
         lambda: shards.epoch(lambda n, gen: parts[n].in_steps(shards.steps, gen)),
         share_of_loss(model, loss),
         {"shards": shards},
-        [_fixed(pairs, ranks, valid_gen) for pairs in valid],
+        valid,
     )
 
 

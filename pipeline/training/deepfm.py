@@ -16,11 +16,10 @@ from torch import Tensor
 from pipeline.models.deepfm import DeepFM
 from pipeline.params import Features
 from pipeline.ranks import ALONE, Ranks
-from pipeline.training.course import Course
-from pipeline.training.dropout import MaskSource, set_masks
+from pipeline.training.course import Course, course_alone, course_in_shards
 from pipeline.training.loop import Patience, Row, fit
 from pipeline.training.negatives import UnseenItems
-from pipeline.training.shards import Shards, here, share_of_loss
+from pipeline.training.shards import here
 from pipeline.training.snapshot import Checkpoint
 from pipeline.training.split import Split
 
@@ -236,31 +235,21 @@ def _make_course(
 
     Whichever process they lie on, the pairs to stop by are the same.
     """
-    device = data.user.device
-    gen = torch.Generator(device).manual_seed(seed)
+    gen = torch.Generator(data.user.device).manual_seed(seed)
     pairs = ContrastedPairs.of(data, params.stop_share, gen)
 
     def loss(user: Tensor, item: Tensor) -> Tensor:
         return exposure_loss(net(*needed(own.codes, user), item))
 
+    size = params.batch_size
     if ranks.alone:
-        masks = MaskSource(seed, device)
-        set_masks(net, masks)
-        return Course(
-            lambda: pairs.epoch(params.batch_size),
-            loss,
-            {"pairs": gen, "masks": masks},
-            [pairs.stop],
+        return course_alone(
+            net, loss, lambda _: pairs.epoch(size), [pairs.stop], gen=gen, seed=seed
         )
     parts = pairs.in_shards(own, ranks)
-    sizes = [len(part.user) for part in parts]
-    shards = Shards(ranks, sizes, batch_size=params.batch_size, seed=seed, device=device)
     user, item = (torch.cat(column, -1) for column in zip(*(p.stop for p in parts), strict=True))
-    return Course(
-        lambda: shards.epoch(lambda n, gen: parts[n].in_steps(shards.steps, gen)),
-        share_of_loss(net, loss),
-        {"shards": shards},
-        [(user, item)],
+    return course_in_shards(
+        net, loss, parts, [(user, item)], batch_size=size, seed=seed, ranks=ranks
     )
 
 
