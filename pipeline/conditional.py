@@ -103,6 +103,7 @@ def train_network(
     base: Base,
     visible: Visible = "train",
     grid_tasks: int | None = None,
+    within_batch: bool = False,
     freeze_e: bool,
     schedule: Schedule,
     seed: int,
@@ -116,7 +117,8 @@ def train_network(
     `watched` are the validation users that each task should tell apart, (M, valid users): theirs is
     the `valid_auc`. These and `examples` are of the process's own tasks, `task_init` is of all.
     With `grid_tasks` a step is of so many tasks and all training users; such a network is a
-    `RatioNet`, and trains in one process.
+    `RatioNet`, and trains in one process. With `within_batch`, of base exposures and one process
+    too, the negatives of a step are its positives; see `PairSampler.within_batches`.
     """
     if grid_tasks is not None and not ranks.alone:
         raise PipelineError(
@@ -135,6 +137,8 @@ def train_network(
         ranks=ranks,
     )
     batches, loss = _steps(model, data.train, grid_tasks)
+    if within_batch:
+        batches = partial(data.train.within_batches, schedule.batch_size)
     history = estimate_ratio(
         model,
         data,

@@ -1,7 +1,8 @@
 """Algorithm 1 on images, from each of the paper's initialisations, and what it comes to.
 
 Paper: Bai et al., section 5.2 and tables 3 and 6. The loss, the loop, the sampler, equation 4 and
-the AUC are those of the main pipeline; only the networks and the initialisations are others.
+the AUC are those of the main pipeline; only the networks and the initialisations are others. The
+negatives of a step are its positives (`within_batch`): half as many images go through the trunk.
 """
 
 from collections.abc import Callable
@@ -64,6 +65,7 @@ def pretrain_images(
         examples,
         chosen,
         base="exposures",
+        within_batch=True,
         schedule=schedule,
         seed=seed,
         device=device,
@@ -103,6 +105,7 @@ def train_images(
         task_init,
         watched=watched,
         base="exposures",
+        within_batch=True,
         freeze_e=freeze_e,
         schedule=schedule,
         seed=seed,

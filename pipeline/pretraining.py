@@ -6,6 +6,7 @@ Its task embeddings, which the paper drops, it does not have in the first place.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +86,7 @@ def pretrain_network(
     seed_tasks: Ints,
     *,
     base: Base,
+    within_batch: bool = False,
     schedule: Schedule,
     seed: int,
     device: torch.device,
@@ -92,7 +94,10 @@ def pretrain_network(
     checkpoint: Checkpoint | None = None,
     ranks: Ranks = ALONE,
 ) -> Pretraining:
-    """The same for a network of one's own, with a head a seed task; its weights are drawn here."""
+    """The same for a network of one's own, with a head a seed task; its weights are drawn here.
+
+    `within_batch` is that of `train_network`.
+    """
     pairs = examples.pairs
     head = np.searchsorted(seed_tasks, pairs.task)
     of_seeds = Pairs(pairs.user, head, pairs.held_out).where(np.isin(pairs.task, seed_tasks))
@@ -106,6 +111,7 @@ def pretrain_network(
         schedule,
         seed=seed,
         report=report,
+        batches=partial(data.train.within_batches, schedule.batch_size) if within_batch else None,
         loss=model.loss,
         checkpoint=checkpoint,
         tables=SeedRatios.of_tasks,

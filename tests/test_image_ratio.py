@@ -123,6 +123,16 @@ def test_pairs_and_grid_are_the_textbook_network() -> None:
     np.testing.assert_allclose(grid[3, 1], textbook(1, 3).item(), rtol=1e-4, atol=1e-6)
 
 
+def test_an_image_that_occurs_often_goes_through_the_trunk_once() -> None:
+    net = ConvRatioNet(task_dim=3, channels=3, width=4, head=8, flips=True)
+    seen: list[int] = []
+    net.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    user, task = torch.tensor([[0, 4, 2, 4], [4, 0, 4, 2]]), torch.tensor([3, 0, 1, 1])
+    set_masks(net, MaskSource(0, CPU))
+    net.loss_of_pairs(images(5), torch.randn(4, 3), user, task)
+    assert seen == [3]
+
+
 def test_a_head_of_the_pre_embedding_is_its_column() -> None:
     net = ConvPreEmbeddingNet(heads=6, channels=1, width=4, head=8, flips=False)
     draw_layers(net, torch.Generator().manual_seed(0))

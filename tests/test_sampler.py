@@ -65,6 +65,27 @@ def test_negatives_follow_the_base_whatever_the_task(base: str) -> None:
     assert (tasks_drawn == 3000 * np.array([6, 3, 1])).all()  # m_t, as for the positives
 
 
+def test_within_a_batch_a_negative_is_the_user_of_any_other_pair_equally_often() -> None:
+    gen, drawn, others = generator(), np.zeros((3, 8)), np.zeros((3, 8))
+    of_all = np.bincount(BASES["exposures"], minlength=8)
+    for user, task in PAIRS:
+        others[task] += of_all - np.eye(8)[user]
+    epochs = 4000
+    for _ in range(epochs):
+        batches = list(sampler().within_batches(4, gen))
+        for users, tasks in batches:
+            assert sorted(users[0].tolist()) == sorted(users[1].tolist())
+            np.add.at(drawn, (tasks.numpy(), users[1].numpy()), 1)
+        positives = torch.cat([users[0] for users, _ in batches]).tolist()
+        tasks_in_order = torch.cat([tasks for _, tasks in batches]).tolist()
+        assert sorted(zip(positives, tasks_in_order, strict=True)) == sorted(PAIRS)
+    expected = others * epochs / (len(PAIRS) - 1)
+    for task in EXPOSED:
+        possible = expected[task] > 0
+        assert drawn[task, ~possible].sum() == 0
+        assert chisquare(drawn[task, possible], expected[task, possible]).pvalue > 0.001
+
+
 def test_negatives_are_drawn_anew_each_epoch() -> None:
     gen = generator()
     first, second = (torch.cat([u[1] for u, _ in sampler().epoch(4, gen)]) for _ in range(2))

@@ -115,15 +115,14 @@ class ConvRatioNet(RatioNet):
         return super().forward(self.trunk(x), e)
 
     def of_pairs(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
-        """Logits of pairs of rows: x (U, C, 32, 32), user (..., N), task (N,) -> (..., N).
-
-        An image that occurs twice is augmented and run through the trunk twice.
-        """
-        return super().of_pairs(self.trunk(x[user.reshape(-1)]), e, _rows(user), task)
+        """Logits of pairs of rows: x (U, C, 32, 32), user (..., N), task (N,) -> (..., N)."""
+        h, row = _each_once(self.trunk, x, user)
+        return super().of_pairs(h, e, row, task)
 
     def loss_of_pairs(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
         """`ratio_loss` of what `of_pairs` gives, for user (2, N)."""
-        return super().loss_of_pairs(self.trunk(x[user.reshape(-1)]), e, _rows(user), task)
+        h, row = _each_once(self.trunk, x, user)
+        return super().loss_of_pairs(h, e, row, task)
 
     def user_side(self, x: Tensor) -> Tensor:
         """All of f that does not depend on the task: x (U, C, 32, 32) -> (U, head)."""
@@ -159,13 +158,19 @@ class ConvPreEmbeddingNet(PreEmbeddingNet):
 
     def of_pairs(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:
         """The head of `task` (N,) only: x (U, C, 32, 32), user (..., N) -> (..., N)."""
-        return super().of_pairs(self.trunk(x[user.reshape(-1)]), _rows(user), task)
+        h, row = _each_once(self.trunk, x, user)
+        return super().of_pairs(h, row, task)
 
     def loss_of_pairs(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:
         """`ratio_loss` of what `of_pairs` gives, for user (2, N)."""
-        return super().loss_of_pairs(self.trunk(x[user.reshape(-1)]), _rows(user), task)
+        h, row = _each_once(self.trunk, x, user)
+        return super().loss_of_pairs(h, row, task)
 
 
-def _rows(user: Tensor) -> Tensor:
-    """Rows of the images that were gathered for `user`, in its shape."""
-    return torch.arange(user.numel(), device=user.device).view_as(user)
+def _each_once(trunk: Trunk, x: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+    """What `trunk` makes of the images of `user` (...), and the row of each in it, (...).
+
+    An image that occurs twice is augmented once: the trunk is nearly all of the work.
+    """
+    images, row = user.unique(return_inverse=True)
+    return trunk(x[images]), row

@@ -42,6 +42,19 @@ class PairSampler:
         batches = max(1, round(len(tasks) / batch_size))
         yield from zip(users.chunk(batches, dim=1), tasks.chunk(batches), strict=True)
 
+    def within_batches(
+        self, batch_size: int, gen: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `epoch`, but a batch's negatives are its own positives, each under another's task.
+
+        For x that is dear to compute: a batch holds half as many users. For p over these exposures
+        only, of which the user of another row is a draw, and batches of two pairs or more.
+        """
+        order = torch.randperm(len(self.user), generator=gen, device=self.user.device)
+        for rows in order.chunk(max(1, round(len(order) / batch_size))):
+            users = self.user[rows]
+            yield torch.stack([users, users.roll(1)]), self.task[rows]
+
     def in_steps(self, steps: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """As `epoch`, in so many batches, some of them empty where there are fewer pairs."""
         users, tasks = self._shuffled(gen)
