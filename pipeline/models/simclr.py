@@ -71,14 +71,20 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
-            h: Tensor = self.trunk(x - 0.5)
-        return h.float()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=_multiplies_bfloat16(x)):
+            h: Tensor = self.trunk[:-1](x - 0.5)
+        features: Tensor = self.trunk[-1](h.float())
+        return features
 
     def project(self, x: Tensor) -> Tensor:
         """What the loss compares; dropped after training: (B, C, side, side) -> (B, features)."""
         z: Tensor = self.projection(self(x))
         return z
+
+
+def _multiplies_bfloat16(x: Tensor) -> bool:
+    """Whether the device of `x` has units of its own for bfloat16: twice the speed or more."""
+    return x.is_cuda or bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
