@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from experiments.folder import run_folder
+from experiments.folder import JobsOption, run_folder
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -24,9 +24,10 @@ def main(
         Path | None,
         typer.Option(help="Folder of cifar-10-batches-bin/ and mnist/; without it, a download."),
     ] = None,
+    jobs: JobsOption = 2,
 ) -> None:
     """Make a params file the present one, and run all stages with it."""
-    run_folder(FOLDER, params, raw_dir)
+    run_folder(FOLDER, params, raw_dir, jobs)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,96 @@
+"""An experiment's folder: which stages run at once, and what the exit status tells."""
+
+import os
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import typer
+
+from experiments.folder import by_stage, run_folder
+
+PIPELINE = """
+stages:
+  first:
+    matrix: {n: [1, 2, 3, 4]}
+    cmd: python ../one.py first ${item.n}
+    outs: ["first-${item.n}"]
+  second:
+    matrix: {n: [1, 2]}
+    cmd: python ../one.py second ${item.n}
+    deps: [first-1, first-2, first-3, first-4]
+    outs: ["second-${item.n}"]
+  last:
+    cmd: python ../one.py last 0
+    deps: [second-1, second-2]
+    outs: [last-0]
+"""
+
+# Tells when it was at work, and on how many threads.
+ONE = """
+import os, sys, time
+from pathlib import Path
+stage, n = sys.argv[1:]
+if n == os.environ.get("FAILS"):
+    sys.exit(3)
+begin = time.time()
+time.sleep(1)
+Path(f"{stage}-{n}").write_text(f"{begin} {time.time()} {os.environ.get('OMP_NUM_THREADS')}")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    made = tmp_path / "made"
+    made.mkdir()
+    (tmp_path / "one.py").write_text(ONE)
+    (made / "dvc.yaml").write_text(PIPELINE)
+    (made / "tiny.yaml").write_text("data:\n  raw_dir: null\n")
+    subprocess.run(["dvc", "init", "-q", "--no-scm"], check=True)
+    return Path("made")
+
+
+def run(folder: Path, jobs: int) -> int:
+    with pytest.raises(typer.Exit) as ended:
+        run_folder(folder, "tiny", None, jobs)
+    return ended.value.exit_code
+
+
+def times(folder: Path, name: str) -> tuple[float, float]:
+    begin, end, _ = (folder / name).read_text().split()
+    return float(begin), float(end)
+
+
+def test_two_jobs_run_two_instances_of_a_stage_at_once(folder: Path) -> None:
+    assert run(folder, 2) == 0
+    firsts = sorted(times(folder, f"first-{n}") for n in range(1, 5))
+    assert any(later[0] < one[1] for one, later in pairwise(firsts))
+    second = [times(folder, f"second-{n}") for n in (1, 2)]
+    assert min(begin for begin, _ in second) > max(end for _, end in firsts)
+    assert (folder / "last-0").exists()
+    share = max(1, (os.cpu_count() or 1) // 2)
+    assert (folder / "first-1").read_text().split()[2] == str(share)
+    before = (folder / "first-3").read_text()
+    assert run(folder, 2) == 0
+    assert (folder / "first-3").read_text() == before  # nothing is left to do
+
+
+def test_one_job_leaves_the_order_to_dvc(folder: Path) -> None:
+    assert run(folder, 1) == 0
+    firsts = sorted(times(folder, f"first-{n}") for n in range(1, 5))
+    assert all(later[0] > one[1] for one, later in pairwise(firsts))
+    assert (folder / "first-1").read_text().split()[2] == "None"
+
+
+def test_a_failed_stage_stops_those_after_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAILS", "3")
+    assert run(folder, 2) != 0
+    assert not list(folder.glob("second-*"))
+
+
+def test_targets_of_a_stage_stay_together() -> None:
+    listed = ["f/dvc.yaml:a@1", "f/dvc.yaml:a@2", "f/dvc.yaml:b", "f/dvc.yaml:c@x-1"]
+    assert by_stage(listed) == [listed[:2], [listed[2]], [listed[3]]]
