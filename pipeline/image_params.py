@@ -15,10 +15,26 @@ Method = Literal["gaussian", "maf", "ratio-features", "ratio", "svdd", "csi"]
 
 
 class Cell(Section):
-    """One column of tables 2, 3 or 6: all tasks of k active categories."""
+    """One column of tables 2, 3 or 6: all tasks of k active categories.
+
+    `epochs` is the most that either training of theirs may last.
+    """
 
     dataset: Dataset
     k: K
+    epochs: Count
+
+
+class CellSchedule(Section):
+    """A schedule for as many epochs as a cell says."""
+
+    lr: Positive
+    batch_size: Count
+    patience: Count
+
+    def lasting(self, epochs: int) -> Schedule:
+        """The schedule of `epochs` at most."""
+        return Schedule(**self.model_dump(), max_epochs=epochs)
 
 
 class ImageData(Section):
@@ -85,6 +101,7 @@ class Separate(Section):
     ks: Annotated[list[K], Field(min_length=1)]
     methods: Annotated[list[Method], Field(min_length=1)]
     tasks: Count | None
+    draws: Count | None
     ratio: Schedule
     features: Trunk
     maf: Flow
@@ -102,11 +119,12 @@ class OnFeatures(Section):
 
 class Unseen(Section):
     """Tasks that were not trained on: of which data set (Table 3, right; Figure 3), and for the
-    figure, by the pre-embedding of which k and by how many of its coordinates."""  # noqa: D205, D209
+    figure, by the pre-embedding of which k, learned for how long, and by how many coordinates."""  # noqa: D205, D209
 
     dataset: Dataset
     train_k: K
     test_k: K
+    epochs: Count
     coordinates: Annotated[list[Count], Field(min_length=1)]
 
 
@@ -121,9 +139,9 @@ class ImageParams(ParamsFile):
     seeds: Annotated[list[Seed], Field(min_length=1)]
     data: ImageData
     network: Network
-    pretrain: Schedule
+    pretrain: CellSchedule
     projection: ImageProjection
-    ratio: Schedule
+    ratio: CellSchedule
     simclr: Simclr
     unseen: Unseen
     separate: Separate

@@ -62,10 +62,11 @@ class Apart:
     tasks: Ints  # (M,) rows of the tasks
     train: OwnImages
     valid: OwnImages
+    draws: int | None = None  # of an epoch, at most
 
     def epoch(self, batch_size: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """As many draws as an average task has images."""
-        images = float(self.train.count.double().mean())
+        """As many draws as an average task has images, `draws` at most."""
+        images = min(float(self.train.count.double().mean()), self.draws or float("inf"))
         for _ in range(max(1, round(images / batch_size))):
             yield self.train.draw(batch_size, gen)
 
@@ -92,8 +93,10 @@ def choose_tasks(examples: Examples, wanted: int | None, gen: np.random.Generato
     return np.sort(gen.choice(usable, wanted, replace=False))
 
 
-def set_apart(examples: Examples, tasks: Ints, device: torch.device) -> Apart:
-    """The images of `tasks`, as `choose_tasks` gives them."""
+def set_apart(
+    examples: Examples, tasks: Ints, device: torch.device, draws: int | None = None
+) -> Apart:
+    """The images of `tasks`, as `choose_tasks` gives them, and the most draws of an epoch."""
     pairs = examples.pairs
 
     def of(part: Ints) -> OwnImages:
@@ -104,7 +107,7 @@ def set_apart(examples: Examples, tasks: Ints, device: torch.device) -> Apart:
         base = torch.from_numpy(mine.user)
         return OwnImages(own.to(device), count.to(device), base.to(device))
 
-    return Apart(tasks, of(examples.train), of(examples.valid))
+    return Apart(tasks, of(examples.train), of(examples.valid), draws)
 
 
 def train_apart(

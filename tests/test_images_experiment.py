@@ -106,22 +106,23 @@ def test_deps_name_every_import_of_a_stage() -> None:
 PARAMS = """
 name: tiny
 datasets: [cifar10, mnist]
-cells: [{dataset: cifar10, k: 1}, {dataset: cifar10, k: 2}, {dataset: cifar10, k: 3},
-        {dataset: mnist, k: 1}]
+cells: [{dataset: cifar10, k: 1, epochs: 1}, {dataset: cifar10, k: 2, epochs: 1},
+        {dataset: cifar10, k: 3, epochs: 1}, {dataset: mnist, k: 1, epochs: 1}]
 inits: [label, pseudo, random, learned-20, learned-20-frozen]
 seed_tasks: [20]
 seeds: [0]
 data: {raw_dir: RAW, train_images: 150, valid_images: 50, test_images: 40, split_seed: 0,
        task_seed: 0}
 network: {width: 2, head: 4}
-pretrain: {lr: 0.01, batch_size: 64, max_epochs: 1, patience: 1}
+pretrain: {lr: 0.01, batch_size: 64, patience: 1}
 projection: {random_dim: 3, standardise: true}
-ratio: {lr: 0.01, batch_size: 64, max_epochs: 1, patience: 1}
+ratio: {lr: 0.01, batch_size: 64, patience: 1}
 simclr: {width: 2, temperature: 0.5, lr: 0.01, batch_size: 50, max_epochs: 1, patience: 1}
 separate:
   ks: [1]
   methods: [gaussian, maf, ratio-features, svdd, csi, ratio]
   tasks: 2
+  draws: 8
   ratio: {lr: 0.01, batch_size: 8, max_epochs: 1, patience: 1}
   features: {hidden: [4], dropout: [0], lr: 0.01, batch_size: 8, max_epochs: 1, patience: 1}
   maf: {hidden: 8, weight_decay: 0, lr: 0.01, batch_size: 8, max_epochs: 1, patience: 1}
@@ -132,11 +133,12 @@ on_features:
   ratio: {hidden: [4], dropout: [0], lr: 0.01, batch_size: 64, max_epochs: 1, patience: 1}
   gaussian: {weight_decay: 0, lr: 0.01, batch_size: 64, max_epochs: 1, patience: 1}
   maf: {hidden: 8, weight_decay: 0, lr: 0.01, batch_size: 64, max_epochs: 1, patience: 1}
-unseen: {dataset: cifar10, train_k: 2, test_k: 3, coordinates: [45, 10]}
+unseen: {dataset: cifar10, train_k: 2, test_k: 3, epochs: 1, coordinates: [45, 10]}
 runtime: {device: cpu, threads: 1, checkpoint_seconds: 30}
 """
 
 SEED = ("--seed", "0")
+EPOCHS = ("--epochs", "1")
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +157,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for k in ks:
                 of_k = [*of_dataset, "--k", f"{k}"]
                 run(tasks, *of_k)
-                run(pretrain, *of_k, *SEED, "--seed-tasks", "20")
+                run(pretrain, *of_k, *SEED, *EPOCHS, "--seed-tasks", "20")
                 run(project, *of_k, *SEED)
                 for init in ("label", "pseudo", "random", "learned-20", "learned-20-frozen"):
-                    run(train, *of_k, *SEED, "--init", init)
+                    run(train, *of_k, *SEED, *EPOCHS, "--init", init)
                 run(evaluate, *of_k, *SEED)
         run(generalise, "--dataset", "cifar10", *SEED)
         run(similarity, "--dataset", "cifar10", *SEED)

@@ -116,6 +116,8 @@ def test_draws_are_a_tasks_own_images_and_those_of_all_training_images() -> None
     steps = list(data.epoch(10, gen()))
     assert len(steps) == 3
     assert steps[0][0].shape == (2, 10)
+    assert len(list(set_apart(made, np.array([2, 7]), CPU, 20).epoch(10, gen()))) == 2
+    assert len(list(set_apart(made, np.array([2, 7]), CPU, 500).epoch(10, gen()))) == 3
 
 
 def test_ragged_tasks_never_draw_their_padding() -> None:

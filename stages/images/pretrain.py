@@ -8,6 +8,7 @@ from stages.images.shell import (
     PARAMS,
     ROOT,
     DatasetOption,
+    EpochsOption,
     Folder,
     KOption,
     ParamsOption,
@@ -26,6 +27,7 @@ def main(
     k: KOption,
     seed: SeedOption,
     seed_tasks: Annotated[int, typer.Option(help="M0: so many tasks, or all if there are fewer.")],
+    epochs: EpochsOption,
     root: RootOption = ROOT,
     params: ParamsOption = PARAMS,
 ) -> None:
@@ -44,13 +46,13 @@ def main(
 
         examples = folder.examples(folder.pixels(), k)
         kept = checkpoint(run, *folder.inputs(k))
-        with EpochReporter(name, run.params.pretrain.max_epochs) as report:
+        with EpochReporter(name, epochs) as report:
             made = pretrain_images(
                 examples,
                 seed_tasks,
                 dataset=dataset,
                 network=run.params.network,
-                schedule=run.params.pretrain,
+                schedule=run.params.pretrain.lasting(epochs),
                 seed=seed,
                 device=run.device(),
                 report=report,

@@ -56,7 +56,7 @@ def main(
         inputs = folder.load_shares() if method == "csi" else load()
         examples = folder.examples(inputs, k)
         tasks = choose_tasks(examples, run.params.separate.tasks, np.random.default_rng(seed))
-        data = set_apart(examples, tasks, run.device())
+        data = set_apart(examples, tasks, run.device(), run.params.separate.draws)
         test, category = folder.split("test")
         scores = _scores(run, folder, k, method, data, inputs, test, seed)
         active = active_categories(folder.task_set(k).tasks)[tasks]

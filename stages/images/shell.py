@@ -27,6 +27,7 @@ RootOption = Annotated[Path, typer.Option("--data", help="Reads and writes below
 Dataset = Literal["cifar10", "mnist"]
 DatasetOption = Annotated[Dataset, typer.Option(help="Which images.")]
 KOption = Annotated[int, typer.Option(help="Number of active categories.")]
+EpochsOption = Annotated[int, typer.Option(min=1, help="At most.")]
 SeedOption = Annotated[int, typer.Option(help="Of weights, batches and negatives.")]
 PARAMS = Path("experiments/images/params.yaml")
 ROOT = Path("experiments/images/data")

@@ -40,16 +40,16 @@ def main(
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 
-        unseen, schedule, pixels = run.params.unseen, run.params.pretrain, folder.pixels()
+        unseen, pixels = run.params.unseen, folder.pixels()
         examples = folder.examples(pixels, unseen.train_k)
         kept = checkpoint(run, *folder.inputs(unseen.train_k))
-        with EpochReporter(name, schedule.max_epochs) as report:
+        with EpochReporter(name, unseen.epochs) as report:
             made = pretrain_images(
                 examples,
                 examples.tasks,
                 dataset=dataset,
                 network=run.params.network,
-                schedule=schedule,
+                schedule=run.params.pretrain.lasting(unseen.epochs),
                 seed=seed,
                 device=run.device(),
                 report=report,

@@ -8,6 +8,7 @@ from stages.images.shell import (
     PARAMS,
     ROOT,
     DatasetOption,
+    EpochsOption,
     Folder,
     KOption,
     ParamsOption,
@@ -28,6 +29,7 @@ def main(
     init: Annotated[
         str, typer.Option(help="label, pseudo, random, learned-M0 or learned-M0-frozen.")
     ],
+    epochs: EpochsOption,
     root: RootOption = ROOT,
     params: ParamsOption = PARAMS,
 ) -> None:
@@ -58,7 +60,7 @@ def main(
         same_tasks(begin, tasks)
         _, category = folder.split("valid")
         kept = checkpoint(run, *folder.inputs(k), task_init)
-        with EpochReporter(name, run.params.ratio.max_epochs) as report:
+        with EpochReporter(name, epochs) as report:
             made = train_images(
                 folder.examples(folder.pixels(), k),
                 matrix(begin.column("e")),
@@ -66,14 +68,14 @@ def main(
                 freeze_e=init.endswith("-frozen"),
                 dataset=dataset,
                 network=run.params.network,
-                schedule=run.params.ratio,
+                schedule=run.params.ratio.lasting(epochs),
                 seed=seed,
                 device=run.device(),
                 report=report,
                 checkpoint=kept,
             )
         if rested_at_chance(made.history):
-            run.warn("the loss never left 2 ln 2: nothing was learned; raise ratio.max_epochs")
+            run.warn("the loss never left 2 ln 2: nothing was learned; raise --epochs")
         write_network(made.net, outputs[0])
         table = pa.table({"task_id": tasks.column("task_id"), "e": vectors(made.e)})
         write_table(table, outputs[1], schemas.TASK_EMBEDDINGS)
