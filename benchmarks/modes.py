@@ -22,7 +22,7 @@ from pipeline.examples import Examples
 from pipeline.initialisation import Floats
 from pipeline.params import Ratio, load_params
 from pipeline.storage import matrix, read_table
-from pipeline.training.loop import Row
+from pipeline.training.history import Row
 
 SEEDS = (0, 1, 2)
 WAYS: Mapping[str, Mapping[str, object]] = {

@@ -18,12 +18,12 @@ from pipeline.estimation import estimate_ratio, make_estimation
 from pipeline.examples import Examples
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
-from pipeline.params import Base, Ratio, Schedule, Visible
+from pipeline.params import Base, Ratio, Schedule, Stop, Visible
 from pipeline.ranks import ALONE, Ranks
 from pipeline.scoring import score_all
 from pipeline.training.course import Batches
 from pipeline.training.grid import TaskGrid
-from pipeline.training.loop import Row
+from pipeline.training.history import MISS, Row
 from pipeline.training.sampler import PairSampler
 from pipeline.training.snapshot import Checkpoint
 from pipeline.watch import watch_auc
@@ -83,6 +83,7 @@ def train_conditional(
         watched=exposure_sides(own.pairs, own.valid, own.tasks),
         base=params.base,
         visible=params.visible,
+        stop=params.stop,
         grid_tasks=params.grid_tasks if params.mode == "grid" else None,
         freeze_e=params.freeze_e,
         schedule=params,
@@ -102,6 +103,7 @@ def train_network(
     watched: Sides,
     base: Base,
     visible: Visible = "train",
+    stop: Stop = "loss",
     grid_tasks: int | None = None,
     within_batch: bool = False,
     freeze_e: bool,
@@ -114,11 +116,15 @@ def train_network(
 ) -> Conditional:
     """The same for a network of one's own, whose weights are drawn here.
 
-    `watched` are the validation users that each task should tell apart, (M, valid users): theirs is
-    the `valid_auc`. These and `examples` are of the process's own tasks, `task_init` is of all.
-    With `grid_tasks` a step is of so many tasks and all training users; such a network is a
-    `RatioNet`, and trains in one process. With `within_batch`, of base exposures and one process
-    too, the negatives of a step are its positives; see `PairSampler.within_batches`.
+    Args, beside those of `train_conditional`:
+        watched: the validation users that each task should tell apart, (M, valid users); theirs is
+            the `valid_auc`. They and `examples` are of the process's own tasks, `task_init` of all.
+        stop: whether the best epoch is that of the lowest validation loss or the highest
+            `valid_auc`.
+        grid_tasks: makes a step of so many tasks and all training users. Of a `RatioNet`, in one
+            process.
+        within_batch: makes the negatives of a step its positives, see
+            `PairSampler.within_batches`. With base exposures, in one process.
     """
     if grid_tasks is not None and not ranks.alone:
         raise PipelineError(
@@ -147,12 +153,24 @@ def train_network(
         report=report,
         batches=batches,
         loss=loss,
-        figures=watch,
+        figures=watch if stop == "loss" else partial(_missing, watch),
+        judged_by_loss=stop == "loss",
         checkpoint=checkpoint,
         tables=TaskRatios.of_tasks,
         ranks=ranks,
     )
     return Conditional(net.cpu().eval(), model.e.detach().cpu().numpy(), history)
+
+
+def _missing(watch: Callable[[], Row]) -> Row:
+    """What is watched, and the share of users in the wrong order."""
+    row = watch()
+    if np.isnan(row["valid_auc"]):
+        raise PipelineError(
+            "ratio.stop auc: no task has a validation user with a held-out exposure and one "
+            "without any; set it to loss, or raise data.held_out_share or data.valid_share."
+        )
+    return {**row, MISS: 1 - row["valid_auc"]}
 
 
 def _steps(

@@ -17,7 +17,8 @@ from pipeline.examples import Examples
 from pipeline.models.gaussian import ConditionalGaussian
 from pipeline.models.maf import ConditionalMaf
 from pipeline.params import Schedule
-from pipeline.training.loop import Patience, Row, fit
+from pipeline.training.history import Row
+from pipeline.training.loop import Patience, fit
 from pipeline.training.sampler import PairSampler
 from pipeline.training.snapshot import Checkpoint
 from pipeline.watch import watch_auc

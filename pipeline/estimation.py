@@ -18,13 +18,15 @@ from pipeline.pairs import Bools, Ints, in_rows
 from pipeline.params import Base, Schedule, Visible
 from pipeline.ranks import ALONE, Ranks
 from pipeline.training.course import Batches, make_course
-from pipeline.training.loop import Patience, Row, fit
+from pipeline.training.history import Row
+from pipeline.training.loop import Patience, fit
 from pipeline.training.sampler import CountedSampler, PairSampler
 from pipeline.training.snapshot import Checkpoint
 from pipeline.training.split import Split
 
 CHANCE = 2 * math.log(2)  # the loss of f = 0
 PLATEAU = 1.381  # a loss under this has left it
+PLATEAU_OF_MISSES = 0.49  # the same of the share of wrong answers, half of them by chance
 
 
 def ratio_loss(logits: Tensor) -> Tensor:
@@ -122,11 +124,12 @@ def estimate_ratio(
     batches: Batches | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     figures: Callable[[], Row] = dict,
+    judged_by_loss: bool = True,
     checkpoint: Checkpoint | None = None,
     tables: Collection[str] = (),
     ranks: Ranks = ALONE,
 ) -> list[Row]:
-    """Train `model` (user (2, N), task (N,) -> logits (2, N)) until its validation loss is lowest.
+    """Train `model` (user (2, N), task (N,) -> logits (2, N)) until it validates best.
 
     Args:
         model: a TaskRatios, a SeedRatios, or anything with their shape.
@@ -139,6 +142,7 @@ def estimate_ratio(
         loss: the model's own way to the `ratio_loss` of its logits, where it has a faster one, or
             its loss of the `batches`.
         figures: further figures for each row, from the model in eval mode.
+        judged_by_loss: otherwise by their `valid_miss`; see `fit`.
         checkpoint: where to keep the training, and to go on from; see `fit`.
         tables: parameters of the model with a row a task, which several processes deal out.
         ranks: the processes that train together; `data` are the pairs of this one.
@@ -171,7 +175,7 @@ def estimate_ratio(
             loss=course.loss,
             validate=validate,
             schedule=schedule,
-            patience=Patience(schedule.patience, PLATEAU),
+            patience=Patience(schedule.patience, PLATEAU if judged_by_loss else PLATEAU_OF_MISSES),
             report=report,
             random=course.random,
             checkpoint=checkpoint,

@@ -40,7 +40,7 @@ from pipeline.tabular import (
     log_ratios,
     mixture_log_ratios,
 )
-from pipeline.training.loop import Row
+from pipeline.training.history import Row
 
 Table: TypeAlias = npt.ArrayLike | pd.DataFrame
 Tasks: TypeAlias = npt.ArrayLike | pd.Series

@@ -28,6 +28,7 @@ from pipeline.params import Params
 from pipeline.score_matrix import score_matrix
 from pipeline.splits import Measured, measured_users
 from pipeline.storage import Scalar, matrix
+from pipeline.training.history import best_row
 from pipeline.yardsticks import TaskLabel, exposure_sides, task_label
 
 Figures = dict[str, float | int]
@@ -240,7 +241,7 @@ def _deepfm(history: History) -> Figures:
     """DeepFM's AUC over pairs in its best epoch; nothing where x comes from another model."""
     if not history or "pair_auc" not in history[0]:
         return {}
-    return {"pair_auc": float(_best(history)["pair_auc"])}
+    return {"pair_auc": float(best_row(history)["pair_auc"])}
 
 
 def _graph(links: Sequence[Mapping[str, str]]) -> Figures:
@@ -253,13 +254,8 @@ def _loss(history: History) -> Figures:
     """The loss that was kept, and its epoch; nothing for a scorer that has no epochs."""
     if not history:
         return {}
-    best = _best(history)
+    best = best_row(history)
     return {"valid": float(best["valid_loss"]), "epoch": int(float(best["epoch"]))}
-
-
-def _best(history: History) -> Mapping[str, str]:
-    """The first epoch of lowest validation loss: the one whose weights were kept."""
-    return min(history, key=lambda row: float(row["valid_loss"]))
 
 
 def _truth(tables: Tables, params: Params, scores: Scores, test: Ints) -> Figures:

@@ -19,7 +19,7 @@ from pipeline.params import Features
 from pipeline.ranks import ALONE, Ranks
 from pipeline.scale import Scale
 from pipeline.training.deepfm import Interactions, train_deepfm
-from pipeline.training.loop import Row
+from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
 from pipeline.vocabulary import Codes, distinct_codes, encode, raw_codes
 

@@ -19,8 +19,8 @@ from pipeline.params import Graph
 from pipeline.storage import Scalar
 from pipeline.training.deepfm import Interactions
 from pipeline.training.graph import Triples, train_translation
+from pipeline.training.history import Row
 from pipeline.training.ktup import train_ktup
-from pipeline.training.loop import Row
 from pipeline.training.snapshot import Checkpoint
 
 SPLIT_SEED = 20_130_205  # the same triples are held out whatever the training's seed

@@ -26,7 +26,7 @@ from pipeline.params import Schedule
 from pipeline.pretraining import Pretraining, pretrain_network, seed_ratios
 from pipeline.scoring import score_all
 from pipeline.seeds import random_seed_tasks
-from pipeline.training.loop import Row
+from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
 
 Floats = npt.NDArray[np.float32]

@@ -28,6 +28,7 @@ from pipeline.errors import PipelineError
 Init = Literal["random", "learned", "mean", "histogram", "graph"]
 Base = Literal["exposures", "users"]
 Visible = Literal["all", "train"]
+Stop = Literal["loss", "auc"]
 Mode = Literal["sampled", "grid"]
 SeedMethod = Literal["random", "kmeans++", "farthest", "facility"]
 Source = Literal["simulated", "movielens-1m", "tables"]
@@ -229,6 +230,7 @@ class Ratio(Trunk):
 
     base: Base
     visible: Visible = "train"
+    stop: Stop = "loss"
     mode: Mode = "sampled"
     grid_tasks: Count = 16
     freeze_e: bool

@@ -19,7 +19,7 @@ from pipeline.models.weights import draw_layers
 from pipeline.pairs import Ints, Pairs
 from pipeline.params import Base, Pretrain, Schedule
 from pipeline.ranks import ALONE, Ranks
-from pipeline.training.loop import Row
+from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
 
 

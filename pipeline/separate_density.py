@@ -17,7 +17,7 @@ from pipeline.models.gaussian import LOG_VARIANCE
 from pipeline.models.maf import FlowNorm, MadeBlock
 from pipeline.models.stacked import Stacked
 from pipeline.separate import Apart, score_apart, train_apart
-from pipeline.training.loop import Row
+from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
 
 Floats = npt.NDArray[np.float32]

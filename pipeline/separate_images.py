@@ -12,7 +12,7 @@ from pipeline.models.csi import SHIFTS, CsiNet, csi_loss, csi_score, shifted
 from pipeline.models.stacked import Stacked
 from pipeline.models.svdd import SvddNet, centre_of, squared_distance
 from pipeline.separate import BLOCK, VALID_SEED, Apart, score_apart, train_apart
-from pipeline.training.loop import Row
+from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
 from pipeline.training.views import random_views
 

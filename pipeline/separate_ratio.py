@@ -17,7 +17,7 @@ from pipeline.models.conv_ratio import Augment, Trunk
 from pipeline.models.stacked import Stacked
 from pipeline.params import Schedule
 from pipeline.separate import Apart, score_apart, train_apart
-from pipeline.training.loop import Row
+from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
 
 Floats = npt.NDArray[np.float32]

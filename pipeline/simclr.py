@@ -13,7 +13,8 @@ from pipeline.image_params import Simclr
 from pipeline.models.simclr import Encoder, nt_xent
 from pipeline.models.weights import draw_layers
 from pipeline.pairs import Ints
-from pipeline.training.loop import Patience, Row, fit
+from pipeline.training.history import Row
+from pipeline.training.loop import Patience, fit
 from pipeline.training.snapshot import Checkpoint
 from pipeline.training.views import random_views
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.auc import Ints, Scores, Sides, task_aucs
 from pipeline.ranks import ALONE, Ranks
-from pipeline.training.loop import Row
+from pipeline.training.history import Row
 
 
 def watch_auc(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from pipeline.training.loop import Row
+    from pipeline.training.history import Row
 
 app = stage_app()
 
@@ -91,7 +91,7 @@ def _deepfm(
 ) -> tuple["npt.NDArray[np.float32]", "list[Row]", str]:
     """Train DeepFM and write it; x (U, f_dim), the history, and a word about it."""
     from pipeline.features import extract
-    from pipeline.training.loop import best_row, rounded
+    from pipeline.training.history import best_row, rounded
     from stages.checkpoint import checkpoint
     from stages.progress import EpochReporter
 

@@ -50,7 +50,7 @@ def main(
         from pipeline.datasets.triples import read_graph
         from pipeline.graph import embed_items, learned_exposures
         from pipeline.storage import read_table, sha256, vectors, write_csv, write_table
-        from pipeline.training.loop import rounded
+        from pipeline.training.history import rounded
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 

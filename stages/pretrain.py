@@ -50,7 +50,7 @@ def main(
         from pipeline.pretraining import pretrain
         from pipeline.seeds import choose_seed_tasks
         from pipeline.storage import read_table, write_csv, write_table
-        from pipeline.training.loop import best_row, rounded
+        from pipeline.training.history import best_row, rounded
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 

@@ -106,7 +106,7 @@ def _in_words(report: "Report") -> str:
 
 def _drift_in_words(running: "Running", history: Path) -> str:
     from pipeline.storage import read_csv
-    from pipeline.training.loop import best_row
+    from pipeline.training.history import best_row
     from pipeline.update import ENOUGH, skill_left
 
     rows = [{name: float(value) for name, value in row.items()} for row in read_csv(history)]

@@ -24,7 +24,7 @@ from pipeline.pretraining import pretrain
 from pipeline.training import checkpoint as checkpoint_module
 from pipeline.training.checkpoint import CheckpointFile, hold
 from pipeline.training.deepfm import Interactions, train_deepfm
-from pipeline.training.loop import Row
+from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint, Snapshot
 
 ROOT = Path(__file__).parents[1]

@@ -10,11 +10,12 @@ from sklearn.metrics import roc_auc_score
 from pipeline import conditional
 from pipeline.conditional import Conditional, train_conditional
 from pipeline.embeddings import Projection, task_means
+from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.models.weights import draw_layers
 from pipeline.pairs import Pairs
 from pipeline.scoring import score_all
-from pipeline.training.loop import best_row
+from pipeline.training.history import best_row
 from tests.worlds import default_params, small_world
 
 CPU = torch.device("cpu")
@@ -70,6 +71,25 @@ def test_the_watched_auc_is_that_of_held_out_exposures_at_the_kept_epoch(
     made = trained(examples)
     watched = best_row(made.history)["valid_auc"]
     assert watched == pytest.approx(slow_valid_auc(examples, made, range(examples.tasks)))
+
+
+def test_training_can_go_by_the_watched_auc(examples: Examples) -> None:
+    made = trained(examples, stop="auc", lr=0.02, max_epochs=8)
+    watched = [row["valid_auc"] for row in made.history]
+    assert [row["valid_miss"] for row in made.history] == [1 - auc for auc in watched]
+    lowest = min(made.history, key=lambda row: row["valid_loss"])
+    assert lowest["valid_auc"] < max(watched)  # else the loss would have done
+    assert slow_valid_auc(examples, made, range(examples.tasks)) == pytest.approx(max(watched))
+    by_loss = trained(examples, lr=0.02, max_epochs=8)
+    assert "valid_miss" not in by_loss.history[0]
+    assert best_row(by_loss.history)["epoch"] == lowest["epoch"]
+
+
+def test_without_held_out_exposures_no_auc_can_end_a_training(examples: Examples) -> None:
+    pairs = examples.pairs
+    shown = Pairs(pairs.user, pairs.task, np.zeros(len(pairs), bool))
+    with pytest.raises(PipelineError, match=r"ratio\.stop auc: no task has a validation user"):
+        trained(replace(examples, pairs=shown), max_epochs=1, stop="auc")
 
 
 @pytest.mark.parametrize(("tasks_watched", "step"), [(22, 1), (11, 2), (10, 3), (1, 22)])

@@ -14,7 +14,7 @@ from pipeline.models.gaussian import ConditionalGaussian
 from pipeline.models.maf import ConditionalMaf
 from pipeline.pairs import Pairs
 from pipeline.params import Schedule
-from pipeline.training.loop import Row, best_row
+from pipeline.training.history import Row, best_row
 
 CPU = torch.device("cpu")
 MEANS = np.array([[0, 0], [3, -2], [-1, 4]], np.float32)

@@ -28,7 +28,8 @@ from pipeline.examples import Examples
 from pipeline.pairs import Pairs
 from pipeline.params import Base, Schedule, Visible
 from pipeline.training.dropout import MaskSource
-from pipeline.training.loop import Patience, Row
+from pipeline.training.history import Row
+from pipeline.training.loop import Patience
 from pipeline.training.sampler import PairSampler
 from tests.worlds import default_params, small_world
 

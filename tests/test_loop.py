@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.params import Schedule
-from pipeline.training.loop import Patience, Row, best_row, fit, rounded
+from pipeline.training.history import Row, best_row, rounded
+from pipeline.training.loop import Patience, fit
 
 NAN = float("nan")
 
@@ -155,13 +156,26 @@ def test_an_epoch_without_a_finite_validation_loss_is_never_the_best() -> None:
 
 
 def test_no_finite_validation_loss_at_all_is_an_error() -> None:
-    with pytest.raises(PipelineError, match="epoch 2: the validation loss is not a finite number"):
+    with pytest.raises(PipelineError, match="epoch 2: the valid_loss is not a finite number"):
         Script([NAN, NAN]).run(Patience(9))
 
 
 def test_the_best_row_is_the_one_of_lowest_validation_loss() -> None:
     history = Script([5, 3, 4]).run(Patience(9))
     assert best_row(history)["epoch"] == 2
+
+
+def test_the_share_of_wrong_answers_judges_the_epochs_where_a_row_has_it() -> None:
+    misses = iter([0.4, 0.3, 0.35, 0.2, 0.2, 0.21])
+    script = Script([5, 3, 4, 6, 7, 8])
+    told = script.validate
+    script.validate = lambda: {**told(), "valid_miss": next(misses)}
+    history = script.run(Patience(2))
+    assert best_row(history)["epoch"] == 4
+    assert script.weight == script.after[3]
+    assert len(history) == 6
+    written = [{name: str(value) for name, value in row.items()} for row in history]
+    assert best_row(written)["epoch"] == "4"
 
 
 def test_a_history_is_rounded_to_six_digits() -> None:

@@ -20,7 +20,7 @@ from pipeline.ranks import ALONE, Ranks
 from pipeline.scoring import score_all, score_together
 from pipeline.training.checkpoint import CheckpointFile
 from pipeline.training.deepfm import Interactions, train_deepfm
-from pipeline.training.loop import Row
+from pipeline.training.history import Row
 from pipeline.training.sampler import CountedSampler, PairSampler
 from pipeline.training.shards import LEAST, Shards, here
 from pipeline.training.shared_checkpoint import SharedCheckpoint

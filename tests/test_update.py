@@ -27,7 +27,7 @@ from pipeline.model_files import write_network
 from pipeline.models.ratio import RatioNet
 from pipeline.running import Drift, Running
 from pipeline.storage import matrix, vectors, write_csv, write_table
-from pipeline.training.loop import best_row
+from pipeline.training.history import best_row
 from pipeline.update import FEWEST, skill_left, update
 from stages import score as score_stage
 from stages import update as update_stage

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.report.artefacts import Artefacts, Rows
+from pipeline.training.history import best_row
 
 Floats = npt.NDArray[np.float64]
 COLUMNS = {"train": "train_loss", "validation": "valid_loss", "held out": "held_out_loss"}
@@ -38,4 +39,4 @@ def _learning(name: str, rows: Rows) -> Learning:
         if column in rows[0]
     }
     kept = {shown: loss for shown, loss in losses.items() if np.isfinite(loss).any()}
-    return Learning(name, kept, int(np.argmin(losses["validation"])) + 1)
+    return Learning(name, kept, rows.index(best_row(rows)) + 1)

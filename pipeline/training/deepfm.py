@@ -17,7 +17,8 @@ from pipeline.models.deepfm import DeepFM
 from pipeline.params import Features
 from pipeline.ranks import ALONE, Ranks
 from pipeline.training.course import Course, course_alone, course_in_shards
-from pipeline.training.loop import Patience, Row, fit
+from pipeline.training.history import Row
+from pipeline.training.loop import Patience, fit
 from pipeline.training.negatives import UnseenItems
 from pipeline.training.shards import here
 from pipeline.training.snapshot import Checkpoint

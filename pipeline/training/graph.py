@@ -13,7 +13,8 @@ from torch import Tensor
 from pipeline.link_prediction import mean_reciprocal_rank
 from pipeline.models.graph import TransE, TransH
 from pipeline.params import Graph
-from pipeline.training.loop import Patience, Row, fit
+from pipeline.training.history import Row
+from pipeline.training.loop import Patience, fit
 from pipeline.training.snapshot import Checkpoint
 
 WATCHED = 1 << 23  # distances behind the figure of an epoch, at most, at either end

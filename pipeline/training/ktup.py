@@ -11,7 +11,8 @@ from pipeline.models.ktup import KTUP
 from pipeline.params import Graph
 from pipeline.training.deepfm import ContrastedPairs, Interactions, pair_auc
 from pipeline.training.graph import Corruption, Triples, margin_loss
-from pipeline.training.loop import Patience, Row, fit
+from pipeline.training.history import Row
+from pipeline.training.loop import Patience, fit
 from pipeline.training.snapshot import Checkpoint
 
 

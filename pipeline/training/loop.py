@@ -1,4 +1,4 @@
-"""The training loop: epochs until the validation loss no longer falls, the best one kept."""
+"""The training loop: epochs until a validation figure no longer falls, the best one kept."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,19 +8,18 @@ from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.params import Schedule
+from pipeline.training.history import Row, judge
 from pipeline.training.snapshot import Checkpoint, RandomSource, Snapshot
 from pipeline.training.split import Split
-
-Row = dict[str, float]
 
 
 @dataclass
 class Patience:
-    """Counts epochs without a new lowest validation loss.
+    """Counts epochs without a new lowest validation loss, or whatever else judges an epoch.
 
     Attributes:
         limit: this many in a row end the training.
-        plateau: epochs count only once the loss has been under this. A randomly initialised ratio
+        plateau: epochs count only once the figure has been under this. A randomly initialised ratio
             rests at 2 ln 2 for 5 to 20 epochs under the paper's dropout before it starts to learn.
     """
 
@@ -30,7 +29,7 @@ class Patience:
     waited: int = field(default=0)
 
     def improved(self, loss: float) -> bool:
-        """Take note of an epoch's validation loss; True if it is the lowest so far."""
+        """Take note of what judges an epoch; True if it is the lowest so far."""
         if loss < self.best:
             self.best, self.waited = loss, 0
             return True
@@ -63,13 +62,14 @@ def fit(
     checkpoint: Checkpoint | None = None,
     split: Split | None = None,
 ) -> list[Row]:
-    """Train `model` with Adam; leave it at its epoch of lowest validation loss, in eval mode.
+    """Train `model` with Adam; leave it at the epoch that `best_row` tells, in eval mode.
 
     Args:
         model: whose parameters that want a gradient are learned.
         batches: gives one epoch of batches.
         loss: mean loss of a batch; of several processes, what this one adds to it.
-        validate: figures of the model in eval mode, `valid_loss` among them.
+        validate: figures of the model in eval mode, `valid_loss` among them; with `valid_miss`, the
+            share of wrong answers, that one judges the epochs.
         schedule: learning rate and the greatest number of epochs.
         patience: when to stop.
         report: called with each epoch's row.
@@ -109,12 +109,12 @@ def fit(
         run.history.append(row)
         if split.ranks.leads:
             report(row)
-        if patience.improved(row["valid_loss"]):
+        if patience.improved(row[judge(row)]):
             run.best = {name: value.clone() for name, value in model.state_dict().items()}
         if checkpoint is not None:
             checkpoint.save(run.snapshot)
     if not run.best:
-        raise _not_finite("the validation loss", len(run.history), schedule)
+        raise _not_finite(f"the {judge(run.history[-1])}", len(run.history), schedule)
     model.load_state_dict(run.best)
     model.eval()  # also where there was no epoch left to go on with
     return run.history
@@ -173,16 +173,6 @@ class _Run:
         """Adam's of its parameter of a number, which are as wide as the parameter."""
         learned = [name for name, p in self.model.named_parameters() if p.requires_grad]
         return {which: convert(learned[number], moment) for which, moment in moments.items()}
-
-
-def best_row(history: list[Row]) -> Row:
-    """The epoch of lowest validation loss: the one whose weights were kept."""
-    return min(history, key=lambda row: row["valid_loss"])
-
-
-def rounded(history: list[Row]) -> list[Row]:
-    """The history to six digits: what follows differs from machine to machine."""
-    return [{name: round(value, 6) for name, value in row.items()} for row in history]
 
 
 def _mean_finite(losses: Tensor, epoch: int, schedule: Schedule) -> float:

@@ -36,6 +36,7 @@ def main(
         from pipeline.model_files import read_network
         from pipeline.models.conv_ratio import ConvRatioNet
         from pipeline.storage import matrix, read_history, read_table, write_csv
+        from pipeline.training.history import best_row
 
         test, category = folder.split("test")
         tasks = folder.task_set(k).tasks
@@ -49,7 +50,7 @@ def main(
             )
             net = read_network(ConvRatioNet, ratio / "model.safetensors")
             history = read_history(ratio / "history.csv")
-            best = min(history, key=lambda row: float(row["valid_loss"]))
+            best = best_row(history)
             rows.append(
                 {
                     "dataset": dataset,

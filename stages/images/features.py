@@ -31,7 +31,7 @@ def main(dataset: DatasetOption, root: RootOption = ROOT, params: ParamsOption =
         from pipeline.model_files import read_model, write_network
         from pipeline.simclr import encode, probe_accuracy, train_simclr
         from pipeline.storage import vectors, write_csv, write_table
-        from pipeline.training.loop import rounded
+        from pipeline.training.history import rounded
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 

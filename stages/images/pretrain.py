@@ -40,7 +40,7 @@ def main(
         from pipeline.image_ratio import pretrain_images
         from pipeline.model_files import write_network
         from pipeline.storage import write_csv
-        from pipeline.training.loop import best_row, rounded
+        from pipeline.training.history import best_row, rounded
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 

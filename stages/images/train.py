@@ -50,7 +50,7 @@ def main(
         from pipeline.model_files import write_network
         from pipeline.pairs import same_tasks
         from pipeline.storage import matrix, read_table, vectors, write_csv, write_table
-        from pipeline.training.loop import best_row, rounded
+        from pipeline.training.history import best_row, rounded
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 

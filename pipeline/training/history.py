@@ -1,0 +1,23 @@
+"""What a training tells of each epoch, and which epoch it keeps."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+Figures = TypeVar("Figures", bound=Mapping[str, float] | Mapping[str, str])
+Row = dict[str, float]
+MISS = "valid_miss"  # the share of wrong answers: where a row has it, it judges the epoch
+
+
+def judge(row: Mapping[str, object]) -> str:
+    """The figure whose lowest value is of the best epoch: `valid_miss`, or else `valid_loss`."""
+    return MISS if MISS in row else "valid_loss"
+
+
+def best_row(history: Sequence[Figures]) -> Figures:
+    """The epoch whose weights were kept: the first of the lowest figure that judges it."""
+    return min(history, key=lambda row: float(row[judge(row)]))
+
+
+def rounded(history: Sequence[Row]) -> list[Row]:
+    """The history to six digits: what follows differs from machine to machine."""
+    return [{name: round(value, 6) for name, value in row.items()} for row in history]
