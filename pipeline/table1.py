@@ -53,7 +53,7 @@ class Cell:
     """A scorer under one setting and seed, and what was measured of it.
 
     Attributes:
-        row: which scorer.
+        row: which scorer; with @ and a preset, on the preset's x.
         base: which p the ratio has; empty for other scorers.
         fields: which user fields x has; NO_X where the scorer does not look at it.
         seed: of the cell.
@@ -91,7 +91,8 @@ class Line:
     @property
     def name(self) -> str:
         """For people."""
-        name = NAMES.get(self.row, self.row)
+        row, _, preset = self.row.partition("@")
+        name = NAMES.get(row, row) + (f", x of {preset}" if preset else "")
         return f"{name}, {self.base} base" if self.base else name
 
     def paper(self, label: str) -> float | None:

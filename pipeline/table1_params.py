@@ -41,7 +41,8 @@ class Table(Section):
     bases: Names  # p of the ratio
     fields: Names  # features.user_fields
     presets: list[str]  # of the ratio: rows with settings of their own, x among them,
-    preset_base: str  # and their base
+    preset_base: str  # and their base,
+    preset_detectors: list[Detector]  # and detectors on the same x
     seeds: Annotated[list[Seed], Field(min_length=1)]
     densities: list[DensityCell]
     recommenders: list[Recommender]

@@ -122,6 +122,7 @@ def test_a_row_follows_from_its_own_settings_and_no_other_rows() -> None:
             own, named = {
                 ("density", "cell"): ("densities", "cell.model"),
                 ("detector", "cell"): ("peers", "cell.peer"),
+                ("detector_preset", "peer"): ("peers", "peer"),
                 ("recommender", "peer"): ("peers", "peer"),
             }.get((name, key), ("changes", key))
             assert key == "seed" or f"{own}.${{item.{named}}}" in declared, (name, key)
@@ -167,7 +168,7 @@ def test_every_stage_writes_what_dvc_yaml_says(made: Path) -> None:
 def test_the_table_has_every_cell_as_it_was_measured(made: Path) -> None:
     records = read_csv(made / "metrics/table1/table1.csv")
     cells = list((made / "experiments/table1/data/cells").iterdir())
-    assert len(records) == len(cells) == 2 + 2 + 6 + 2 + 1
+    assert len(records) == len(cells) == 2 + 2 + 6 + 2 + 1 + 1
     (one,) = (
         r for r in records if (r["row"], r["base"], r["fields"]) == ("graph", "users", "paper")
     )
@@ -178,7 +179,10 @@ def test_the_table_has_every_cell_as_it_was_measured(made: Path) -> None:
         assert float(one[name]) == found[name]["auc"]
     assert float(one["seconds"]) == found["seconds"] > 0
     text = (made / "metrics/table1/table1.md").read_text()
-    for row in ("Gaussian", "ratio, learned, users base", "EASE", "ECOD", "random scores"):
+    for row in (
+        *("Gaussian", "ratio, learned, users base", "EASE", "ECOD", "random scores"),
+        "logistic regressions, users base, x of wide",
+    ):
         assert f"| {row} | " in text
     assert (made / "metrics/table1/table1.svg").read_text().startswith("<svg")
 

@@ -56,7 +56,7 @@ def main(
         from pipeline.density import density_scores, train_density
         from pipeline.examples import Examples
         from pipeline.storage import read_table
-        from pipeline.training.loop import best_row, rounded
+        from pipeline.training.history import best_row, rounded
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 

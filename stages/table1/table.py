@@ -81,6 +81,9 @@ def _cells(wanted: "Table", place: Place) -> "Iterator[Cell]":
     for row, seed in product(wanted.presets, wanted.seeds):
         measured = read_json(place.cell(row, wanted.preset_base, row, seed))
         yield Cell(row, wanted.preset_base, wanted.fields[0], seed, measured)
+    for peer, row, seed in product(wanted.preset_detectors, wanted.presets, wanted.seeds):
+        measured = read_json(place.cell(peer, row, seed))
+        yield Cell(f"{peer}@{row}", "", wanted.fields[0], seed, measured)
     for row in wanted.recommenders:
         for seed in wanted.seeds:
             yield Cell(row, "", NO_X, seed, read_json(place.cell(row, wanted.fields[0], seed)))
