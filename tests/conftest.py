@@ -1,6 +1,7 @@
 """What several test files share."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +36,13 @@ def _no_network() -> Iterator[None]:
             patch.setenv(name, NOWHERE)
             patch.setenv(name.upper(), NOWHERE)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell's background job ignores SIGINT, and so would every process that a test starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
