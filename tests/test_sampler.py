@@ -86,6 +86,14 @@ def test_within_a_batch_a_negative_is_the_user_of_any_other_pair_equally_often()
         assert chisquare(drawn[task, possible], expected[task, possible]).pvalue > 0.001
 
 
+@pytest.mark.parametrize("batch_size", [2, 3, 4, 7, 10, 99])
+def test_no_batch_is_left_with_one_pair_and_so_without_another(batch_size: int) -> None:
+    sizes = [len(tasks) for _, tasks in sampler().within_batches(batch_size, generator())]
+    assert sum(sizes) == len(PAIRS)
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) > 1
+
+
 def test_negatives_are_drawn_anew_each_epoch() -> None:
     gen = generator()
     first, second = (torch.cat([u[1] for u, _ in sampler().epoch(4, gen)]) for _ in range(2))

@@ -51,7 +51,7 @@ class PairSampler:
         only, of which the user of another row is a draw, and batches of two pairs or more.
         """
         order = torch.randperm(len(self.user), generator=gen, device=self.user.device)
-        for rows in order.chunk(max(1, round(len(order) / batch_size))):
+        for rows in order.tensor_split(max(1, round(len(order) / batch_size))):
             users = self.user[rows]
             yield torch.stack([users, users.roll(1)]), self.task[rows]
 
