@@ -1,7 +1,7 @@
 """The exposures as one Parquet file or as a folder of parts, by `runtime.partitions`.
 
 All exposures to an item lie in one part, which a hash of the item chooses; rows are sorted within
-each. `storage.read_table` reads either form, and gives the same table.
+each. `storage.read_table` and `read_exposures_to` read either form, and give the same table.
 """
 
 import re
@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import PipelineError
 from pipeline.hashing import PART, hash_of
 from pipeline.pairs import Ints, ids_of
 from pipeline.schemas import EXPOSURES
-from pipeline.storage import scratch_folder, telling_of, write_table
+from pipeline.storage import RowGroups, read_table, scratch_folder, telling_of, write_table
 
 
 def part_of(items: Ints, partitions: int) -> Ints:
@@ -28,6 +29,25 @@ def part_of(items: Ints, partitions: int) -> Ints:
 def part_name(part: int) -> str:
     """The file of a part."""
     return f"part-{part:05d}.parquet"
+
+
+def read_exposures_to(items: Ints, path: Path) -> pa.Table:
+    """The exposures to some items, in the order of the whole table, which is never in memory.
+
+    Raises:
+        PipelineError: no such table, or another than that of the exposures.
+    """
+    wanted = pa.array(items, pa.int64())
+    kept = [
+        group.filter(pc.is_in(group.column("item_id"), wanted))
+        for group in RowGroups(path, EXPOSURES)
+    ]
+    if not kept:
+        return read_table(path, EXPOSURES)  # without a row
+    found = pa.concat_tables(kept)
+    return (
+        found.sort_by([(name, "ascending") for name in EXPOSURES.key]) if path.is_dir() else found
+    )
 
 
 def write_exposures(exposures: pa.Table, path: Path, partitions: int) -> None:

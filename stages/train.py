@@ -49,7 +49,8 @@ def main(
         from pipeline.estimation import rested_at_chance
         from pipeline.examples import Examples
         from pipeline.model_files import write_network
-        from pipeline.pairs import same_tasks
+        from pipeline.pairs import ids_of, same_tasks
+        from pipeline.parts import read_exposures_to
         from pipeline.storage import matrix, read_table, vectors, write_csv, write_table
         from pipeline.training.history import best_row, rounded
         from stages.checkpoint import checkpoint
@@ -62,7 +63,7 @@ def main(
         examples = Examples.of(
             read_table(features, schemas.FEATURES),
             tasks_table,
-            read_table(exposures, schemas.EXPOSURES),
+            read_exposures_to(run.ranks().own(ids_of(tasks_table, "item_id")), exposures),
             read_table(splits, schemas.SPLITS),
         )
         kept = checkpoint(run, features, tasks, exposures, splits, task_init)
