@@ -1,10 +1,11 @@
 """An experiment in a folder of its own: one of its params files made the present one, then run."""
 
+import json
 import os
 import re
 import subprocess
-from collections.abc import Iterable
-from itertools import groupby
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -27,8 +28,9 @@ def run_folder(folder: Path, params: str, raw_dir: Path | None, jobs: int) -> No
     Interrupted, it goes on where it stopped: finished stages are not run again, and one that was
     at work goes on after the last epoch that it kept.
 
-    DVC runs one stage after the other. With several jobs, the instances of each stage's matrix are
-    dealt out to as many `dvc repro`, which wait for one another where DVC keeps its books.
+    DVC runs one stage after the other. With several jobs, of each stage's matrix so many instances
+    run at once, each under a `dvc repro` of its own; they wait for one another where DVC keeps its
+    books.
 
     Args:
         folder: which experiment; each stage of its dvc.yaml comes after those that it needs.
@@ -45,39 +47,45 @@ def run_folder(folder: Path, params: str, raw_dir: Path | None, jobs: int) -> No
         typer.echo(f"{folder.name}: {error}", err=True)
         raise typer.Exit(1) from None
     write_bytes(text.encode(), folder / "params.yaml")
-    pipeline = str(folder / "dvc.yaml")
+    pipeline = f"{folder}/dvc.yaml"
     if jobs > 1:
-        listed = subprocess.run(  # noqa: S603 - no outside part
-            [*DVC, "stage", "list", "--name-only", pipeline],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        for targets in by_stage(listed.stdout.split()):
-            if len(targets) > 1:
-                _run([["--single-item", *targets[job::jobs]] for job in range(jobs)], jobs)
-            else:
-                _run([targets], 1)
-    _run([[pipeline]], 1)
+        for stage in stages(_told("stage", "list", "--name-only", pipeline).split()):
+            changed = json.loads(_told("status", "--json", stage))
+            _run_at_once([["--single-item", target] for target in changed], jobs)
+    _run_at_once([[pipeline]], 1)
     raise typer.Exit
 
 
-def by_stage(targets: Iterable[str]) -> list[list[str]]:
-    """Targets such as folder/dvc.yaml:train@cell0-random-0, in order, those of a stage together."""
-    return [list(group) for _, group in groupby(targets, key=lambda name: name.split("@")[0])]
+def stages(targets: Iterable[str]) -> list[str]:
+    """The stages of targets such as folder/dvc.yaml:train@cell0-random-0, in their order."""
+    return list(dict.fromkeys(target.split("@")[0] for target in targets))
 
 
-def _run(options: list[list[str]], jobs: int) -> None:
-    """Run `dvc repro` with each of the options at once; wait for all, then exit if one failed."""
+def _told(*command: str) -> str:
+    """What a command of DVC prints."""
+    done = subprocess.run([*DVC, *command], check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    return done.stdout
+
+
+def _run_at_once(options: Sequence[Sequence[str]], jobs: int) -> None:
+    """Run `dvc repro` with each of the options, so many at once; after a failure start no more.
+
+    Raises:
+        typer.Exit: with the status of one that failed.
+    """
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    env = {"OMP_NUM_THREADS": str(threads), **os.environ} if jobs > 1 else dict(os.environ)
-    running = [
-        subprocess.Popen([*DVC, "repro", *chosen], env=env)  # noqa: S603 - no outside part
-        for chosen in options
-    ]
-    statuses = [process.wait() for process in running]
-    if any(statuses):
-        raise typer.Exit(max(statuses, key=abs))
+    env = {"OMP_NUM_THREADS": str(threads), **os.environ} if jobs > 1 else None
+    failed: list[int] = []
+
+    def run(chosen: Sequence[str]) -> None:
+        if not failed:
+            done = subprocess.run([*DVC, "repro", *chosen], env=env, check=False)  # noqa: S603
+            failed.extend([done.returncode] if done.returncode else [])
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(run, options))
+    if failed:
+        raise typer.Exit(failed[0])
 
 
 def with_raw_dir(text: str, raw_dir: Path | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from experiments.folder import by_stage, run_folder
+from experiments.folder import run_folder, stages
 
 PIPELINE = """
 stages:
@@ -91,6 +91,6 @@ def test_a_failed_stage_stops_those_after_it(folder: Path, monkeypatch: pytest.M
     assert not list(folder.glob("second-*"))
 
 
-def test_targets_of_a_stage_stay_together() -> None:
+def test_stages_are_named_once_and_in_order() -> None:
     listed = ["f/dvc.yaml:a@1", "f/dvc.yaml:a@2", "f/dvc.yaml:b", "f/dvc.yaml:c@x-1"]
-    assert by_stage(listed) == [listed[:2], [listed[2]], [listed[3]]]
+    assert stages(listed) == ["f/dvc.yaml:a", "f/dvc.yaml:b", "f/dvc.yaml:c"]
