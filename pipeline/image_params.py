@@ -31,7 +31,6 @@ class CellSchedule(Section):
     lr: Positive
     batch_size: Count
     patience: Count
-    decay: Literal["none", "cosine"] = "none"
 
     def lasting(self, epochs: int) -> Schedule:
         """The schedule of `epochs` at most."""

@@ -5,7 +5,6 @@ A stage is handed only what it declares in dvc.yaml, so that no result can depen
 DVC does not track.
 """
 
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -110,16 +109,6 @@ class Schedule(Section):
     batch_size: Count
     max_epochs: Count
     patience: Count
-    decay: Literal["none", "cosine"] = "none"
-
-    def lr_of(self, epoch: int) -> float:
-        """The learning rate of an epoch, from 1.
-
-        The first has `lr`; with `decay: cosine` it falls along half a cosine, to 0 after the last.
-        """
-        if self.decay == "none":
-            return self.lr
-        return self.lr * (1 + math.cos(math.pi * (epoch - 1) / self.max_epochs)) / 2
 
 
 class Als(Section):

@@ -1,7 +1,6 @@
 """The training loop on a model of one weight, with the validation losses written beforehand."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -55,11 +54,9 @@ class Script:
         self,
         patience: Patience,
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-        decay: Literal["none", "cosine"] = "none",
         **options: float,
     ) -> list[Row]:
-        epochs = len(self.losses)
-        schedule = Schedule(lr=0.01, batch_size=8, max_epochs=epochs, patience=1, decay=decay)
+        schedule = Schedule(lr=0.01, batch_size=8, max_epochs=len(self.losses), patience=1)
         return fit(
             self.model,
             batches=self.batches,
@@ -166,19 +163,6 @@ def test_no_finite_validation_loss_at_all_is_an_error() -> None:
 def test_the_best_row_is_the_one_of_lowest_validation_loss() -> None:
     history = Script([5, 3, 4]).run(Patience(9))
     assert best_row(history)["epoch"] == 2
-
-
-def test_the_learning_rate_falls_along_half_a_cosine() -> None:
-    falling = Schedule(lr=0.4, batch_size=1, max_epochs=4, patience=1, decay="cosine")
-    rates = [falling.lr_of(epoch) for epoch in range(1, 6)]
-    assert rates == pytest.approx([0.4, 0.2 + 0.2 * 0.5**0.5, 0.2, 0.2 - 0.2 * 0.5**0.5, 0])
-    constant = falling.model_copy(update={"decay": "none"})
-    assert {constant.lr_of(epoch) for epoch in range(1, 5)} == {0.4}
-    slow, fast = (Script([4, 3, 2, 1]) for _ in range(2))
-    slow.run(Patience(9), decay="cosine")
-    fast.run(Patience(9))
-    steps = [np.abs(np.diff([0.0, *script.after])) for script in (slow, fast)]
-    np.testing.assert_allclose(steps[0] / steps[1], np.array(rates[:4]) / 0.4, rtol=0.05)
 
 
 def test_the_share_of_wrong_answers_judges_the_epochs_where_a_row_has_it() -> None:

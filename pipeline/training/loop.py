@@ -70,7 +70,7 @@ def fit(
         loss: mean loss of a batch; of several processes, what this one adds to it.
         validate: figures of the model in eval mode, `valid_loss` among them; with `valid_miss`, the
             share of wrong answers, that one judges the epochs.
-        schedule: learning rate of each epoch, and the greatest number of epochs.
+        schedule: learning rate and the greatest number of epochs.
         patience: when to stop.
         report: called with each epoch's row.
         weight_decay: Adam's, which adds this times a weight to its gradient.
@@ -94,8 +94,6 @@ def fit(
     while len(run.history) < schedule.max_epochs and not patience.over:
         epoch = len(run.history) + 1
         model.train()
-        for group in adam.param_groups:
-            group["lr"] = schedule.lr_of(epoch)
         losses = []
         for batch in batches():
             value = loss(*batch)
