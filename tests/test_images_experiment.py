@@ -183,6 +183,7 @@ def test_every_stage_runs_and_the_tables_hold_every_row(made: Path) -> None:
     for row in ("label *", "pseudo-label", "random", "Gaussian †", "LRatio †", "Deep SVDD", "CSI"):
         assert f"| {row} | " in text
     assert "Params file: `tiny`, seeds 0" in text
+    assert "At most 1 (k = 1), 1 (k = 2), 1 (k = 3) epochs." in text
     assert "stages" in text.splitlines()[-1]
     assert (made / "metrics/images/figure3.svg").read_text().startswith("<svg")
 

@@ -76,6 +76,10 @@ def _by_initialisation(
         title, paper = made.BY_INITIALISATION[dataset]
         yield f"## {title}\n"
         yield made.by_k(measured, params.inits, ks, paper)
+        lasted = [
+            f"{cell.epochs} (k = {cell.k})" for cell in params.cells if cell.dataset == dataset
+        ]
+        yield f"At most {', '.join(lasted)} epochs.\n"
         for (init, k), aucs in measured.values.items():
             figures[f"{dataset}.k{k}.{init}"] = round(mean(aucs), 4)
         if (gained := made.gain(measured, max(ks))) is not None:
