@@ -62,8 +62,10 @@ def stages(targets: Iterable[str]) -> list[str]:
 
 
 def _told(*command: str) -> str:
-    """What a command of DVC prints."""
-    done = subprocess.run([*DVC, *command], check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    """What a command of DVC prints; where it fails DVC has said why."""
+    done = subprocess.run([*DVC, *command], check=False, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    if done.returncode:
+        raise typer.Exit(done.returncode)
     return done.stdout
 
 

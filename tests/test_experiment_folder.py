@@ -91,6 +91,11 @@ def test_a_failed_stage_stops_those_after_it(folder: Path, monkeypatch: pytest.M
     assert not list(folder.glob("second-*"))
 
 
+def test_a_pipeline_that_dvc_cannot_read_is_its_error_alone(folder: Path) -> None:
+    (folder / "dvc.yaml").write_text("stages: [")
+    assert run(folder, 2) != 0
+
+
 def test_stages_are_named_once_and_in_order() -> None:
     listed = ["f/dvc.yaml:a@1", "f/dvc.yaml:a@2", "f/dvc.yaml:b", "f/dvc.yaml:c@x-1"]
     assert stages(listed) == ["f/dvc.yaml:a", "f/dvc.yaml:b", "f/dvc.yaml:c"]
