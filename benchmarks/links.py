@@ -8,7 +8,6 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -98,7 +97,6 @@ def pykeen(graph: KnowledgeGraph, parts: list[torch.Tensor], params: Graph, seed
         CoreTriplesFactory(part.T.contiguous(), graph.entities, len(graph.relations))
         for part in parts
     )
-    evaluation: dict[str, Any] = {"evaluator_kwargs": {"filtered": True}}
     started = time.process_time()
     made = pipeline(
         training=learn,
@@ -126,7 +124,7 @@ def pykeen(graph: KnowledgeGraph, parts: list[torch.Tensor], params: Graph, seed
         evaluation_kwargs={"use_tqdm": False},
         random_seed=seed,
         device="cpu",
-        **evaluation,
+        evaluator_kwargs={"filtered": True},
     )
     seconds = time.process_time() - started  # with the test: as long as a validation
     found = made.metric_results

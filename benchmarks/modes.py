@@ -22,7 +22,7 @@ from pipeline.examples import Examples
 from pipeline.initialisation import Floats
 from pipeline.params import Ratio, load_params
 from pipeline.storage import matrix, read_table
-from pipeline.training.history import Row
+from pipeline.training.history import Row, best_row
 
 SEEDS = (0, 1, 2)
 WAYS: Mapping[str, Mapping[str, object]] = {
@@ -50,7 +50,7 @@ class Trained:
     @property
     def best(self) -> int:
         """The epoch of lowest validation loss, from 0."""
-        return min(range(len(self.rows)), key=lambda n: self.rows[n]["valid_loss"])
+        return self.rows.index(best_row(self.rows))
 
     def until(self, loss: float) -> float:
         """CPU seconds until the validation loss is no more than this."""

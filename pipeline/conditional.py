@@ -142,9 +142,9 @@ def train_network(
         most=WATCHED,
         ranks=ranks,
     )
-    batches, loss = _steps(model, data.train, grid_tasks)
-    if within_batch:
-        batches = partial(data.train.within_batches, schedule.batch_size)
+    batches, loss = _steps(
+        model, data.train, grid_tasks, within=schedule.batch_size if within_batch else None
+    )
     history = estimate_ratio(
         model,
         data,
@@ -174,9 +174,11 @@ def _missing(watch: Callable[[], Row]) -> Row:
 
 
 def _steps(
-    model: TaskRatios, train: PairSampler, grid_tasks: int | None
+    model: TaskRatios, train: PairSampler, grid_tasks: int | None, *, within: int | None
 ) -> tuple[Batches | None, Callable[[Tensor, Tensor], Tensor]]:
     """An epoch's batches, None for those of `train` itself, and the loss of one."""
+    if within is not None:
+        return partial(train.within_batches, within), model.loss
     if grid_tasks is None:
         return None, model.loss
     grid = TaskGrid.of(train)

@@ -17,7 +17,14 @@ from pipeline.errors import PipelineError
 from pipeline.hashing import PART, hash_of
 from pipeline.pairs import Ints, ids_of
 from pipeline.schemas import EXPOSURES
-from pipeline.storage import RowGroups, read_table, scratch_folder, telling_of, write_table
+from pipeline.storage import (
+    RowGroups,
+    in_order,
+    read_table,
+    scratch_folder,
+    telling_of,
+    write_table,
+)
 
 
 def part_of(items: Ints, partitions: int) -> Ints:
@@ -45,9 +52,7 @@ def read_exposures_to(items: Ints, path: Path) -> pa.Table:
     if not kept:
         return read_table(path, EXPOSURES)  # without a row
     found = pa.concat_tables(kept)
-    return (
-        found.sort_by([(name, "ascending") for name in EXPOSURES.key]) if path.is_dir() else found
-    )
+    return in_order(found, EXPOSURES) if path.is_dir() else found
 
 
 def write_exposures(exposures: pa.Table, path: Path, partitions: int) -> None:

@@ -205,9 +205,14 @@ def read_table(path: Path, schema: Schema) -> pa.Table:
     with _telling_what_is_unreadable(path):
         table = read_parquet(path)
     if path.is_dir() and set(schema.key) <= set(table.column_names):
-        table = table.sort_by([(name, "ascending") for name in schema.key])
+        table = in_order(table, schema)
     schema.check(table, path)
     return table
+
+
+def in_order(table: pa.Table, schema: Schema) -> pa.Table:
+    """The rows in the order of the schema's key."""
+    return table.sort_by([(name, "ascending") for name in schema.key])
 
 
 @dataclass(frozen=True)
