@@ -62,7 +62,7 @@ compare: setup ## four initialisations x three seeds, one table
 seeds: setup ## four ways to choose the seed tasks x 10 to 252 of them x five seeds, on MovieLens 1M. RAW=folder spares the download
 	python -m experiments.seeds -S data.source=movielens-1m $(if $(RAW),-S 'data.raw_dir=$(abspath $(RAW))')
 
-images: setup ## CIFAR-10 and MNIST: tables 2, 3 and 6; PARAMS=smoke, small or full, RAW=folder spares the download
+images: setup ## CIFAR-10 and MNIST: tables 2, 3 and 6; PARAMS=smoke, small, half-hour or full, RAW=folder spares the download
 	python -m experiments.images.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir '$(RAW)') $(if $(JOBS),--jobs $(JOBS))
 
 table1: setup ## Table 1 on MovieLens 1M, and its peers; PARAMS=oneseed or small (the simulation), RAW=folder spares the download

@@ -19,6 +19,7 @@ from benchmarks.textbook import DROPOUT, HIDDEN, Textbook
 from benchmarks.timing import Spread
 from pipeline.estimation import ratio_loss
 from pipeline.models.ratio import RatioNet, TaskRatios
+from pipeline.training.capture import Step, fastest
 from pipeline.training.dropout import MaskSource, set_masks
 from pipeline.training.sampler import PairSampler
 
@@ -28,7 +29,7 @@ TEXT = """
 A step of Algorithm 1 on the network of Table 5 with dropout and Adam, everything resident, batches
 of fixed shape: million pairs a second, a positive and a negative being two pairs. Plain: rows
 concatenated, `nn.Dropout`; compiled: the same by `torch.compile`. Captured: the step replayed as
-one CUDA graph on inputs that lie in the same place. Deterministic: under
+one CUDA graph, which is how the pipeline trains. Deterministic: under
 `torch.use_deterministic_algorithms`. On {device}.
 """
 EPOCHS_TEXT = """
@@ -37,7 +38,6 @@ shuffling and the drawing of negatives; the pairs after the last whole batch are
 {device}.
 """
 Loss = Callable[[Tensor, Tensor], Tensor]
-Step = Callable[[Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -80,43 +80,20 @@ COLUMNS: dict[str, tuple[Callable[[Tensor, Tensor], Way], bool, bool]] = {
 }
 
 
-def fixed_step(way: Way, user: Tensor, task: Tensor, *, capture: bool) -> Step:
-    """A step of Adam for batches of the shapes user (2, N), task (N,).
+def make_step(way: Way, device: torch.device, *, capture: bool) -> Step:
+    """A step of Adam; on a CUDA device recorded and replayed as the training loop does it."""
+    cuda = device.type == "cuda"
+    adam = torch.optim.Adam(way.model.parameters(), lr=LR, fused=True, capturable=cuda)
 
-    A batch is copied to where the first one lay, which is all that a captured step can read.
-    """
-    user, task = user.clone(), task.clone()
-    adam = torch.optim.Adam(way.model.parameters(), lr=LR, fused=True, capturable=user.is_cuda)
-
-    def on_inputs() -> None:
+    def step(user: Tensor, task: Tensor) -> Tensor:
         adam.zero_grad()
-        way.loss(user, task).backward()
+        value = way.loss(user, task)
+        value.backward()
         adam.step()
+        return value.detach()
 
-    run = captured(on_inputs, way.masks) if capture else on_inputs
-
-    def step(new_user: Tensor, new_task: Tensor) -> None:
-        user.copy_(new_user)
-        task.copy_(new_task)
-        run()
-
-    return step
-
-
-def captured(step: Callable[[], None], masks: MaskSource | None) -> Callable[[], object]:
-    """The step as a CUDA graph, after a few on a stream of its own, as capturing asks for."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    if masks is not None and masks.generator is not None:
-        graph.register_generator_state(masks.generator)  # each replay draws other masks
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
+    random = {} if way.masks is None else {"masks": way.masks}
+    return fastest(step, device, random, capture=capture)
 
 
 def train(step: Step, pairs: PairSampler, batch: int, epochs: int, gen: torch.Generator) -> int:
@@ -157,7 +134,7 @@ def main(
         seconds.append([f"{batch:,}"])
         for make, capture, deterministic in COLUMNS.values():
             torch.use_deterministic_algorithms(mode=deterministic, warn_only=True)
-            step = fixed_step(make(x, e), some, of, capture=capture and device.type == "cuda")
+            step = make_step(make(x, e), device, capture=capture)
             rates[-1].append(_rate(step, some, of, device).show())
             took = _seconds(partial(train, step, pairs, batch, epochs, gen), device)
             seconds[-1].append(f"{took:.2f}")

@@ -25,7 +25,7 @@ def bytes_sent(numbers: int, processes: int) -> float:
 
 @dataclass(frozen=True)
 class Machines:
-    """Assumptions about one GPU and its links; none of them was measured here.
+    """One GPU and its links: the pairs as docs/gpu.md has them, the rest assumed.
 
     Attributes:
         pairs: pairs a second, there and back through the network of Table 5 (positives and
@@ -35,7 +35,7 @@ class Machines:
         latency: seconds that a sum over all GPUs takes however small it is.
     """
 
-    pairs: float = 1e8
+    pairs: float = 2.2e8
     memory: float = 2e12
     link: float = 5e10
     latency: float = 1e-4

@@ -178,7 +178,7 @@ def _steps(
 ) -> tuple[Batches | None, Callable[[Tensor, Tensor], Tensor]]:
     """An epoch's batches, None for those of `train` itself, and the loss of one."""
     if within is not None:
-        return partial(train.within_batches, within), model.loss
+        return partial(train.within_batches, within), model.loss_within
     if grid_tasks is None:
         return None, model.loss
     grid = TaskGrid.of(train)

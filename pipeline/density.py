@@ -91,6 +91,7 @@ def train_density(
         weight_decay=weight_decay,
         random={"batches": gen},
         checkpoint=checkpoint,
+        capture=True,
     )
     net.cpu()
     return history

@@ -180,6 +180,7 @@ def estimate_ratio(
             random=course.random,
             checkpoint=checkpoint,
             split=split,
+            capture=True,
         )
 
 

@@ -1,5 +1,6 @@
 """The params of the image experiments as typed, checked values: experiments/images/*.yaml."""
 
+import math
 import re
 from typing import Annotated, Literal, Self
 
@@ -25,16 +26,32 @@ class Cell(Section):
     epochs: Count
 
 
+Decay = Literal["none", "cosine"]
+
+
+class Decaying(Schedule):
+    """A schedule whose learning rate can fall to 0 over its epochs, along half a cosine."""
+
+    decay: Decay
+
+    def rate(self, epoch: int) -> float:
+        """That of an epoch, counted from 1."""
+        if self.decay == "none":
+            return self.lr
+        return self.lr * (1 + math.cos(math.pi * (epoch - 1) / self.max_epochs)) / 2
+
+
 class CellSchedule(Section):
     """A schedule for as many epochs as a cell says."""
 
     lr: Positive
+    decay: Decay
     batch_size: Count
     patience: Count
 
-    def lasting(self, epochs: int) -> Schedule:
+    def lasting(self, epochs: int) -> Decaying:
         """The schedule of `epochs` at most."""
-        return Schedule(**self.model_dump(), max_epochs=epochs)
+        return Decaying(**self.model_dump(), max_epochs=epochs)
 
 
 class ImageData(Section):
@@ -62,7 +79,7 @@ class ImageProjection(Section):
     standardise: bool
 
 
-class Simclr(Schedule):
+class Simclr(Decaying):
     """Features without labels."""
 
     width: Count
@@ -96,10 +113,10 @@ class Flow(Decayed):
 
 
 class Separate(Section):
-    """One model a task (Table 2, left)."""
+    """One model a task (Table 2, left); of no k, Table 2 is left out."""
 
-    ks: Annotated[list[K], Field(min_length=1)]
-    methods: Annotated[list[Method], Field(min_length=1)]
+    ks: list[K]
+    methods: list[Method]
     tasks: Count | None
     draws: Count | None
     ratio: Schedule

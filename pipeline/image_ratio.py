@@ -21,6 +21,7 @@ from pipeline.examples import Examples
 from pipeline.image_params import Dataset, ImageProjection, Network, seed_tasks_of
 from pipeline.models.conv_ratio import ConvPreEmbeddingNet, ConvRatioNet
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet
+from pipeline.models.weights import device_of
 from pipeline.pairs import Bools, Ints
 from pipeline.params import Schedule
 from pipeline.pretraining import Pretraining, pretrain_network, seed_ratios
@@ -118,8 +119,8 @@ def train_images(
 def clusters(features: Floats, train: Ints, seed: int) -> Ints:
     """The most likely of ten components of a Gaussian mixture, for each of the images (U,).
 
-    The paper does not say what its mixture is fitted to: here to SimCLR features (U, 128) of the
-    training images, with diagonal covariances.
+    They are the pseudo-labels. The paper does not say what its mixture is fitted to: here to
+    SimCLR features (U, 128) of the training images, with diagonal covariances.
     """
     mixture = GaussianMixture(CATEGORIES, covariance_type="diag", random_state=seed)
     of_image: Ints = mixture.fit(features[train]).predict(features)
@@ -131,7 +132,7 @@ def task_statistic(
     examples: Examples,
     *,
     active: Bools,
-    cluster_of: Callable[[], Ints],
+    cluster: Ints,
     pre_embedding: Callable[[int], PreEmbeddingNet],
 ) -> Floats:
     """What an initialisation other than `random` knows of each task, (M, d).
@@ -141,13 +142,13 @@ def task_statistic(
             clusters) or learned-M0 (equation 4).
         examples: images and their exposures.
         active: (M, CATEGORIES).
-        cluster_of: gives the cluster of each image, for `pseudo`.
+        cluster: pseudo-label of each image (U,), see `clusters`.
         pre_embedding: gives the model of M0 seed tasks, for `learned-M0`.
     """
     if init == "label":
         return active.astype(np.float32)
     if init == "pseudo":
-        values = histogram_values(cluster_of(), CATEGORIES)
+        values = histogram_values(cluster, CATEGORIES)
         return task_means(values, examples.learned, examples.tasks)
     wanted = seed_tasks_of(init)
     if wanted is None:
@@ -192,6 +193,9 @@ class Learned:
 
 
 def mean_auc(net: RatioNet, x: Floats, e: Floats, sides: Sides) -> float:
-    """Mean AUC over the tasks of e (M, e_dim), on the images x (U, ...) of `sides`."""
-    scores = score_all(net, torch.from_numpy(x), torch.from_numpy(e))
+    """Mean AUC over the tasks of e (M, e_dim), on the images x (U, ...) of `sides`.
+
+    Scored on the device of `net`.
+    """
+    scores = score_all(net, *(torch.from_numpy(of).to(device_of(net)) for of in (x, e)))
     return float(task_aucs(scores, sides).defined.mean())

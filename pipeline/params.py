@@ -110,6 +110,10 @@ class Schedule(Section):
     max_epochs: Count
     patience: Count
 
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 1."""
+        return self.lr
+
 
 class Als(Section):
     """Matrix factorisation by alternating least squares, for `features.model: als`."""

@@ -15,7 +15,7 @@ import torch
 from pipeline.estimation import estimate_ratio, make_estimation
 from pipeline.examples import Examples
 from pipeline.models.ratio import PreEmbeddingNet, SeedRatios
-from pipeline.models.weights import draw_layers
+from pipeline.models.weights import device_of, draw_layers
 from pipeline.pairs import Ints, Pairs
 from pipeline.params import Base, Pretrain, Schedule
 from pipeline.ranks import ALONE, Ranks
@@ -112,7 +112,7 @@ def pretrain_network(
         seed=seed,
         report=report,
         batches=partial(data.train.within_batches, schedule.batch_size) if within_batch else None,
-        loss=model.loss,
+        loss=model.loss_within if within_batch else model.loss,
         checkpoint=checkpoint,
         tables=SeedRatios.of_tasks,
         ranks=ranks,
@@ -126,9 +126,10 @@ def seed_ratios(
 ) -> npt.NDArray[np.float32]:
     """The basis functions of section 4, f_1(x), ..., f_M0(x), of every user: (U, x_dim) -> (U, M0).
 
-    In eval mode: without dropout.
+    In eval mode: without dropout. On the device of `net`.
     """
     net.eval()
-    parts = [net(part) for part in torch.from_numpy(x).split(block)]
+    device = device_of(net)
+    parts = [net(part.to(device)).cpu() for part in torch.from_numpy(x).split(block)]
     values: npt.NDArray[np.float32] = torch.cat(parts).numpy()
     return values

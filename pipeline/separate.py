@@ -144,7 +144,7 @@ def train_apart(
     """
     device = data.train.own.device
     gen, masks = torch.Generator(device).manual_seed(seed), MaskSource(seed, device)
-    model = EachAtItsBest(net.to(device))
+    model = EachAtItsBest(net).to(device)
     if also is not None:
         model.also = also
         set_masks(model, masks)
@@ -160,6 +160,7 @@ def train_apart(
         weight_decay=weight_decay,
         random={"draws": gen, "masks": masks, **(random or {})},
         checkpoint=checkpoint,
+        capture=True,
     )
     model.restore()
     return history

@@ -42,11 +42,11 @@ class Contrasts:
         first = random_views(images, flips=self.flips, gen=gen)
         return first, random_views(images, flips=self.flips, gen=gen)
 
-    def epoch(self, batch_size: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Two views of every image, in random order and batches of nearly equal size."""
+    def epoch(self, batch_size: int, gen: torch.Generator) -> Iterator[tuple[Tensor]]:
+        """Rows of all images, in random order and batches of nearly equal size."""
         order = torch.randperm(len(self.images), generator=gen, device=self.images.device)
         for rows in order.chunk(max(1, round(len(order) / batch_size))):
-            yield self.pair(rows, gen)
+            yield (rows,)
 
 
 def train_simclr(
@@ -87,25 +87,27 @@ def train_simclr(
     learned, stop = (
         Contrasts(torch.from_numpy(pixels[rows]).to(device), flips) for rows in (train, valid)
     )
-    fixed = list(stop.epoch(params.batch_size, torch.Generator(device).manual_seed(VALID_SEED)))
+    valid_gen = torch.Generator(device).manual_seed(VALID_SEED)
+    fixed = [stop.pair(*rows, valid_gen) for rows in stop.epoch(params.batch_size, valid_gen)]
 
-    def loss(first: Tensor, second: Tensor) -> Tensor:
+    def contrast(first: Tensor, second: Tensor) -> Tensor:
         z = net.project(torch.cat([first, second])).chunk(2)
         return nt_xent(z[0], z[1], params.temperature)
 
     def validate() -> Row:
-        return {"valid_loss": float(torch.stack([loss(*views) for views in fixed]).mean())}
+        return {"valid_loss": float(torch.stack([contrast(*views) for views in fixed]).mean())}
 
     history = fit(
         net,
         batches=lambda: learned.epoch(params.batch_size, gen),
-        loss=loss,
+        loss=lambda rows: contrast(*learned.pair(rows, gen)),
         validate=validate,
         schedule=params,
         patience=Patience(params.patience),
         report=report,
         random={"views": gen},
         checkpoint=checkpoint,
+        capture=True,
     )
     return net.cpu().eval(), history
 

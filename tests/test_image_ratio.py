@@ -129,8 +129,19 @@ def test_an_image_that_occurs_often_goes_through_the_trunk_once() -> None:
     net.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     user, task = torch.tensor([[0, 4, 2, 4], [4, 0, 4, 2]]), torch.tensor([3, 0, 1, 1])
     set_masks(net, MaskSource(0, CPU))
-    net.loss_of_pairs(images(5), torch.randn(4, 3), user, task)
-    assert seen == [3]
+    net.of_pairs(images(5), torch.randn(4, 3), user, task)
+    net.loss_within(images(5), torch.randn(4, 3), user[0], task)
+    assert seen == [3, 4]
+
+
+def test_a_loss_within_the_batch_is_that_of_its_pairs_with_each_other() -> None:
+    net = ConvRatioNet(task_dim=3, channels=3, width=4, head=8, flips=True)
+    draw_layers(net, torch.Generator().manual_seed(0))
+    net.eval()
+    x, e, task = images(5), torch.randn(4, 3), torch.tensor([3, 0, 1])
+    user, others = torch.tensor([4, 0, 2]), torch.tensor([2, 4, 0])
+    logits = torch.stack([net(x[user], e[task]), net(x[others], e[task])])
+    torch.testing.assert_close(net.loss_within(x, e, user, task), ratio_loss(logits))
 
 
 def test_a_head_of_the_pre_embedding_is_its_column() -> None:
@@ -187,7 +198,7 @@ class Made:
             init,
             self.examples,
             active=self.active,
-            cluster_of=lambda: np.arange(len(self.examples.x)) % 10,
+            cluster=np.arange(len(self.examples.x)) % 10,
             pre_embedding=pretty,
         )
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from experiments.folder import with_raw_dir
 from pipeline.errors import PipelineError
-from pipeline.image_params import ImageParams
+from pipeline.image_params import CellSchedule, ImageParams
 from pipeline.image_tables import Measured, by_k, gain, generalisation
 from pipeline.image_tasks import choices
 from pipeline.params import load_sections
@@ -34,7 +34,7 @@ from tests.made_images import write_cifar10, write_mnist
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "experiments" / "images"
-NAMES = ("smoke", "small", "full")
+NAMES = ("smoke", "small", "half-hour", "full")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -114,10 +114,11 @@ seeds: [0]
 data: {raw_dir: RAW, train_images: 150, valid_images: 50, test_images: 40, split_seed: 0,
        task_seed: 0}
 network: {width: 2, head: 4}
-pretrain: {lr: 0.01, batch_size: 64, patience: 1}
+pretrain: {lr: 0.01, decay: none, batch_size: 64, patience: 1}
 projection: {random_dim: 3, standardise: true}
-ratio: {lr: 0.01, batch_size: 64, patience: 1}
-simclr: {width: 2, temperature: 0.5, lr: 0.01, batch_size: 50, max_epochs: 1, patience: 1}
+ratio: {lr: 0.01, decay: cosine, batch_size: 64, patience: 1}
+simclr: {width: 2, temperature: 0.5, lr: 0.01, decay: none, batch_size: 50, max_epochs: 1,
+         patience: 1}
 separate:
   ks: [1]
   methods: [gaussian, maf, ratio-features, svdd, csi, ratio]
@@ -179,13 +180,13 @@ def run(stage: ModuleType, *options: str) -> None:
 
 
 def test_every_stage_runs_and_the_tables_hold_every_row(made: Path) -> None:
-    text = (made / "metrics/images/tables.md").read_text()
+    text = (made / "metrics/images/tiny.md").read_text()
     for row in ("label *", "pseudo-label", "random", "Gaussian †", "LRatio †", "Deep SVDD", "CSI"):
         assert f"| {row} | " in text
     assert "Params file: `tiny`, seeds 0" in text
     assert "At most 1 (k = 1), 1 (k = 2), 1 (k = 3) epochs." in text
     assert "stages" in text.splitlines()[-1]
-    assert (made / "metrics/images/figure3.svg").read_text().startswith("<svg")
+    assert (made / "metrics/images/tiny-figure3.svg").read_text().startswith("<svg")
 
 
 def test_a_frozen_e_is_where_it_started(made: Path) -> None:
@@ -248,3 +249,11 @@ def test_similarity_is_the_share_of_common_categories() -> None:
 def test_a_cosine_is_that_of_the_angle_and_zero_for_nothing() -> None:
     cosine = cosine_similarity(np.array([[3.0, 0.0], [1.0, 1.0], [0.0, 0.0]]))
     np.testing.assert_allclose(cosine[0], [1, 2**-0.5, 0], atol=1e-12)
+
+
+def test_a_rate_falls_to_nothing_along_half_a_cosine_or_stays() -> None:
+    cells = {"lr": 0.4, "batch_size": 8, "patience": 1}
+    falling = CellSchedule(decay="cosine", **cells).lasting(4)
+    assert [falling.rate(n) for n in (1, 3, 5)] == pytest.approx([0.4, 0.2, 0])
+    assert falling.rate(2) == pytest.approx(0.4 * (1 + 0.5**0.5) / 2)
+    assert {CellSchedule(decay="none", **cells).lasting(4).rate(n) for n in (1, 4)} == {0.4}

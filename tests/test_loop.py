@@ -180,3 +180,27 @@ def test_the_share_of_wrong_answers_judges_the_epochs_where_a_row_has_it() -> No
 
 def test_a_history_is_rounded_to_six_digits() -> None:
     assert rounded([{"epoch": 1, "loss": 1.23456789}]) == [{"epoch": 1, "loss": 1.234568}]
+
+
+def test_each_epoch_has_the_rate_of_its_schedule() -> None:
+    class Halving(Schedule):
+        def rate(self, epoch: int) -> float:
+            return self.lr / 2**epoch
+
+    def moved(schedule: Schedule) -> list[float]:
+        script = Script([3.0, 2.0, 1.0])
+        fit(
+            script.model,
+            batches=script.batches,
+            loss=script.loss,
+            validate=script.validate,
+            schedule=schedule,
+            patience=Patience(9),
+            report=script.reported.append,
+        )
+        return np.diff([0.0, *script.after]).tolist()
+
+    steady = moved(Schedule(lr=0.001, batch_size=8, max_epochs=3, patience=9))
+    halved = moved(Halving(lr=0.001, batch_size=8, max_epochs=3, patience=9))
+    expected = [step / 2**epoch for epoch, step in enumerate(steady, start=1)]
+    assert halved == pytest.approx(expected, rel=0.05)  # Adam's steps are about the rate

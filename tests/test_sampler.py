@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import chi2_contingency, chisquare
 
-from pipeline.training.sampler import PairSampler
+from pipeline.training.sampler import PairSampler, shifted
 
 EXPOSED = {0: [0, 1, 2, 3, 4, 5], 1: [0, 1, 4], 2: [5]}  # task -> its users
 PAIRS = [(user, task) for task, users in EXPOSED.items() for user in users]
@@ -74,9 +74,11 @@ def test_within_a_batch_a_negative_is_the_user_of_any_other_pair_equally_often()
     for _ in range(epochs):
         batches = list(sampler().within_batches(4, gen))
         for users, tasks in batches:
-            assert sorted(users[0].tolist()) == sorted(users[1].tolist())
-            np.add.at(drawn, (tasks.numpy(), users[1].numpy()), 1)
-        positives = torch.cat([users[0] for users, _ in batches]).tolist()
+            positive, negative = shifted(users)
+            assert positive.tolist() == users.tolist()
+            assert sorted(negative.tolist()) == sorted(users.tolist())
+            np.add.at(drawn, (tasks.numpy(), negative.numpy()), 1)
+        positives = torch.cat([users for users, _ in batches]).tolist()
         tasks_in_order = torch.cat([tasks for _, tasks in batches]).tolist()
         assert sorted(zip(positives, tasks_in_order, strict=True)) == sorted(PAIRS)
     expected = others * epochs / (len(PAIRS) - 1)

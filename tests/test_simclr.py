@@ -88,7 +88,9 @@ def test_the_encoder_is_resnet_18_of_eleven_million_weights() -> None:
     assert sum(isinstance(m, torch.nn.Conv2d) for m in net.modules()) == 20
 
 
-SETTINGS = Simclr(width=2, temperature=0.5, lr=0.003, batch_size=40, max_epochs=3, patience=3)
+SETTINGS = Simclr(
+    width=2, temperature=0.5, lr=0.003, decay="none", batch_size=40, max_epochs=3, patience=3
+)
 
 
 class Kept:

@@ -18,7 +18,7 @@ FOLDER = Path("experiments/images")
 @app.command()
 def main(
     params: Annotated[
-        Literal["smoke", "small", "full"], typer.Option(help="Which params file.")
+        Literal["smoke", "small", "half-hour", "full"], typer.Option(help="Which params file.")
     ] = "small",
     raw_dir: Annotated[
         Path | None,

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.models.precision import quick
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet
 from pipeline.training.dropout import Random
+from pipeline.training.sampler import shifted
 
 MARGIN = 4  # zeros around an image, out of which it is cropped again
 BLOCK = 1 << 10  # images at once where no gradient is wanted
@@ -121,8 +123,13 @@ class ConvRatioNet(RatioNet):
 
     def loss_of_pairs(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
         """`ratio_loss` of what `of_pairs` gives, for user (2, N)."""
-        h, row = _each_once(self.trunk, x, user)
+        h, row = _each_anew(self.trunk, x, user)
         return super().loss_of_pairs(h, e, row, task)
+
+    def loss_within(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
+        """The same for user (N,) under q_t, and the same users `shifted` under p."""
+        h, row = _each_anew(self.trunk, x, user)
+        return super().loss_of_pairs(h, e, shifted(row), task)
 
     def user_side(self, x: Tensor) -> Tensor:
         """All of f that does not depend on the task: x (U, C, 32, 32) -> (U, head)."""
@@ -163,14 +170,30 @@ class ConvPreEmbeddingNet(PreEmbeddingNet):
 
     def loss_of_pairs(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:
         """`ratio_loss` of what `of_pairs` gives, for user (2, N)."""
-        h, row = _each_once(self.trunk, x, user)
+        h, row = _each_anew(self.trunk, x, user)
         return super().loss_of_pairs(h, row, task)
+
+    def loss_within(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:
+        """The same for user (N,) under q_t, and the same users `shifted` under p."""
+        h, row = _each_anew(self.trunk, x, user)
+        return super().loss_of_pairs(h, shifted(row), task)
 
 
 def _each_once(trunk: Trunk, x: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
     """What `trunk` makes of the images of `user` (...), and the row of each in it, (...).
 
-    An image that occurs twice is augmented once: the trunk is nearly all of the work.
+    An image that occurs twice goes through it once: the trunk is nearly all of the work.
     """
     images, row = user.unique(return_inverse=True)
     return trunk(x[images]), row
+
+
+def _each_anew(trunk: Trunk, x: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for a training step: in bfloat16 where that is quick, without looking for doubles.
+
+    So the step asks for no value, as `capture` wants it.
+    """
+    row = torch.arange(user.numel(), device=user.device).view(user.shape)
+    with quick(x, wanted=trunk.training):
+        h = trunk(x[user.reshape(-1)])
+    return h.float(), row

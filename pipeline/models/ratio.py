@@ -15,6 +15,7 @@ from pipeline.training.gather import gather, gather_linear, linear_rows
 from pipeline.training.grid import TaskGrid
 from pipeline.training.grid_loss import grid_loss
 from pipeline.training.pair_loss import Rows, pair_loss
+from pipeline.training.sampler import shifted
 
 
 def _layers(widths: Sequence[int], dropout: Sequence[float]) -> nn.Sequential:
@@ -85,6 +86,10 @@ class RatioNet(nn.Module):
         inputs = [Rows(of_user, user_row), Rows(of_task + self.first.bias, task_row)]
         return pair_loss(inputs, self.rest, task)
 
+    def loss_within(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
+        """The same for user (N,) under q_t, and the same users `shifted` under p."""
+        return self.loss_of_pairs(x, e, shifted(user), task)
+
     def loss_of_grid(self, x: Tensor, e: Tensor, weight: Tensor, base: Tensor) -> Tensor:
         """`grid_loss` of users x (U, x_dim) under tasks e (T, task_dim); weight (T, U), base (U,).
 
@@ -153,6 +158,10 @@ class PreEmbeddingNet(nn.Module):
         inputs = [Rows(of_user + self.first.bias, user_row)]
         return pair_loss(inputs, [*self.rest, self.heads], task)
 
+    def loss_within(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:
+        """The same for user (N,) under q_t, and the same users `shifted` under p."""
+        return self.loss_of_pairs(x, shifted(user), task)
+
 
 class TaskRatios(nn.Module):
     """All tasks of a users table: a RatioNet, every task's trained embedding, the users' vectors.
@@ -182,6 +191,10 @@ class TaskRatios(nn.Module):
         """Equation 3 of pairs (2, N), row 0 under q_t, row 1 under p; faster than by the logits."""
         return self.net.loss_of_pairs(self.x, self.e, user, task)
 
+    def loss_within(self, user: Tensor, task: Tensor) -> Tensor:
+        """Equation 3 of pairs (N,) under q_t, whose users under p are their own (`shifted`)."""
+        return self.net.loss_within(self.x, self.e, user, task)
+
     def grid_loss(self, grid: TaskGrid, task: Tensor, weight: Tensor) -> Tensor:
         """The loss of a block of the grid, as `grid.epoch` gives it."""
         return self.net.loss_of_grid(self.x[grid.users], gather(self.e, task), weight, grid.base)
@@ -207,3 +220,7 @@ class SeedRatios(nn.Module):
     def loss(self, user: Tensor, task: Tensor) -> Tensor:
         """Equation 3 of pairs (2, N), row 0 under q_t, row 1 under p; faster than by the logits."""
         return self.net.loss_of_pairs(self.x, user, task)
+
+    def loss_within(self, user: Tensor, task: Tensor) -> Tensor:
+        """Equation 3 of pairs (N,) under q_t, whose users under p are their own (`shifted`)."""
+        return self.net.loss_within(self.x, user, task)

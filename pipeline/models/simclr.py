@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.models.precision import quick
+
 
 class Block(nn.Module):
     """Two 3 x 3 convolutions around which the input is led by a shortcut (He et al., figure 2)."""
@@ -71,7 +73,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=_multiplies_bfloat16(x)):
+        with quick(x):
             h: Tensor = self.trunk[:-1](x - 0.5)
         features: Tensor = self.trunk[-1](h.float())
         return features
@@ -80,11 +82,6 @@ class Encoder(nn.Module):
         """What the loss compares; dropped after training: (B, C, side, side) -> (B, features)."""
         z: Tensor = self.projection(self(x))
         return z
-
-
-def _multiplies_bfloat16(x: Tensor) -> bool:
-    """Whether the device of `x` has units of its own for bfloat16: twice the speed or more."""
-    return x.is_cuda or bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:

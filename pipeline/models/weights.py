@@ -24,3 +24,8 @@ def draw_layers(module: nn.Module, gen: torch.Generator) -> None:
     for layer in module.modules():
         if isinstance(layer, Drawn):
             draw_linear(layer, gen)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the weights of `model` lie."""
+    return next(model.parameters()).device

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.params import Schedule
+from pipeline.training.capture import fastest
 from pipeline.training.history import Row, judge
 from pipeline.training.snapshot import Checkpoint, RandomSource, Snapshot
 from pipeline.training.split import Split
@@ -61,6 +62,7 @@ def fit(
     random: Mapping[str, RandomSource] | None = None,
     checkpoint: Checkpoint | None = None,
     split: Split | None = None,
+    capture: bool = False,
 ) -> list[Row]:
     """Train `model` with Adam; leave it at the epoch that `best_row` tells, in eval mode.
 
@@ -78,6 +80,8 @@ def fit(
         checkpoint: where to keep the run, and to go on from if one is kept there. On a CPU a run
             that went on ends bit for bit as an unbroken one.
         split: how several processes hold the model; as many batches an epoch in each.
+        capture: on a CUDA device, let one process replay its steps: `loss` then must be of tensors
+            whose values it does not ask for. See `capture.Replayed`.
 
     Returns:
         One row an epoch: epoch, train_loss and what `validate` gives.
@@ -86,23 +90,28 @@ def fit(
         PipelineError: a loss that is not a finite number.
     """
     learned = [p for p in model.parameters() if p.requires_grad]
-    adam = torch.optim.Adam(learned, lr=schedule.lr, weight_decay=weight_decay, fused=True)
+    device = learned[0].device
+    adam = _adam(learned, schedule.lr, weight_decay)
     split = split or Split(model)
+
+    def one(*batch: object) -> Tensor:
+        adam.zero_grad()
+        value = loss(*batch)
+        value.backward()
+        split.add_gradients()
+        adam.step()
+        return value.detach()
+
+    step = fastest(one, device, random or {}, capture=capture and split.ranks.alone)
     run = _Run(model, adam, patience, random or {}, split)
     if checkpoint is not None and (kept := checkpoint.load()) is not None:
         run.go_on_from(kept)
     while len(run.history) < schedule.max_epochs and not patience.over:
         epoch = len(run.history) + 1
         model.train()
-        losses = []
-        for batch in batches():
-            value = loss(*batch)
-            adam.zero_grad()
-            value.backward()
-            split.add_gradients()
-            adam.step()
-            losses.append(value.detach())
-        train_loss = _mean_finite(split.ranks.add_(torch.stack(losses)), epoch, schedule)
+        _set_rate(adam, schedule.rate(epoch))
+        losses = torch.stack([step(*batch) for batch in batches()])
+        train_loss = _mean_finite(split.ranks.add_(losses), epoch, schedule)
         model.eval()
         with torch.no_grad():
             row: Row = {"epoch": epoch, "train_loss": train_loss, **validate()}
@@ -173,6 +182,21 @@ class _Run:
         """Adam's of its parameter of a number, which are as wide as the parameter."""
         learned = [name for name, p in self.model.named_parameters() if p.requires_grad]
         return {which: convert(learned[number], moment) for which, moment in moments.items()}
+
+
+def _adam(learned: list[nn.Parameter], rate: float, weight_decay: float) -> torch.optim.Adam:
+    """Adam, on a CUDA device one whose steps can be captured: they read the rate from a tensor."""
+    cuda = learned[0].is_cuda
+    lr = torch.tensor(rate, device=learned[0].device) if cuda else rate
+    return torch.optim.Adam(learned, lr=lr, weight_decay=weight_decay, fused=True, capturable=cuda)
+
+
+def _set_rate(adam: torch.optim.Adam, rate: float) -> None:
+    for group in adam.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def _mean_finite(losses: Tensor, epoch: int, schedule: Schedule) -> float:

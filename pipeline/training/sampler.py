@@ -45,15 +45,14 @@ class PairSampler:
     def within_batches(
         self, batch_size: int, gen: torch.Generator
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `epoch`, but a batch's negatives are its own positives, each under another's task.
+        """As `positives`, for a loss whose negatives are the batch's own positives (`shifted`).
 
         For x that is dear to compute: a batch holds half as many users. For p over these exposures
         only, of which the user of another row is a draw, and batches of two pairs or more.
         """
         order = torch.randperm(len(self.user), generator=gen, device=self.user.device)
         for rows in order.tensor_split(max(1, round(len(order) / batch_size))):
-            users = self.user[rows]
-            yield torch.stack([users, users.roll(1)]), self.task[rows]
+            yield self.user[rows], self.task[rows]
 
     def in_steps(self, steps: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """As `epoch`, in so many batches, some of them empty where there are fewer pairs."""
@@ -74,6 +73,14 @@ class PairSampler:
     def fixed(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
         """Every positive pair once, in its place, each with one negative: a validation set."""
         return torch.stack([self.user, self.draw_base(len(self.user), gen)]), self.task
+
+
+def shifted(positive: Tensor) -> Tensor:
+    """Each of the users (N,) beside another of them, under its task as a negative: (2, N).
+
+    Row 0 holds the positives, row 1 the negatives.
+    """
+    return torch.stack([positive, positive.roll(1)])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ colour jitter of strength 0.5, and grey now and then; no blur. The jitters come 
 """
 
 import math
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -79,17 +80,24 @@ def _luma(images: Tensor) -> Tensor:
     """Grey of images (B, C, side, side), (B, 1, side, side)."""
     if images.shape[1] == 1:
         return images
-    weights = images.new_tensor(LUMA).view(1, 3, 1, 1)
+    weights = _yiq(images.device)[0][0].view(1, 3, 1, 1)
     return (images * weights).sum(1, keepdim=True)
 
 
 def _hue_turns(angle: Tensor) -> Tensor:
     """Matrices on RGB that turn the colour plane of YIQ by an angle (B,), (B, 3, 3)."""
-    yiq = angle.new_tensor([LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
+    yiq, back = _yiq(angle.device)
     turn = torch.zeros(len(angle), 3, 3, device=angle.device)
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = angle.cos()
     turn[:, 2, 1] = angle.sin()
     turn[:, 1, 2] = -turn[:, 2, 1]
-    matrices: Tensor = torch.linalg.inv(yiq) @ turn @ yiq
+    matrices: Tensor = back @ turn @ yiq
     return matrices
+
+
+@cache
+def _yiq(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The matrix from RGB to YIQ and its inverse, brought to `device` once."""
+    yiq = torch.tensor([LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
+    return yiq.to(device), torch.linalg.inv(yiq).to(device)

@@ -41,14 +41,14 @@ def main(
         test, category = folder.split("test")
         tasks = folder.task_set(k).tasks
         sides = category_sides(active_categories(tasks), category)
-        x = folder.pixels()[test]
+        x, device = folder.pixels()[test], run.device()
         rows: list[dict[str, str | int | float]] = []
         for init in run.params.inits:
             ratio = runs / "ratio" / init
             e = matrix(
                 read_table(ratio / "task_embeddings.parquet", schemas.TASK_EMBEDDINGS).column("e")
             )
-            net = read_network(ConvRatioNet, ratio / "model.safetensors")
+            net = read_network(ConvRatioNet, ratio / "model.safetensors").to(device)
             history = read_history(ratio / "history.csv")
             best = best_row(history)
             rows.append(

@@ -17,6 +17,8 @@ from stages.shell import stage_app
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
+
     from pipeline.image_ratio import Learned
 
 app = stage_app()
@@ -48,7 +50,7 @@ def main(
         rows: list[dict[str, str | int | float]] = []
         for init in (one for one in run.params.inits if seed_tasks_of(one)):
             for m in ks:
-                learned = _learned(folder.runs(m, seed), init)
+                learned = _learned(folder.runs(m, seed), init, run.device())
                 rows += [
                     {
                         "dataset": dataset,
@@ -65,8 +67,8 @@ def main(
         run.say(f"{name}: {len(rows)} AUCs of tasks that were projected only")
 
 
-def _learned(runs: "Path", init: str) -> "Learned":
-    """What was learned on the tasks of one k from the initialisation `init`."""
+def _learned(runs: "Path", init: str, device: "torch.device") -> "Learned":
+    """What was learned on the tasks of one k from the initialisation `init`, on `device`."""
     from pipeline.embeddings import Projection
     from pipeline.image_params import seed_tasks_of, start_of
     from pipeline.image_ratio import Learned
@@ -78,9 +80,9 @@ def _learned(runs: "Path", init: str) -> "Learned":
         read_network(
             ConvPreEmbeddingNet,
             runs / "pretrain" / f"{seed_tasks_of(init)}" / "model.safetensors",
-        ),
+        ).to(device),
         Projection.from_tensors(tensors),
-        read_network(ConvRatioNet, runs / "ratio" / init / "model.safetensors"),
+        read_network(ConvRatioNet, runs / "ratio" / init / "model.safetensors").to(device),
     )
 
 

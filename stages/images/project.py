@@ -17,7 +17,6 @@ from stages.shell import stage_app
 
 if TYPE_CHECKING:
     from pipeline.models.ratio import PreEmbeddingNet
-    from pipeline.pairs import Ints
 
 app = stage_app()
 
@@ -39,22 +38,19 @@ def main(
 
         from pipeline import schemas
         from pipeline.image_params import start_of
-        from pipeline.image_ratio import clusters, start, task_statistic
+        from pipeline.image_ratio import start, task_statistic
         from pipeline.image_tasks import active_categories
         from pipeline.model_files import read_network, write_model
         from pipeline.models.conv_ratio import ConvPreEmbeddingNet
         from pipeline.storage import vectors, write_table
 
-        examples = folder.examples(folder.pixels(), k)
+        examples, device = folder.examples(folder.pixels(), k), run.device()
+        cluster = folder.load_clusters()
         tasks = folder.task_set(k).tasks
 
-        def cluster_of() -> "Ints":
-            return clusters(folder.load_features(), examples.train, seed)
-
         def pre_embedding(m0: int) -> "PreEmbeddingNet":
-            return read_network(
-                ConvPreEmbeddingNet, runs / "pretrain" / str(m0) / "model.safetensors"
-            )
+            model = runs / "pretrain" / str(m0) / "model.safetensors"
+            return read_network(ConvPreEmbeddingNet, model).to(device)
 
         inits = sorted({start_of(init) for init in run.params.inits})
         for init in inits:
@@ -64,7 +60,7 @@ def main(
                     init,
                     examples,
                     active=active_categories(tasks),
-                    cluster_of=cluster_of,
+                    cluster=cluster,
                     pre_embedding=pre_embedding,
                 )
             e, projection = start(statistic, examples.tasks, run.params.projection, seed)

@@ -121,6 +121,15 @@ class Folder:
 
         return matrix(read_table(self.features / "users.parquet", schemas.FEATURES).column("x"))
 
+    def load_clusters(self) -> "Ints":
+        """The pseudo-label of each image (U,)."""
+        from pipeline import schemas
+        from pipeline.storage import read_table
+
+        table = read_table(self.features / "clusters.parquet", schemas.USERS)
+        cluster: Ints = table.column("cluster").to_numpy()
+        return cluster
+
     def load_shares(self) -> "Floats":
         """Pixels as shares of the brightest, in [0, 1]: (U, channels, side, side)."""
         from pipeline.model_files import read_model

@@ -56,7 +56,9 @@ def main(
                 checkpoint=kept,
             )
         tasks = folder.task_set(unseen.test_k).tasks
-        statistic = project_images(made.net, folder.examples(pixels, unseen.test_k))
+        statistic = project_images(
+            made.net.to(run.device()), folder.examples(pixels, unseen.test_k)
+        )
         table = pa.table({"task_id": tasks.column("task_id"), "e": vectors(statistic)})
         write_table(table, outputs[0], schemas.TASK_EMBEDDINGS)
         gen, active = np.random.default_rng(seed), active_categories(tasks)

@@ -20,16 +20,16 @@ app = stage_app()
 def main(
     root: RootOption = ROOT,
     out: Annotated[
-        Path, typer.Option(help="Writes: tables.md, figures.json, figure3.svg in this folder.")
+        Path, typer.Option(help="Writes here NAME.md, NAME.json, NAME-figure3.svg, by `name`.")
     ] = Path("metrics/images"),
     params: ParamsOption = PARAMS,
 ) -> None:
     """Tables 2, 3 and 6 and figure 3, ours beside the paper's, from all that was measured."""
-    outputs = [out / name for name in ("tables.md", "figures.json", "figure3.svg")]
     keys = ("name", "cells", "inits", "seeds", "datasets", "unseen", "separate")
-    with image_stage("tables", params, *keys, outputs=outputs, root=root) as run:
+    with image_stage("tables", params, *keys, outputs=[], root=root) as run:
         from pipeline.storage import write_bytes, write_json
 
+        outputs = [out / f"{run.params.name}{end}" for end in (".md", ".json", "-figure3.svg")]
         text, figures = _tables(run.params, root)
         write_bytes(text.encode(), outputs[0])
         write_json(figures, outputs[1])
@@ -50,7 +50,7 @@ def _tables(params: "ImageParams", root: Path) -> tuple[str, dict[str, float]]:
     parts = [
         f"Params file: `{params.name}`, seeds {', '.join(map(str, params.seeds))}. "
         "AUC x 100: ours, its standard deviation over seeds, the paper's in brackets.\n",
-        *_table_2(params, root),
+        *(_table_2(params, root) if params.separate.ks else ()),
         *_by_initialisation(params, root, figures),
         *_unseen(params, root, figures),
         "## Features and figure 3\n",

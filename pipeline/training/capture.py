@@ -1,0 +1,110 @@
+"""A training step as a CUDA graph: launched once as a whole instead of kernel by kernel.
+
+The networks here are small: on a CUDA device a step of a hundred kernels waits for the host to
+launch them. Recorded once for each shape of batch, it is replayed on inputs that are copied to
+where the first ones lay. What is replayed is what was recorded, so a step must not ask for values.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.training.snapshot import RandomSource
+
+WARM = 3  # steps of a shape before it is recorded: libraries set themselves up, Adam its moments
+
+Step = Callable[..., Tensor]
+Shapes = tuple[torch.Size, ...]
+
+
+class Recorder(Protocol):
+    """Records steps, and runs those that are not recorded where they could be."""
+
+    def run(self, step: Step, batch: tuple[Tensor, ...]) -> Tensor:
+        """The step on `batch`."""
+
+    def record(self, step: Step, batch: tuple[Tensor, ...]) -> Callable[[], Tensor]:
+        """The step on what lies in the tensors of `batch` when what is given is called."""
+
+
+class Replayed:
+    """A step that is recorded for every shape of batch, once it has come up a few times.
+
+    Args:
+        step: of a batch of tensors, gives a tensor; waits for no value on the host.
+        recorder: how to record it.
+    """
+
+    def __init__(self, step: Step, recorder: Recorder) -> None:
+        self.step = step
+        self.recorder = recorder
+        self.seen: Counter[Shapes] = Counter()
+        self.recorded: dict[Shapes, tuple[tuple[Tensor, ...], Callable[[], Tensor]]] = {}
+
+    def __call__(self, *batch: Tensor) -> Tensor:
+        shapes = tuple(part.shape for part in batch)
+        if shapes not in self.recorded:
+            if self.seen[shapes] < WARM:
+                self.seen[shapes] += 1
+                return self.recorder.run(self.step, batch)
+            inputs = tuple(part.clone() for part in batch)
+            self.recorded[shapes] = inputs, self.recorder.record(self.step, inputs)
+        inputs, replay = self.recorded[shapes]
+        for place, part in zip(inputs, batch, strict=True):
+            place.copy_(part)
+        return replay().clone()
+
+
+class CudaRecorder:
+    """Records CUDA graphs, which share their memory: they must be replayed one at a time.
+
+    Args:
+        random: what the steps draw from; a generator on the device gives each replay other draws.
+    """
+
+    def __init__(self, random: Iterable[RandomSource]) -> None:
+        self.generators = list(_generators(random))
+        self.stream = torch.cuda.Stream()
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def run(self, step: Step, batch: tuple[Tensor, ...]) -> Tensor:
+        """On the stream that records: what autograd sets up is bound to it."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            out = step(*batch)
+        torch.cuda.current_stream().wait_stream(self.stream)
+        return out.clone()
+
+    def record(self, step: Step, batch: tuple[Tensor, ...]) -> Callable[[], Tensor]:
+        """A replay's result lies where that of the next one will."""
+        graph = torch.cuda.CUDAGraph()
+        for generator in self.generators:
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+            out = step(*batch)
+
+        def replay() -> Tensor:
+            graph.replay()
+            return out
+
+        return replay
+
+
+def fastest(
+    step: Step, device: torch.device, random: Mapping[str, RandomSource], *, capture: bool
+) -> Step:
+    """The step itself, or on a CUDA device, if it may be captured, its replays."""
+    if not capture or device.type != "cuda":
+        return step
+    return Replayed(step, CudaRecorder(random.values()))
+
+
+def _generators(random: Iterable[RandomSource]) -> Iterable[torch.Generator]:
+    """Those on a CUDA device, behind whatever draws from them."""
+    for source in random:
+        generator = getattr(source, "generator", source)
+        if isinstance(generator, torch.Generator) and generator.device.type == "cuda":
+            yield generator
