@@ -1,7 +1,8 @@
 """The pipeline on simulations of growing size: time and memory of every stage, and how they grow.
 
 `python -m benchmarks.scale 1 3 10` runs 1, 3 and 10 million exposures, keeps what they took in
-metrics/scale.csv beside other sizes, and writes the table of docs/scale.md.
+metrics/scale.csv beside other sizes, and writes the table of docs/scale.md. `converged 10` runs one
+with the epochs of params.yaml.
 """
 
 import sys
@@ -37,7 +38,7 @@ Sizes = Mapping[float, Sequence[Cost]]  # by millions of exposures
 def main(millions: Sequence[float]) -> Section:
     """Measure these sizes, keep them, and show all that is kept."""
     for million in millions:
-        keep(million, _run(million), machine(), KEPT)
+        keep(million, _run(million, EPOCHS), machine(), KEPT)
         page = PAGE.read_text()
         before, rest = page.split(START)
         after = rest.split(END)[1]
@@ -99,16 +100,32 @@ def kept(path: Path) -> tuple[Sizes, str]:
     return sizes, "; ".join(dict.fromkeys(row["machine"] for row in rows))
 
 
-def _run(million: float) -> list[Cost]:
+def converged(million: float) -> Section:
+    """One size with the epochs of params.yaml; only shown."""
+    costs = _run(million, {})
+    rows = [
+        [cost.stage, f"{cost.seconds:.0f}", f"{cost.cpu_seconds:.0f}", f"{cost.peak_mb:,}"]
+        for cost in [*costs, total(costs)]
+    ]
+    text = f"{million:g} million exposures, epochs as params.yaml has them, on {machine()}."
+    header = ("n = 1", "seconds", "CPU seconds", "peak memory, MB")
+    command = f"python -m benchmarks.scale converged {million:g}"
+    return Section("To convergence", command, text, header, rows)
+
+
+def _run(million: float, epochs: Mapping[str, int]) -> list[Cost]:
     size = {"users": USERS, "items": ITEMS, "exposures": 1_000_000}
     changes: dict[str, Mapping[str, object]] = {
         "simulation": {name: round(million * count) for name, count in size.items()},
         "evaluate": {"users": MEASURED},
-        **{section: {"max_epochs": epochs} for section, epochs in EPOCHS.items()},
+        **{section: {"max_epochs": most} for section, most in epochs.items()},
     }
     with tempfile.TemporaryDirectory() as folder:
         return run_stages(Path(folder), changes)
 
 
 if __name__ == "__main__":
-    print(main([float(size) for size in sys.argv[1:] or ["1", "3"]]))
+    if sys.argv[1:2] == ["converged"]:
+        print(converged(float(sys.argv[2])))
+    else:
+        print(main([float(size) for size in sys.argv[1:] or ["1", "3"]]))

@@ -66,15 +66,21 @@ def train_conditional(
         checkpoint: where to keep the training, and to go on from; see `fit`.
         ranks: the processes that train together; each learns from the exposures to its own tasks.
 
+    Returns:
+        The network and the embeddings; with `params.linear` these are longer than `task_init` by
+        the heads, see `RatioNet`.
+
     Raises:
         PipelineError: no exposures to learn from, or a loss that is not finite.
     """
     net = RatioNet(
         x_dim=examples.x.shape[1],
-        task_dim=task_init.shape[1],
+        task_dim=task_init.shape[1] + (0 if params.linear is None else examples.x.shape[1] + 1),
         hidden=params.hidden,
         dropout=params.dropout,
+        linear=params.linear,
     )
+    task_init = np.pad(task_init, ((0, 0), (0, net.head_dim)))  # heads start at 0
     own = examples.on(ranks)
     return train_network(
         net,

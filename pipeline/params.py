@@ -237,7 +237,17 @@ class Ratio(Trunk):
     stop: Stop = "loss"
     mode: Mode = "sampled"
     grid_tasks: Count = 16
+    linear: Annotated[float, Field(ge=0)] | None = None
     freeze_e: bool
+
+    @model_validator(mode="after")
+    def _heads_can_learn(self) -> Self:
+        if self.linear is not None and (self.mode == "grid" or self.freeze_e):
+            raise ValueError(
+                "linear: heads beside the network are learned with mode sampled and freeze_e "
+                "false alone; set linear to null, or change that"
+            )
+        return self
 
 
 class Evaluate(Section):

@@ -120,6 +120,23 @@ def test_embeddings_are_trained_unless_they_are_frozen(examples: Examples) -> No
     assert not np.array_equal(*first)
 
 
+def test_heads_start_at_nothing_follow_the_embeddings_and_can_be_held_back(
+    examples: Examples,
+) -> None:
+    start = mean_embeddings(examples)
+    still, free, held = (
+        trained(examples, **changed)
+        for changed in ({"linear": 0.0, "lr": 1e-12}, {"linear": 0.0}, {"linear": 10.0})
+    )
+    head = slice(start.shape[1], None)
+    for made in (still, free, held):
+        assert made.e.shape == (examples.tasks, start.shape[1] + examples.x.shape[1] + 1)
+    np.testing.assert_allclose(still.e, np.pad(start, ((0, 0), (0, made.net.head_dim))), atol=1e-8)
+    assert np.abs(free.e[:, head]).min(1).max() > 0
+    weights = [np.square(made.e[:, head][:, :-1]).mean() for made in (free, held)]
+    assert weights[1] < 0.3 * weights[0]
+
+
 def test_training_is_a_function_of_its_seed(examples: Examples) -> None:
     once, again, other = (trained(examples, seed) for seed in (0, 0, 1))
     assert once.e.tobytes() == again.e.tobytes() != other.e.tobytes()

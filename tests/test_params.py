@@ -118,6 +118,10 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
         set_value("pretrain", "dropout", [0.5]),
         "pretrain: hidden has 3 layers, dropout 1 rates",
     ),
+    "heads that cannot learn": (
+        lambda c: c["ratio"].update(linear=0.1, freeze_e=True),
+        "ratio: linear: heads beside the network are learned with mode sampled and freeze_e false",
+    ),
     "a width that does not divide": (
         set_value("features", "user_fields", ["gender", "age", "zip_code"]),
         "features: f_dim (100) must be a multiple of the number of user_fields (3)",

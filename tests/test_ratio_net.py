@@ -237,3 +237,49 @@ def test_every_layer_is_drawn_in_order_from_the_generator_alone() -> None:
             assert torch.equal(getattr(one, name), getattr(same, name))
             assert torch.equal(getattr(one, name), getattr(expected, name))
             assert not torch.equal(getattr(one, name), getattr(different, name))
+
+
+def with_heads(linear: float) -> tuple[RatioNet, Tensor, Tensor]:
+    """A network with heads, users x, and embeddings that end in a head each."""
+    net = RatioNet(
+        x_dim=X_DIM,
+        task_dim=E_DIM + X_DIM + 1,
+        hidden=(9, 8, 7),
+        dropout=(0.5, 0.4, 0.2),
+        linear=linear,
+    )
+    draw_layers(net, torch.Generator().manual_seed(0))
+    e = normal(TASKS, E_DIM + X_DIM + 1, seed=1)
+    return net, normal(USERS, X_DIM).requires_grad_(), e.requires_grad_()
+
+
+@pytest.mark.parametrize("n", [40, 3])
+def test_a_head_adds_a_function_of_x_that_is_linear(n: int) -> None:
+    net, x, e = with_heads(0.1)
+    net.eval()
+    user, task = rows(USERS, 2, n), rows(TASKS, n)
+    seen, weight, bias = e.split([E_DIM, X_DIM, 1], dim=1)
+    joined = torch.cat([x[user], seen[task].expand(2, n, E_DIM)], -1)
+    expected = textbook(net, joined, no_masks()).squeeze(-1)
+    expected = expected + (x[user] * weight[task]).sum(-1) + bias[task, 0]
+    leaves = [x, e, *net.parameters()]
+    assert_same(net.of_pairs(x, e, user, task), expected, leaves)
+    assert_same(net(x[user], e[task].expand(2, n, -1)), expected, leaves)
+    grid = net.of_grid(net.user_side(x), e)
+    torch.testing.assert_close(grid[task, user], expected, rtol=1e-4, atol=1e-5)
+    cost = 0.1 * weight[task].square().sum(1).mean()
+    assert_same(net.loss_of_pairs(x, e, user, task), ratio_loss(expected) + cost, leaves)
+
+
+def test_under_dropout_a_head_is_whole() -> None:
+    net, x, e = with_heads(0.0)
+    net.train()
+    user, task = rows(USERS, 2, 40), rows(TASKS, 40)
+    losses = []
+    for loss in (
+        lambda: net.loss_of_pairs(x, e, user, task),
+        lambda: ratio_loss(net.of_pairs(x, e, user, task)),
+    ):
+        set_masks(net, MaskSource(7, CPU))
+        losses.append(loss())
+    assert_same(losses[0], losses[1], [e, *net.parameters()])

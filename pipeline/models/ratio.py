@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.training.dropout import ReluDropout
@@ -29,11 +30,15 @@ def _layers(widths: Sequence[int], dropout: Sequence[float]) -> nn.Sequential:
 class RatioNet(nn.Module):
     """f(x, e): log ratio of a user under a task (Table 5).
 
+    With `linear` a task has, beside the network, a head of its own that is linear in x. Its weights
+    and its bias are the last x_dim + 1 numbers of e, of which the network sees the others alone.
+
     Args:
         x_dim: width of a user vector (paper: 100).
         task_dim: width of a task embedding (paper: 16; M0 for learned ones).
         hidden: widths of the hidden layers (Table 5: 32, 32, 16).
         dropout: dropout rate after each hidden layer (Table 5: .5, .5, .3).
+        linear: what a head's squared weights cost in training, in nats; None: there are no heads.
 
     Shape: x (..., x_dim), e (..., task_dim) -> (...).
 
@@ -50,6 +55,7 @@ class RatioNet(nn.Module):
         task_dim: int,
         hidden: Sequence[int] = (32, 32, 16),
         dropout: Sequence[float] = (0.5, 0.5, 0.3),
+        linear: float | None = None,
     ) -> None:
         super().__init__()
         self.config = {
@@ -57,13 +63,22 @@ class RatioNet(nn.Module):
             "task_dim": task_dim,
             "hidden": list(hidden),
             "dropout": list(dropout),
+            "linear": linear,
         }
-        self.first = nn.Linear(x_dim + task_dim, hidden[0])
+        self.linear = linear
+        self.head_dim = 0 if linear is None else x_dim + 1
+        self.first = nn.Linear(x_dim + task_dim - self.head_dim, hidden[0])
         self.rest = nn.Sequential(*_layers(hidden, dropout), nn.Linear(hidden[-1], 1))
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        e, head = self._parts(e)
         logits: Tensor = self.rest(self.first(torch.cat([x, e], dim=-1)))
-        return logits.squeeze(-1)
+        return logits.squeeze(-1) if self.linear is None else logits.squeeze(-1) + _linear(x, head)
+
+    def _parts(self, e: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network sees of e (..., task_dim), and the head (..., head_dim)."""
+        seen, head = e.split([e.shape[-1] - self.head_dim, self.head_dim], dim=-1)
+        return seen, head
 
     def of_pairs(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
         """Logits of pairs of rows.
@@ -72,19 +87,27 @@ class RatioNet(nn.Module):
         Equal to `forward(x[user], e[task])`; the first layer is applied to each side apart, once
         for every user and task rather than once for every pair.
         """
+        e, head = self._parts(e)
         w_x, w_e = self.first.weight.split([x.shape[1], e.shape[1]], dim=1)
         of_user = gather_linear(x, w_x, user)  # (..., N, hidden[0])
         of_task = gather_linear(e, w_e, task) + self.first.bias  # (N, hidden[0])
         logits: Tensor = self.rest(of_user + of_task)
-        return logits.squeeze(-1)
+        if self.linear is None:
+            return logits.squeeze(-1)
+        return logits.squeeze(-1) + _linear(F.embedding(user, x), gather(head, task))
 
     def loss_of_pairs(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
         """`ratio_loss` of what `of_pairs` gives, for user (2, N), in one pass there and back."""
+        e, head = self._parts(e)
         w_x, w_e = self.first.weight.split([x.shape[1], e.shape[1]], dim=1)
         of_user, user_row = linear_rows(x, w_x, user)
         of_task, task_row = linear_rows(e, w_e, task)
         inputs = [Rows(of_user, user_row), Rows(of_task + self.first.bias, task_row)]
-        return pair_loss(inputs, self.rest, task)
+        if self.linear is None:
+            return pair_loss(inputs, self.rest, task)
+        own = gather(head, task)  # (N, x_dim + 1)
+        cost = self.linear * own[:, :-1].square().sum(-1).mean()
+        return pair_loss(inputs, self.rest, task, _linear(F.embedding(user, x), own)) + cost
 
     def loss_within(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
         """The same for user (N,) under q_t, and the same users `shifted` under p."""
@@ -95,18 +118,33 @@ class RatioNet(nn.Module):
 
         Both sides of the first layer are taken once, whatever the number of cells.
         """
+        if self.linear is not None:
+            raise NotImplementedError("the full grid has no heads that are linear in x")
         of_task = e @ self.first.weight[:, -e.shape[1] :].T + self.first.bias
         return grid_loss(of_task, self.user_side(x), self.rest, weight, base)
 
     def user_side(self, x: Tensor) -> Tensor:
-        """All of f that does not depend on the task: x (U, x_dim) -> (U, hidden[0])."""
-        return x @ self.first.weight[:, : x.shape[1]].T
+        """All of f that does not depend on the task: x (U, x_dim) -> (U, hidden[0]).
+
+        With heads x itself follows, which they are linear in: (U, hidden[0] + x_dim).
+        """
+        of_first = x @ self.first.weight[:, : x.shape[1]].T
+        return torch.cat([of_first, x], dim=1) if self.head_dim else of_first
 
     def of_grid(self, of_user: Tensor, e: Tensor) -> Tensor:
         """Logits of every task and user: of_user from `user_side`, e (M, task_dim) -> (M, U)."""
+        e, head = self._parts(e)
+        of_first, x = of_user.tensor_split([self.first.out_features], dim=1)
         of_task = e @ self.first.weight[:, -e.shape[1] :].T + self.first.bias
-        logits: Tensor = self.rest(of_task[:, None] + of_user)
-        return logits.squeeze(-1)
+        logits: Tensor = self.rest(of_task[:, None] + of_first)
+        if self.linear is None:
+            return logits.squeeze(-1)
+        return logits.squeeze(-1) + head[:, :-1] @ x.T + head[:, -1:]
+
+
+def _linear(x: Tensor, head: Tensor) -> Tensor:
+    """Of x (..., d) by the weights and the bias of a head (..., d + 1): (...)."""
+    return (x * head[..., :-1]).sum(-1) + head[..., -1]
 
 
 class PreEmbeddingNet(nn.Module):

