@@ -100,12 +100,16 @@ def train_density(
 def density_scores(net: Density, x: Tensor, tasks: Tensor) -> npt.NDArray[np.float32]:
     """Log densities of users under tasks, a block of tasks at a time; high = common.
 
+    Where a flow overflows, far from all that it has seen, the density counts as 0: the lowest log.
+
     Shape: x (U, x_dim), tasks (A,) rows of tasks -> (A, U).
     """
     net.eval()
     with torch.no_grad():
         blocks = [net(x, part[:, None]) for part in tasks.split(max(1, BLOCK // len(x)))]
-    scores: npt.NDArray[np.float32] = torch.cat(blocks).cpu().numpy()
+    lowest = torch.finfo(torch.float32).min
+    found = torch.cat(blocks).nan_to_num(nan=lowest, neginf=lowest)
+    scores: npt.NDArray[np.float32] = found.cpu().numpy()
     return scores
 
 

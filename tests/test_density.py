@@ -138,3 +138,17 @@ def test_a_density_on_disk_is_the_same_density(net: Density, tmp_path: Path) -> 
     again = read_network(type(net), tmp_path / "net.safetensors")
     x, task = torch.randn(9, 2), torch.arange(9) % 3
     assert torch.equal(again(x, task), net.eval()(x, task))
+
+
+@pytest.mark.parametrize("overflowed", [-math.inf, math.nan])
+def test_where_a_density_overflows_it_counts_as_nothing(overflowed: float) -> None:
+    class Far(ConditionalGaussian):
+        """A density that overflows for x above 1."""
+
+        def forward(self, x: torch.Tensor, task: torch.Tensor) -> torch.Tensor:
+            return torch.where(x[:, 0] > 1, overflowed, x[:, 0]).expand(len(task), -1)
+
+    net = Far(x_dim=1, tasks=2, task_dim=1, hidden=[2])
+    scores = density_scores(net, torch.tensor([[0.5], [2.0], [-3.0]]), torch.arange(2))
+    assert np.isfinite(scores).all()
+    assert (scores.argsort(1) == [1, 2, 0]).all()

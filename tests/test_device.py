@@ -1,7 +1,10 @@
 """The device that is asked for, and no other in silence."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +13,8 @@ from pipeline.device import describe, prepare_device
 from pipeline.errors import PipelineError
 from pipeline.params import Runtime
 
+ROOT = Path(__file__).parents[1]
+
 
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -17,6 +22,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     yield
+    torch.set_flush_denormal(False)
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = benchmark
     torch.use_deterministic_algorithms(False)
@@ -75,3 +81,18 @@ def test_a_process_without_a_cuda_device_of_its_own_is_told_so(
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(PipelineError, match="process 2 of this machine has no CUDA device"):
         prepare_device(runtime())
+
+
+def test_numbers_too_small_to_be_normal_count_as_nothing_in_every_thread() -> None:
+    """In a process of its own, as a stage is: threads take over what was set before them."""
+    code = """
+import torch
+from pipeline.device import prepare_device
+from pipeline.params import Runtime
+prepare_device(Runtime(device="cpu", threads=2, checkpoint_seconds=5))
+print(int((torch.full((1 << 20,), 1e-30) * 1e-12).count_nonzero()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "0\n"
