@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.estimation import make_estimation
 from pipeline.examples import Examples
 from pipeline.models.gaussian import ConditionalGaussian
-from pipeline.models.maf import ConditionalMaf
+from pipeline.models.maf import ConditionalMaf, lowest_where_undefined
 from pipeline.params import Schedule
 from pipeline.training.history import Row
 from pipeline.training.loop import Patience, fit
@@ -100,16 +100,14 @@ def train_density(
 def density_scores(net: Density, x: Tensor, tasks: Tensor) -> npt.NDArray[np.float32]:
     """Log densities of users under tasks, a block of tasks at a time; high = common.
 
-    Where a flow overflows, far from all that it has seen, the density counts as 0: the lowest log.
+    See `lowest_where_undefined` for where a flow overflows.
 
     Shape: x (U, x_dim), tasks (A,) rows of tasks -> (A, U).
     """
     net.eval()
     with torch.no_grad():
         blocks = [net(x, part[:, None]) for part in tasks.split(max(1, BLOCK // len(x)))]
-    lowest = torch.finfo(torch.float32).min
-    found = torch.cat(blocks).nan_to_num(nan=lowest, neginf=lowest)
-    scores: npt.NDArray[np.float32] = found.cpu().numpy()
+    scores: npt.NDArray[np.float32] = lowest_where_undefined(torch.cat(blocks)).cpu().numpy()
     return scores
 
 

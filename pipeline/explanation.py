@@ -193,7 +193,8 @@ class Explainer:
         return weights
 
     def _likeness(self, task: int) -> Floats:
-        centred = self.e - self.e.mean(0)
+        e = self.net.seen(self.e)
+        centred = e - e.mean(0)
         unit = (centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-12)).numpy()
         likeness = np.full(self.met.shape[1], np.nan)
         likeness[self.item] = unit @ unit[task]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.mixture import GaussianMixture
 
 from pipeline.auc import Sides, task_aucs
 from pipeline.conditional import Conditional, train_network
@@ -116,17 +115,6 @@ def train_images(
     )
 
 
-def clusters(features: Floats, train: Ints, seed: int) -> Ints:
-    """The most likely of ten components of a Gaussian mixture, for each of the images (U,).
-
-    They are the pseudo-labels. The paper does not say what its mixture is fitted to: here to
-    SimCLR features (U, 128) of the training images, with diagonal covariances.
-    """
-    mixture = GaussianMixture(CATEGORIES, covariance_type="diag", random_state=seed)
-    of_image: Ints = mixture.fit(features[train]).predict(features)
-    return of_image
-
-
 def task_statistic(
     init: str,
     examples: Examples,
@@ -142,7 +130,7 @@ def task_statistic(
             clusters) or learned-M0 (equation 4).
         examples: images and their exposures.
         active: (M, CATEGORIES).
-        cluster: pseudo-label of each image (U,), see `clusters`.
+        cluster: pseudo-label of each image (U,), see `simclr.clusters`.
         pre_embedding: gives the model of M0 seed tasks, for `learned-M0`.
     """
     if init == "label":

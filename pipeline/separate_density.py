@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.image_params import Flow
 from pipeline.models.gaussian import LOG_VARIANCE
-from pipeline.models.maf import FlowNorm, MadeBlock
+from pipeline.models.maf import FlowNorm, MadeBlock, lowest_where_undefined
 from pipeline.models.stacked import Stacked
 from pipeline.separate import Apart, score_apart, train_apart
 from pipeline.training.history import Row
@@ -114,7 +114,7 @@ def maf_scores(
         checkpoint=checkpoint,
         weight_decay=params.weight_decay,
     )
-    return score_apart(net, test, len(data.tasks))
+    return score_apart(lambda part: lowest_where_undefined(net(part)), test, len(data.tasks))
 
 
 def gaussian_scores(data: Apart, x: Tensor, test: Tensor) -> Floats:

@@ -1,4 +1,4 @@
-"""SimCLR on images: training, features, and how much a linear model reads out of them."""
+"""SimCLR on images: training, features, how much a linear model reads out of them, clusters."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,8 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
+from pipeline.datasets.images import CATEGORIES
 from pipeline.image_params import Simclr
 from pipeline.models.simclr import Encoder, nt_xent
 from pipeline.models.weights import draw_layers
@@ -129,3 +131,14 @@ def probe_accuracy(features: Floats, category: Ints, train: Ints, test: Ints) ->
     """Share of the test images that a logistic regression on the features classifies right."""
     probe = LogisticRegression(max_iter=300).fit(features[train], category[train])
     return float(probe.score(features[test], category[test]))
+
+
+def clusters(features: Floats, train: Ints, seed: int) -> Ints:
+    """The most likely of ten components of a Gaussian mixture, for each of the images (U,).
+
+    They are the pseudo-labels of Bai et al., table 3, who do not say what their mixture is fitted
+    to: here to features (U, 128) of the training images, with diagonal covariances.
+    """
+    mixture = GaussianMixture(CATEGORIES, covariance_type="diag", random_state=seed)
+    of_image: Ints = mixture.fit(features[train]).predict(features)
+    return of_image

@@ -11,7 +11,7 @@ app = stage_app()
 PARAM_KEYS = (
     *("init", "seed", "data.source", "labels", "features.model", "features.user_fields"),
     *("features.activity", "features.directions", "projection.histogram_label"),
-    *("ratio.base", "ratio.visible", "evaluate.labels", "evaluate.users"),
+    *("ratio.base", "ratio.visible", "ratio.linear", "evaluate.labels", "evaluate.users"),
 )
 
 

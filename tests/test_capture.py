@@ -13,6 +13,7 @@ from pipeline.training.dropout import MaskSource, set_masks
 from pipeline.training.history import Row
 from pipeline.training.loop import Patience, fit
 
+CUDA = torch.device("cuda")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
 
@@ -68,16 +69,15 @@ def test_on_a_cpu_a_step_is_what_it_was() -> None:
 
 def trained(*, capture: bool, dropout: float, seed: int = 0) -> tuple[TaskRatios, list[Row]]:
     """A small ratio network after some epochs on pairs that it can tell apart, on the GPU."""
-    device = torch.device("cuda")
     gen = torch.Generator().manual_seed(3)
     x, e = torch.randn(200, 5, generator=gen), torch.randn(20, 4, generator=gen)
     torch.manual_seed(seed)
     net = RatioNet(x_dim=5, task_dim=4, dropout=(dropout,) * 3)
-    model, masks = TaskRatios(net, x=x, e=e).to(device), MaskSource(seed, device)
+    model, masks = TaskRatios(net, x=x, e=e).to(CUDA), MaskSource(seed, CUDA)
     set_masks(model, masks)
-    users = torch.randint(0, 100, (2, 1000), generator=gen).to(device)
+    users = torch.randint(0, 100, (2, 1000), generator=gen).to(CUDA)
     users[1] += 100
-    tasks = torch.randint(0, 20, (1000,), generator=gen).to(device)
+    tasks = torch.randint(0, 20, (1000,), generator=gen).to(CUDA)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         yield from zip(users.split(300, dim=1), tasks.split(300), strict=True)
@@ -108,9 +108,9 @@ def test_replays_learn_what_steps_do() -> None:
 
 @needs_cuda
 def test_each_replay_draws_other_masks() -> None:
-    masks = MaskSource(0, torch.device("cuda"))
+    masks = MaskSource(0, CUDA)
     step = Replayed(
-        lambda like: masks.keep(like.shape, 0.5).sum() + 0 * like.sum(), CudaRecorder([masks])
+        lambda like: masks.keep(like.shape, 0.5).sum() + 0 * like.sum(), CudaRecorder(CUDA, [masks])
     )
     sums = {float(step(torch.zeros(1000, device="cuda"))) for _ in range(20)}
     assert len(sums) > 10
@@ -127,7 +127,7 @@ def test_a_run_with_masks_repeats_itself() -> None:
 @needs_cuda
 def test_a_module_that_counts_its_batches_does_so_in_replays() -> None:
     norm = nn.BatchNorm1d(3).cuda()
-    step = Replayed(lambda x: norm(x).sum(), CudaRecorder([]))
+    step = Replayed(lambda x: norm(x).sum(), CudaRecorder(CUDA, []))
     for _ in range(10):
         step(torch.randn(8, 3, device="cuda"))
     assert int(norm.num_batches_tracked) == 10

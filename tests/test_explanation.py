@@ -85,6 +85,18 @@ def test_an_item_met_and_one_not_met_speak_in_opposite_ways() -> None:
     assert (centred[~met] < 0).all()
 
 
+def test_heads_have_no_part_in_the_likeness() -> None:
+    plain, gen = made(), np.random.default_rng(3)
+    net = RatioNet(x_dim=5, task_dim=3 + 6, dropout=[0.1, 0.1, 0.1], linear=0.0)
+    net.load_state_dict(plain.net.state_dict())
+    heads = torch.from_numpy(10 * gen.standard_normal((TASKS, 6)))
+    e = torch.cat([plain.e, heads], dim=1)
+    explainer = Explainer.of(net, plain.x, e, plain.met, plain.item)
+    likeness = explainer.explain(0, 3).likeness
+    np.testing.assert_allclose(likeness, plain.explain(0, 3).likeness, atol=1e-12)
+    assert explainer.explain(0, 3).score != plain.explain(0, 3).score
+
+
 def test_likeness_is_the_cosine_of_centred_embeddings() -> None:
     explainer = made()
     likeness = explainer.explain(0, 3).likeness

@@ -379,11 +379,11 @@ def test_settings_that_are_not_the_papers_are_told(params: Params) -> None:
     features = params.features.model_copy(update={"user_fields": fields})
     alike = params.model_copy(update={"features": features})
     assert departures(alike) == []
-    ratio = params.ratio.model_copy(update={"base": "users"})
+    ratio = params.ratio.model_copy(update={"base": "users", "linear": 0.1})
     features = features.model_copy(update={"activity": True})
     other = params.model_copy(update={"features": features, "ratio": ratio, "init": "mean"})
     told = departures(other)
-    words = ("user's activity", "base p is uniform", "no embedding called mean")
+    words = ("user's activity", "base p is uniform", "head that is linear", "no embedding called")
     assert len(told) == len(words)
     assert all(word in line for word, line in zip(words, told, strict=True))
 

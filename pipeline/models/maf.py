@@ -24,6 +24,15 @@ ROWS = 1 << 14  # rows at a time: their hidden layers fit into a processor's cac
 S_SPREAD = 0.5  # of s_t around 1 at the start
 
 
+def lowest_where_undefined(log_density: Tensor) -> Tensor:
+    """The same, with the lowest number for a density that overflowed: it counts as 0.
+
+    Far from all that it has seen a flow stretches x beyond what a number can hold.
+    """
+    lowest = torch.finfo(log_density.dtype).min
+    return log_density.nan_to_num(nan=lowest, neginf=lowest)
+
+
 class FlowNorm(nn.Module):
     """BatchNorm as a layer of a flow: y = (x - m) / sqrt(v + eps) exp(gain) + shift.
 

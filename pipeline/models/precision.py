@@ -8,5 +8,8 @@ from torch import Tensor
 
 def quick(x: Tensor, *, wanted: bool = True) -> AbstractContextManager[object]:
     """Within it, products of what follows from `x` are of bfloat16 numbers, if that is quick."""
-    able = x.is_cuda or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    if x.is_cuda:
+        able = torch.cuda.get_device_capability(x.device) >= (8, 0)
+    else:
+        able = bool(torch.cpu.get_capabilities().get("amx_bf16"))
     return torch.autocast(x.device.type, torch.bfloat16, enabled=wanted and able)

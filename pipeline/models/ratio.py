@@ -75,6 +75,10 @@ class RatioNet(nn.Module):
         logits: Tensor = self.rest(self.first(torch.cat([x, e], dim=-1)))
         return logits.squeeze(-1) if self.linear is None else logits.squeeze(-1) + _linear(x, head)
 
+    def seen(self, e: Tensor) -> Tensor:
+        """What the network sees of embeddings e (..., task_dim): all but the heads."""
+        return self._parts(e)[0]
+
     def _parts(self, e: Tensor) -> tuple[Tensor, Tensor]:
         """What the network sees of e (..., task_dim), and the head (..., head_dim)."""
         seen, head = e.split([e.shape[-1] - self.head_dim, self.head_dim], dim=-1)

@@ -58,7 +58,7 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
 
     Reads the params init, seed, data.source, labels, features.model, features.user_fields,
     features.activity, features.directions, projection.histogram_label, ratio.base, ratio.visible,
-    evaluate.labels and evaluate.users.
+    ratio.linear, evaluate.labels and evaluate.users.
 
     Raises:
         PipelineError: artefacts that do not belong together.

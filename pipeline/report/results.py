@@ -158,6 +158,8 @@ def departures(params: Params) -> list[str]:
         found.append(
             "visible exposures of all users train the ratio; in the paper none of test users"
         )
+    if params.ratio.linear is not None:
+        found.append("each task has a head that is linear in x beside the network; not the paper's")
     if params.init not in PAPER_METHOD:
         found.append(f"the paper has no embedding called {params.init}")
     return found

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
+import torch
 
 from pipeline.pairs import Ints, same_tasks
 from pipeline.params import Source
@@ -33,17 +33,19 @@ def similarity(artefacts: Artefacts, source: Source) -> Similarity:
     for embeddings in (artefacts.task_init, artefacts.task_embeddings):
         same_tasks(embeddings, artefacts.tasks)
     rows = compared_tasks(artefacts.tasks, source)
+    of_tasks = torch.from_numpy(matrix(artefacts.task_embeddings.column("e")))
+    trained = artefacts.net.seen(of_tasks).numpy()
     if source != "movielens-1m":
-        rows = rows[_line_up(_cosines(artefacts.task_embeddings, rows))]
+        rows = rows[_line_up(_cosines(trained, rows))]
     return Similarity(
         titles=artefacts.task_items.column("title").take(rows).to_pylist(),
-        start=_cosines(artefacts.task_init, rows),
-        trained=_cosines(artefacts.task_embeddings, rows),
+        start=_cosines(matrix(artefacts.task_init.column("e")), rows),
+        trained=_cosines(trained, rows),
     )
 
 
-def _cosines(embeddings: pa.Table, rows: Ints) -> Floats:
-    e = matrix(embeddings.column("e"))[rows]
+def _cosines(embeddings: Floats, rows: Ints) -> Floats:
+    e = embeddings[rows]
     length = np.linalg.norm(e, axis=1, keepdims=True)
     unit = np.divide(e, length, out=np.zeros_like(e), where=length > 0)
     cosines: Floats = unit @ unit.T

@@ -62,20 +62,23 @@ class CudaRecorder:
     """Records CUDA graphs, which share their memory: they must be replayed one at a time.
 
     Args:
+        device: where all of a step lies.
         random: what the steps draw from; a generator on the device gives each replay other draws.
     """
 
-    def __init__(self, random: Iterable[RandomSource]) -> None:
+    def __init__(self, device: torch.device, random: Iterable[RandomSource]) -> None:
+        self.device = device
         self.generators = list(_generators(random))
-        self.stream = torch.cuda.Stream()
+        self.stream = torch.cuda.Stream(device)
         self.pool = torch.cuda.graph_pool_handle()
 
     def run(self, step: Step, batch: tuple[Tensor, ...]) -> Tensor:
         """On the stream that records: what autograd sets up is bound to it."""
-        self.stream.wait_stream(torch.cuda.current_stream())
+        present = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(present)
         with torch.cuda.stream(self.stream):
             out = step(*batch)
-        torch.cuda.current_stream().wait_stream(self.stream)
+        present.wait_stream(self.stream)
         return out.clone()
 
     def record(self, step: Step, batch: tuple[Tensor, ...]) -> Callable[[], Tensor]:
@@ -83,7 +86,10 @@ class CudaRecorder:
         graph = torch.cuda.CUDAGraph()
         for generator in self.generators:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+        with (
+            torch.cuda.device(self.device),
+            torch.cuda.graph(graph, pool=self.pool, stream=self.stream),
+        ):
             out = step(*batch)
 
         def replay() -> Tensor:
@@ -99,7 +105,7 @@ def fastest(
     """The step itself, or on a CUDA device, if it may be captured, its replays."""
     if not capture or device.type != "cuda":
         return step
-    return Replayed(step, CudaRecorder(random.values()))
+    return Replayed(step, CudaRecorder(device, random.values()))
 
 
 def _generators(random: Iterable[RandomSource]) -> Iterable[torch.Generator]:

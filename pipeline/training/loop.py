@@ -76,7 +76,8 @@ def fit(
         patience: when to stop.
         report: called with each epoch's row.
         weight_decay: Adam's, which adds this times a weight to its gradient.
-        random: by name, every source that `batches` and `loss` draw from; a checkpoint needs them.
+        random: by name, every source that `batches` and `loss` draw from; a checkpoint needs them,
+            and so do steps that are captured.
         checkpoint: where to keep the run, and to go on from if one is kept there. On a CPU a run
             that went on ends bit for bit as an unbroken one.
         split: how several processes hold the model; as many batches an epoch in each.

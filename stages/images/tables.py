@@ -45,7 +45,7 @@ def _records(root: Path, pattern: str) -> list["Record"]:
 
 
 def _tables(params: "ImageParams", root: Path) -> tuple[str, dict[str, float]]:
-    """tables.md, and the figures that DVC compares."""
+    """The text of NAME.md, and the figures that DVC compares."""
     figures: dict[str, float] = {}
     parts = [
         f"Params file: `{params.name}`, seeds {', '.join(map(str, params.seeds))}. "
