@@ -165,7 +165,8 @@ def page(
     """
     listed = ", ".join(map(str, seeds))
     over = (
-        f"mean and standard deviation over the seeds {listed} (a row without deviation: one seed)"
+        f"mean and standard deviation over the seeds {listed}, or over those of them that a row "
+        "has (one, where there is no deviation)"
         if len(seeds) > 1
         else "one seed"
     )
