@@ -16,7 +16,7 @@ from pipeline.auc import Sides
 from pipeline.errors import PipelineError
 from pipeline.estimation import estimate_ratio, make_estimation
 from pipeline.examples import Examples
-from pipeline.models.ratio import RatioNet, TaskRatios
+from pipeline.models.ratio import RatioNet, TaskRatios, head_dim
 from pipeline.models.weights import draw_layers
 from pipeline.params import Base, Ratio, Schedule, Stop, Visible
 from pipeline.ranks import ALONE, Ranks
@@ -73,14 +73,16 @@ def train_conditional(
     Raises:
         PipelineError: no exposures to learn from, or a loss that is not finite.
     """
+    x_dim = examples.x.shape[1]
+    # Heads start at 0.
+    task_init = np.pad(task_init, ((0, 0), (0, head_dim(x_dim, params.linear))))
     net = RatioNet(
-        x_dim=examples.x.shape[1],
-        task_dim=task_init.shape[1] + (0 if params.linear is None else examples.x.shape[1] + 1),
+        x_dim=x_dim,
+        task_dim=task_init.shape[1],
         hidden=params.hidden,
         dropout=params.dropout,
         linear=params.linear,
     )
-    task_init = np.pad(task_init, ((0, 0), (0, net.head_dim)))  # heads start at 0
     own = examples.on(ranks)
     return train_network(
         net,

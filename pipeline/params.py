@@ -242,10 +242,10 @@ class Ratio(Trunk):
 
     @model_validator(mode="after")
     def _heads_can_learn(self) -> Self:
-        if self.linear is not None and (self.mode == "grid" or self.freeze_e):
+        if self.linear is not None and self.freeze_e:
             raise ValueError(
-                "linear: heads beside the network are learned with mode sampled and freeze_e "
-                "false alone; set linear to null, or change that"
+                "linear: heads beside the network are part of e, which freeze_e true keeps where "
+                "it starts; set linear to null, or freeze_e to false"
             )
         return self
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.conditional import Conditional, train_conditional
 from pipeline.estimation import CHANCE, make_estimation, ratio_loss
-from pipeline.models.ratio import RatioNet, TaskRatios
+from pipeline.models.ratio import RatioNet, TaskRatios, head_dim
 from pipeline.models.weights import draw_layers
 from pipeline.params import Base
 from pipeline.training import grid_loss as module
@@ -36,11 +36,12 @@ def sampler(seed: int = 0, base: Base = "exposures") -> PairSampler:
     return PairSampler(user, task, user if base == "exposures" else torch.arange(11))
 
 
-def made(rates: tuple[float, float] = (0.5, 0.3)) -> TaskRatios:
+def made(rates: tuple[float, float] = (0.5, 0.3), linear: float | None = None) -> TaskRatios:
     """A model in training mode, with weights large enough for every layer to matter."""
     gen = torch.Generator().manual_seed(0)
-    x, e = torch.randn(USERS, X_DIM, generator=gen), torch.randn(TASKS, E_DIM, generator=gen)
-    net = RatioNet(x_dim=X_DIM, task_dim=E_DIM, hidden=(9, 7), dropout=rates)
+    e_dim = E_DIM + head_dim(X_DIM, linear)
+    x, e = torch.randn(USERS, X_DIM, generator=gen), torch.randn(TASKS, e_dim, generator=gen)
+    net = RatioNet(x_dim=X_DIM, task_dim=e_dim, hidden=(9, 7), dropout=rates, linear=linear)
     draw_layers(net, gen)
     for layer in net.modules():
         if isinstance(layer, nn.Linear):
@@ -77,6 +78,26 @@ def test_loss_and_gradient_are_the_expectation_of_the_sampled_ones(base: Base, b
     torch.testing.assert_close(
         of_epoch(model, TaskGrid.of(pairs), block), expected, rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("block", [1, 5])
+def test_with_heads_it_is_the_expectation_too_and_what_they_cost(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, pairs = made(linear=0.1).eval(), sampler()
+    monkeypatch.setattr(module, "BLOCK", 7)
+    against = [
+        with_gradients(
+            model, model.loss(torch.stack([pairs.user, one.expand_as(pairs.user)]), pairs.task)
+        )
+        for one in pairs.base
+    ]
+    found = of_epoch(model, TaskGrid.of(pairs), block)
+    torch.testing.assert_close(found, torch.stack(against).mean(0), rtol=1e-5, atol=1e-6)
+    dear, free = made(linear=0.1), made(linear=0.0)
+    losses = [of_epoch(one.eval(), TaskGrid.of(pairs), block)[0] for one in (dear, free)]
+    cost = 0.1 * model.e[pairs.task, E_DIM:-1].square().sum(1).mean()
+    torch.testing.assert_close(losses[0] - losses[1], cost.detach())
 
 
 def test_under_dropout_a_block_is_the_same_by_the_logits_with_the_same_masks() -> None:

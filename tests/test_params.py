@@ -120,7 +120,7 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
     ),
     "heads that cannot learn": (
         lambda c: c["ratio"].update(linear=0.1, freeze_e=True),
-        "ratio: linear: heads beside the network are learned with mode sampled and freeze_e false",
+        "ratio: linear: heads beside the network are part of e, which freeze_e true keeps where it",
     ),
     "a width that does not divide": (
         set_value("features", "user_fields", ["gender", "age", "zip_code"]),

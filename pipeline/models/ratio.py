@@ -66,7 +66,7 @@ class RatioNet(nn.Module):
             "linear": linear,
         }
         self.linear = linear
-        self.head_dim = 0 if linear is None else x_dim + 1
+        self.head_dim = head_dim(x_dim, linear)
         self.first = nn.Linear(x_dim + task_dim - self.head_dim, hidden[0])
         self.rest = nn.Sequential(*_layers(hidden, dropout), nn.Linear(hidden[-1], 1))
 
@@ -122,10 +122,13 @@ class RatioNet(nn.Module):
 
         Both sides of the first layer are taken once, whatever the number of cells.
         """
-        if self.linear is not None:
-            raise NotImplementedError("the full grid has no heads that are linear in x")
-        of_task = e @ self.first.weight[:, -e.shape[1] :].T + self.first.bias
-        return grid_loss(of_task, self.user_side(x), self.rest, weight, base)
+        e, head = self._parts(e)
+        w_x, w_e = self.first.weight.split([x.shape[1], e.shape[1]], dim=1)
+        of_task, of_user = e @ w_e.T + self.first.bias, x @ w_x.T
+        if self.linear is None:
+            return grid_loss(of_task, of_user, self.rest, weight, base)
+        cost = self.linear * (head[:, :-1].square().sum(1) * weight.sum(1)).sum()
+        return grid_loss(of_task, of_user, self.rest, weight, base, _linear_of_grid(x, head)) + cost
 
     def user_side(self, x: Tensor) -> Tensor:
         """All of f that does not depend on the task: x (U, x_dim) -> (U, hidden[0]).
@@ -143,12 +146,22 @@ class RatioNet(nn.Module):
         logits: Tensor = self.rest(of_task[:, None] + of_first)
         if self.linear is None:
             return logits.squeeze(-1)
-        return logits.squeeze(-1) + head[:, :-1] @ x.T + head[:, -1:]
+        return logits.squeeze(-1) + _linear_of_grid(x, head)
 
 
 def _linear(x: Tensor, head: Tensor) -> Tensor:
     """Of x (..., d) by the weights and the bias of a head (..., d + 1): (...)."""
     return (x * head[..., :-1]).sum(-1) + head[..., -1]
+
+
+def _linear_of_grid(x: Tensor, head: Tensor) -> Tensor:
+    """Of every x (U, d) by every head (M, d + 1): (M, U)."""
+    return head[:, :-1] @ x.T + head[:, -1:]
+
+
+def head_dim(x_dim: int, linear: float | None) -> int:
+    """By how much heads make e wider: weights and a bias; see `RatioNet`."""
+    return 0 if linear is None else x_dim + 1
 
 
 class PreEmbeddingNet(nn.Module):

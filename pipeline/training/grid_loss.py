@@ -18,7 +18,12 @@ from pipeline.training.pair_loss import BLOCK, backwards, forwards, layers_of
 
 
 def grid_loss(
-    of_task: Tensor, of_user: Tensor, modules: Iterable[nn.Module], weight: Tensor, base: Tensor
+    of_task: Tensor,
+    of_user: Tensor,
+    modules: Iterable[nn.Module],
+    weight: Tensor,
+    base: Tensor,
+    beside: Tensor | None = None,
 ) -> Tensor:
     """Sum over cells of weight softplus(-f) + (the row's weight) base softplus(f): a scalar.
 
@@ -29,12 +34,13 @@ def grid_loss(
             output.
         weight: (T, U) of each cell's exposure.
         base: (U,) p.
+        beside: (T, U) what is added to the network's logits.
     """
     layers = list(modules)
     hidden = [layer for layer in layers if isinstance(layer, ReluDropout)]
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
     tensors = [tensor for layer in linears for tensor in (layer.weight, layer.bias)]
-    loss: Tensor = _GridLoss.apply(hidden, weight, base, of_task, of_user, *tensors)  # type: ignore[no-untyped-call]
+    loss: Tensor = _GridLoss.apply(hidden, weight, base, beside, of_task, of_user, *tensors)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -47,12 +53,14 @@ class _GridLoss(torch.autograd.Function):
         hidden: Sequence[ReluDropout],
         weight: Tensor,
         base: Tensor,
+        beside: Tensor | None,
         of_task: Tensor,
         of_user: Tensor,
         *rest: Tensor,
     ) -> Tensor:
         layers = layers_of(hidden, rest)
         grad_task, grad_user = torch.zeros_like(of_task), torch.zeros_like(of_user)
+        of_beside = None if beside is None else torch.empty_like(beside)
         loss = of_task.new_zeros(())
         row = weight.sum(1, keepdim=True)
         for some, users in _blocks(len(of_task), len(of_user), weight.device):
@@ -60,18 +68,23 @@ class _GridLoss(torch.autograd.Function):
             both = torch.addmm(positive, row[some], base[None, users]).view(-1, 1)
             z = (of_task[some, None] + of_user[users]).flatten(0, 1)
             ys, logits = forwards(layers, hidden, z, z)
+            if beside is not None:
+                logits.add_(beside[some, users].reshape(-1, 1))
             loss += (F.softplus(logits) * both - logits * positive.view(-1, 1)).sum()
             grad = logits.sigmoid_().mul_(both).sub_(positive.view(-1, 1))
+            if of_beside is not None:
+                of_beside[some, users] = grad.view_as(positive)
             backwards(layers, grad, ys, z)
             cells = ys[0].view(*positive.shape, -1)
             grad_task[some] += cells.sum(1)
             grad_user[users] += cells.sum(0)
-        ctx.gradients = [grad_task, grad_user, *(g for layer in layers for g in layer.gradients)]
+        of_layers = (g for layer in layers for g in layer.gradients)
+        ctx.gradients = [of_beside, grad_task, grad_user, *of_layers]
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        return None, None, None, *(gradient.mul_(grads[0]) for gradient in ctx.gradients)
+        return None, None, None, *(g if g is None else g.mul_(grads[0]) for g in ctx.gradients)
 
 
 def _blocks(tasks: int, users: int, device: torch.device) -> Iterator[tuple[slice, slice]]:

@@ -80,8 +80,7 @@ class _PairLoss(torch.autograd.Function):
         layers = layers_of(plan.hidden, rest)
         if len(rest[-1]) > 1:
             layers[-1] = _OutputOfTask(rest[-2], rest[-1], plan.hidden[-1].scale)
-        loss, of_logits, of_tables = _loss_and_gradients(plan, beside, tables, layers)
-        of_beside = of_logits if beside is not None else None
+        loss, of_beside, of_tables = _loss_and_gradients(plan, beside, tables, layers)
         ctx.gradients = [of_beside, *of_tables, *(g for layer in layers for g in layer.gradients)]
         return loss
 
@@ -153,8 +152,8 @@ def backwards(layers: Sequence[Layer], grad: Tensor, ys: Sequence[Tensor], task:
 
 def _loss_and_gradients(
     plan: _Plan, beside: Tensor | None, tables: Sequence[Tensor], layers: Sequence[Layer]
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """The loss, and the gradients of the logits (2 N,) and of each table.
+) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+    """The loss, and the gradients of `beside` (2 N,) and of each table.
 
     Those of the layers are left with them.
     """
@@ -162,7 +161,8 @@ def _loss_and_gradients(
     first = tables[0].new_empty(n, tables[0].shape[1])  # hidden layer, later its gradient
     side = first.new_ones(n)  # of the margin: -1 where f should be high
     side[: n // 2] = -1
-    loss, of_logits = first.new_zeros(()), first.new_empty(n)
+    of_beside = None if beside is None else torch.empty_like(beside)
+    loss = first.new_zeros(())
     size = BLOCK if first.device.type == "cpu" else n
     for start in range(0, n, size):
         part = slice(start, start + size)
@@ -175,10 +175,12 @@ def _loss_and_gradients(
             z.add_(beside[part, None])
         margin = z.mul_(side[part, None])
         loss += F.softplus(margin).sum()
-        of_logits[part] = margin.sigmoid_().mul_(side[part, None]).div_(n // 2)[:, 0]
-        backwards(layers, margin, ys, task)
+        grad = margin.sigmoid_().mul_(side[part, None]).div_(n // 2)
+        if of_beside is not None:
+            of_beside[part] = grad[:, 0]
+        backwards(layers, grad, ys, task)
     of_tables = [
         scatter_add(first, index, len(table))
         for table, index in zip(tables, plan.indices, strict=True)
     ]
-    return loss / (n // 2), of_logits, of_tables
+    return loss / (n // 2), of_beside, of_tables

@@ -50,7 +50,7 @@ class PairSampler:
         For x that is dear to compute: a batch holds half as many users. For p over these exposures
         only, of which the user of another row is a draw, and batches of two pairs or more.
         """
-        order = torch.randperm(len(self.user), generator=gen, device=self.user.device)
+        order = self._order(gen)
         for rows in order.tensor_split(max(1, round(len(order) / batch_size))):
             yield self.user[rows], self.task[rows]
 
@@ -59,8 +59,11 @@ class PairSampler:
         users, tasks = self._shuffled(gen)
         yield from zip(users.tensor_split(steps, dim=1), tasks.tensor_split(steps), strict=True)
 
+    def _order(self, gen: torch.Generator) -> Tensor:
+        return torch.randperm(len(self.user), generator=gen, device=self.user.device)
+
     def _shuffled(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
-        order = torch.randperm(len(self.user), generator=gen, device=self.user.device)
+        order = self._order(gen)
         users = self.user.index_select(0, order)
         return (
             torch.stack([users, self.draw_base(len(order), gen)]),
@@ -69,7 +72,7 @@ class PairSampler:
 
     def positives(self, batch_size: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """As `epoch`, without the negatives: user (N,), task (N,)."""
-        order = torch.randperm(len(self.user), generator=gen, device=self.user.device)
+        order = self._order(gen)
         for rows in order.chunk(max(1, round(len(order) / batch_size))):
             yield self.user[rows], self.task[rows]
 

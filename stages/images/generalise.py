@@ -40,7 +40,7 @@ def main(
         from pipeline.image_tasks import active_categories, category_sides
         from pipeline.storage import write_csv
 
-        pixels = folder.pixels()
+        pixels, device = folder.pixels(), run.device()
         test, category = folder.split("test")
         ks = [cell.k for cell in run.params.cells if cell.dataset == dataset and cell.k > 1]
         examples = {k: folder.examples(pixels, k) for k in ks}
@@ -50,7 +50,7 @@ def main(
         rows: list[dict[str, str | int | float]] = []
         for init in (one for one in run.params.inits if seed_tasks_of(one)):
             for m in ks:
-                learned = _learned(folder.runs(m, seed), init, run.device())
+                learned = _learned(folder.runs(m, seed), init, device)
                 rows += [
                     {
                         "dataset": dataset,
