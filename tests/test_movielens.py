@@ -1,6 +1,8 @@
 """MovieLens' files: the real counts, and the file and line of every fault."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -63,6 +65,20 @@ def test_the_tables_are_sorted_and_typed_whatever_the_order_of_the_lines(
         "Nobody Saw It (1999)",
         "Star Wars: Episode IV (1977)",
     ]
+
+
+def test_no_thread_is_left_that_could_outlive_the_interpreter(made_movielens: Path) -> None:
+    threads = """if True:
+        import os, sys
+        from pathlib import Path
+        import pyarrow as pa
+        from pipeline.datasets.movielens import read_movielens
+        pa.enable_signal_handlers(False)  # they have a thread of their own, which holds no memory
+        before = os.listdir("/proc/self/task")
+        read_movielens(Path(sys.argv[1]))
+        sys.exit(os.listdir("/proc/self/task") != before)
+    """
+    subprocess.run([sys.executable, "-c", threads, made_movielens], check=True)
 
 
 def test_windows_line_ends_are_read_the_same(made_movielens: Path) -> None:

@@ -45,6 +45,8 @@ def read_dat(path: Path, layout: DatFile) -> pa.Table:
     """Read a file; row i of the table is line i + 1, no value is missing.
 
     pyarrow reads one-byte separators only, so `::` becomes a tab: a million lines in half a second.
+    It reads on this thread alone: one of its own may still be letting go of the Python bytes, or
+    of the decoder of an encoding, when the interpreter ends, and that aborts the process.
 
     Raises:
         PipelineError: the file is missing, empty, cut short, in another encoding, or a line has
@@ -55,7 +57,7 @@ def read_dat(path: Path, layout: DatFile) -> pa.Table:
         return pacsv.read_csv(
             pa.BufferReader(content.replace(b"::", b"\t")),
             read_options=pacsv.ReadOptions(
-                column_names=list(layout.columns), encoding=layout.encoding
+                column_names=list(layout.columns), encoding=layout.encoding, use_threads=False
             ),
             parse_options=pacsv.ParseOptions(
                 delimiter="\t", quote_char=False, ignore_empty_lines=False
