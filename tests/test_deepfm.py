@@ -23,6 +23,7 @@ from pipeline.training.deepfm import (
 )
 from pipeline.training.dropout import MaskSource, set_masks
 from pipeline.training.negatives import UnseenItems
+from tests.test_pair_loss import Operations
 
 ROOT = Path(__file__).parents[1]
 GENRES = torch.tensor([[1, 0, 0], [0.5, 0.5, 0], [0, 0, 0], [1 / 3, 1 / 3, 1 / 3]])
@@ -76,6 +77,34 @@ def test_every_parameter_gets_a_gradient() -> None:
     exposure_loss(net(codes, user, torch.stack([item, item.flip(0)]))).backward()
     without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     assert not without
+
+
+@pytest.mark.parametrize("sizes", [(5,), (5, 3)])
+@pytest.mark.parametrize("n", [3, 40])  # fewer than there are users and items, and more
+def test_the_loss_in_one_pass_is_that_of_the_logits_under_the_same_masks(
+    sizes: tuple[int, ...], n: int
+) -> None:
+    net = network(sizes, dropout=0.2)
+    gen = torch.Generator().manual_seed(n)
+    codes = torch.stack([torch.arange(5) % size for size in sizes], 1)
+    user, item = torch.randint(5, (n,), generator=gen), torch.randint(4, (2, n), generator=gen)
+    found = []
+    for way in (net.loss, lambda *pairs: exposure_loss(net(*pairs))):
+        set_masks(net, MaskSource(7, torch.device("cpu")))
+        loss = way(codes, user, item)
+        found.append([loss.detach(), *torch.autograd.grad(3 * loss, list(net.parameters()))])
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_writes_each_layer_once() -> None:
+    """Guards the fast path: no dropout of torch's, no table of the pairs' rows kept for later."""
+    net, n = network((5,), dropout=0.2), 20_000
+    set_masks(net, MaskSource(0, torch.device("cpu")))
+    user, item = torch.randint(5, (n,)), torch.randint(4, (2, n))
+    with Operations() as operations:
+        net.loss(torch.arange(5)[:, None], user, item).backward()
+    assert not {"bernoulli_", "native_dropout", "index_add_"} & {*operations.names}
+    assert operations.fresh < 160 * n  # 248 by autograd from the logits, of layers of 8 and 6
 
 
 def test_of_many_users_a_step_looks_at_those_of_its_batch_alone() -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.training import inner
 from pipeline.training.gather import gather, gather_linear
 
 
@@ -47,3 +48,21 @@ def test_the_smaller_side_is_multiplied(pairs: int, multiplied: int) -> None:
     with FlopCounterMode(display=False) as counter:
         gather_linear(table, weight, index)
     assert counter.get_total_flops() == 2 * multiplied * 4 * 5
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [((40,), (2, 40)), ((2, 40), (40,)), ((3,), (3,)), ((0,), (2, 0))]
+)
+def test_inner_products_are_those_of_indexed_rows(
+    left: tuple[int, ...], right: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pairs repeat, and blocks of 7 do not show."""
+    monkeypatch.setattr(inner, "BLOCK", 7)
+    table, other, i, j = normal(3, 4), normal(5, 4, seed=1), rows(3, *left), rows(5, *right)
+    found = inner.inner_products(table, other, i, j)
+    expected = (table[i] * other[j]).sum(-1)
+    torch.testing.assert_close(found, expected)
+    of_table, of_other = gradients(expected, table, other)
+    torch.testing.assert_close(gradients(found, table, other), (of_table, of_other))
+    fixed = inner.inner_products(table.detach(), other, i, j)
+    torch.testing.assert_close(gradients(fixed, other), (of_other,))

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from pipeline.models.weights import draw_linear
 from pipeline.training.dropout import ReluDropout
 from pipeline.training.gather import gather
+from pipeline.training.inner import inner_products
+from pipeline.training.pair_loss import Rows, pair_loss
 
 
 class Side(NamedTuple):
@@ -121,6 +123,17 @@ class DeepFM(nn.Module):
 
     def forward(self, codes: Tensor, user: Tensor, item: Tensor) -> Tensor:
         return self.of_pairs(self.user_side(self.embed_users(codes)), self.item_side(), user, item)
+
+    def loss(self, codes: Tensor, user: Tensor, item: Tensor) -> Tensor:
+        """Logistic loss of exposures, item[0], and negatives, item[1]: a scalar, 2 ln 2 at f = 0.
+
+        As from the logits, in one pass there and back; codes (U, F), user (N,), item (2, N).
+        """
+        users, items = self.user_side(self.embed_users(codes)), self.item_side()
+        own = gather(users.own, user)[:, 0] + gather(items.own, item)[..., 0]
+        inner = inner_products(users.total, items.total, user, item)
+        hidden = [Rows(users.hidden, user), Rows(items.hidden, item)]
+        return pair_loss(hidden, self.rest, user, own + inner)
 
 
 def _side(embedded: Tensor, layer: nn.Linear) -> Side:

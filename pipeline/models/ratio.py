@@ -15,6 +15,7 @@ from pipeline.training.dropout import ReluDropout
 from pipeline.training.gather import gather, gather_linear, linear_rows
 from pipeline.training.grid import TaskGrid
 from pipeline.training.grid_loss import grid_loss
+from pipeline.training.inner import inner_products
 from pipeline.training.pair_loss import Rows, pair_loss
 from pipeline.training.sampler import shifted
 
@@ -109,9 +110,10 @@ class RatioNet(nn.Module):
         inputs = [Rows(of_user, user_row), Rows(of_task + self.first.bias, task_row)]
         if self.linear is None:
             return pair_loss(inputs, self.rest, task)
-        own = gather(head, task)  # (N, x_dim + 1)
-        cost = self.linear * own[:, :-1].square().sum(-1).mean()
-        return pair_loss(inputs, self.rest, task, _linear(F.embedding(user, x), own)) + cost
+        weight, bias = head[:, :-1], head[:, -1:]
+        beside = inner_products(x, weight, user, task) + gather(bias, task)[:, 0]
+        cost = self.linear * gather(weight.square().sum(1, keepdim=True), task).mean()
+        return pair_loss(inputs, self.rest, task, beside) + cost
 
     def loss_within(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
         """The same for user (N,) under q_t, and the same users `shifted` under p."""

@@ -240,7 +240,7 @@ def _make_course(
     pairs = ContrastedPairs.of(data, params.stop_share, gen)
 
     def loss(user: Tensor, item: Tensor) -> Tensor:
-        return exposure_loss(net(*needed(own.codes, user), item))
+        return net.loss(*needed(own.codes, user), item)
 
     size = params.batch_size
     if ranks.alone:
