@@ -10,8 +10,8 @@ PREFACE = """# Performance
 
 Written by `make benchmark`; do not edit. Every figure is a median with its middle half in
 brackets, over the rounds that the table names. The contestants of a table take turns within each
-round, and a ratio is taken within a round. A second is one of CPU time, of all threads together: so
-what else the machine does moves the figures little, and a second thread is not had for nothing.
+round, and a ratio is taken within a round. Where nothing else is said they have one thread, and a
+second is one of CPU time: so what else the machine does moves the figures little.
 
 Measured on {machine}.
 """
@@ -39,15 +39,9 @@ def render(sections: Sequence[str]) -> str:
 
 
 def machine() -> str:
-    """The processor, the threads in use, and the versions that matter."""
-    import torch  # not above: what starts stages to measure their memory is to be small itself
-
+    """The processor, and the versions that matter."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "pyarrow"))
-    threads = torch.get_num_threads()
-    return (
-        f"{_processor()}, {threads} {'thread' if threads == 1 else 'threads'}, "
-        f"Python {platform.python_version()}, {versions}"
-    )
+    return f"{_processor()}, Python {platform.python_version()}, {versions}"
 
 
 def _processor() -> str:

@@ -53,10 +53,13 @@ class PairDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return self.x[self.pairs.user[row]], self.x[negative], self.pairs.task[row]
 
 
-def by_dataloader(model: Textbook, x: Tensor, pairs: PairSampler, batch: int, lr: float) -> None:
-    """(a): an epoch of Algorithm 1 with `Dataset` and `DataLoader`."""
+def by_dataloader(
+    model: Textbook, x: Tensor, pairs: PairSampler, batch: int, lr: float, workers: int = 0
+) -> None:
+    """(a): an epoch of Algorithm 1 with `Dataset` and `DataLoader`, which may have `workers`."""
     adam = torch.optim.Adam(model.parameters(), lr=lr)
-    for positive, negative, task in DataLoader(PairDataset(x, pairs), batch, shuffle=True):
+    loader = DataLoader(PairDataset(x, pairs), batch, shuffle=True, num_workers=workers)
+    for positive, negative, task in loader:
         high, low = model(positive, task), model(negative, task)
         loss = F.binary_cross_entropy_with_logits(high, torch.ones_like(high))
         loss = loss + F.binary_cross_entropy_with_logits(low, torch.zeros_like(low))

@@ -1,13 +1,16 @@
 """Timing that stands on a busy machine: contestants take turns, and ratios are of one round.
 
-The clock counts this process's own CPU seconds, those of all its threads: a contestant does not pay
-for what else runs meanwhile, and pays for every thread that it keeps busy.
+By default there is one thread, and the clock counts this process's own CPU seconds: a contestant
+does not pay for what else runs meanwhile.
 """
 
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import torch
+from threadpoolctl import threadpool_limits
 
 Job = Callable[[], object]
 
@@ -35,12 +38,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Race:
-    """CPU seconds a unit of work of every contestant, round by round."""
+    """Seconds a unit of work of every contestant, round by round."""
 
     seconds: Mapping[str, list[float]]
 
     def rate(self, name: str, scale: float = 1.0) -> Spread:
-        """Units a CPU second, times `scale`."""
+        """Units a second, times `scale`."""
         return Spread.of([scale / s for s in self.seconds[name]])
 
     def ratio(self, slow: str, fast: str) -> Spread:
@@ -49,18 +52,28 @@ class Race:
         return Spread.of([s / f for s, f in pairs])
 
 
-def race(jobs: Mapping[str, tuple[Job, float]], rounds: int) -> Race:
+def race(
+    jobs: Mapping[str, tuple[Job, float]],
+    rounds: int,
+    *,
+    threads: int = 1,
+    clock: Callable[[], float] = time.process_time,
+) -> Race:
     """Let the jobs take turns for `rounds` rounds, after one that does not count.
 
     Args:
         jobs: by name, what to run, and how many units of work one run is.
         rounds: at least 2.
+        threads: of torch and of the matrix libraries.
+        clock: what a second is one of.
     """
+    torch.set_num_threads(threads)
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for number in range(rounds + 1):
-        for name, (job, units) in jobs.items():
-            started = time.process_time()
-            job()
-            if number:
-                seconds[name].append((time.process_time() - started) / units)
+    with threadpool_limits(threads):
+        for number in range(rounds + 1):
+            for name, (job, units) in jobs.items():
+                started = clock()
+                job()
+                if number:
+                    seconds[name].append((clock() - started) / units)
     return Race(seconds)
