@@ -35,6 +35,7 @@ def train_density(
     *,
     schedule: Schedule,
     weight_decay: float,
+    noise: float = 0.0,
     seed: int,
     device: torch.device,
     report: Callable[[Row], None],
@@ -47,7 +48,9 @@ def train_density(
         examples: users' vectors and their exposures to the tasks.
         schedule: learning rate, batch size, epochs, patience.
         weight_decay: Adam's.
-        seed: of the weights and of the order of the pairs.
+        noise: what is added to x in training, normal, in standard deviations of each of its
+            numbers. Where x are points that repeat, a density without any grows without bound.
+        seed: of the weights, of the order of the pairs, and of the noise.
         device: where to train.
         report: called with each epoch's row.
         checkpoint: where to keep the training, and to go on from; see `fit`.
@@ -64,6 +67,16 @@ def train_density(
     net.to(device)
     x = torch.from_numpy(examples.x).to(device)
     gen = torch.Generator(device).manual_seed(seed)
+    spread = noise * x.std(0)
+
+    def loss(user: Tensor, task: Tensor) -> Tensor:
+        near = x[user]
+        if noise:
+            drawn = torch.randn(near.shape, generator=gen, device=device)
+            near = near + spread * drawn
+        mean: Tensor = net(near, task).mean()
+        return -mean
+
     watch = watch_auc(
         exposure_sides(examples.pairs, examples.valid, examples.tasks),
         examples.valid,
@@ -83,7 +96,7 @@ def train_density(
     history = fit(
         net,
         batches=lambda: data.train.positives(schedule.batch_size, gen),
-        loss=lambda user, task: -net(x[user], task).mean(),
+        loss=loss,
         validate=validate,
         schedule=schedule,
         patience=Patience(schedule.patience),

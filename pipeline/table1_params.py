@@ -54,20 +54,25 @@ class Table(Section):
         return [*self.starts, *self.graphs, *self.learned]
 
 
-class Gaussian(Schedule):
+class Likelihood(Schedule):
+    """How a density is trained."""
+
+    weight_decay: Decay
+    noise: Annotated[float, Field(ge=0)]  # on x, see `train_density`
+
+
+class Gaussian(Likelihood):
     """The conditional Gaussian."""
 
     task_dim: Count
     hidden: Annotated[list[Count], Field(min_length=1)]
-    weight_decay: Decay
 
 
-class Maf(Schedule):
+class Maf(Likelihood):
     """The conditional masked autoregressive flow."""
 
     blocks: Count
     hidden: Count
-    weight_decay: Decay
 
 
 class Densities(Section):

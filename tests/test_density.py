@@ -1,6 +1,7 @@
 """Maximum likelihood over all tasks: what is learned, from whom, and which epoch is kept."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +43,15 @@ def examples(per_task: int = 400, *, bent: bool = False, seed: int = 0) -> Examp
     )
 
 
-def train(net: Density, data: Examples, *, epochs: int = 40, lr: float = 0.005) -> list[Row]:
+def train(
+    net: Density, data: Examples, *, epochs: int = 40, lr: float = 0.005, noise: float = 0.0
+) -> list[Row]:
     return train_density(
         net,
         data,
         schedule=Schedule(lr=lr, batch_size=128, max_epochs=epochs, patience=10),
         weight_decay=0,
+        noise=noise,
         seed=0,
         device=CPU,
         report=lambda row: None,
@@ -72,6 +76,25 @@ def test_the_gaussian_learns_each_tasks_mean_and_variance() -> None:
         own = data.x[data.train[data.pairs.task[data.train] == task]]
         np.testing.assert_allclose(mean[task], own.mean(0), atol=0.15)
         np.testing.assert_allclose(log_variance[task], np.log(own.var(0)), atol=0.15)
+
+
+def test_noise_in_training_widens_what_is_learned() -> None:
+    """A task's variance, and that of the noise, which is half the spread of all x."""
+    data = examples(1000)
+    net = ConditionalGaussian(x_dim=2, tasks=3, task_dim=4, hidden=(32, 32))
+    train(net, data, noise=0.5)
+    _, log_variance = (moment.detach().numpy() for moment in net.moments())
+    expected = SPREADS**2 + (0.5 * data.x.std(0)) ** 2
+    np.testing.assert_allclose(np.exp(log_variance), expected, rtol=0.2)
+
+
+def test_points_that_repeat_have_a_finite_density_under_noise() -> None:
+    data = examples(400)
+    data = replace(data, x=MEANS[data.pairs.task])  # one point a task
+    net = ConditionalMaf(x_dim=2, tasks=3, blocks=2, hidden=16)
+    history = train(net, data, epochs=30, noise=0.3)
+    least = 2 * (0.5 + math.log(0.1 * math.sqrt(2 * math.pi)))  # of a normal law of a third of it
+    assert all(least < row["valid_loss"] < 10 for row in history)
 
 
 def test_the_flow_learns_what_a_gaussian_cannot() -> None:

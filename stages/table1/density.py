@@ -70,6 +70,7 @@ def main(
                 examples,
                 schedule=wanted,
                 weight_decay=wanted.weight_decay,
+                noise=wanted.noise,
                 seed=seed,
                 device=run.device(),
                 report=report,
