@@ -109,9 +109,21 @@ class DeepFM(nn.Module):
         """Gather what users bring to their pairs, from embedded fields (n, F, 1 + k)."""
         return _side(embedded, self.user_layer)
 
-    def item_side(self) -> Side:
-        """Gather what all items bring to their pairs."""
-        return _side(torch.stack([self.item_id, self.genres @ self.genre], 1), self.item_layer)
+    def item_side(self, items: Tensor | None = None) -> Side:
+        """Gather what rows of `items` (n,), or all items, bring to their pairs.
+
+        Genres are few: their share of the first layer is taken once a genre, not once an item.
+        """
+        ids: Tensor = self.item_id
+        genres = self.genres
+        if items is not None:
+            ids, genres = gather(ids, items), genres[items]
+        of_ids, of_genres = self.item_layer.weight.chunk(2, 1)
+        (own, vectors), (first, shared) = ids.tensor_split([1], 1), self.genre.tensor_split([1], 1)
+        mean = genres @ shared
+        inner = (vectors * mean).sum(1, keepdim=True)
+        hidden = torch.addmm(genres @ (shared @ of_genres.T), vectors, of_ids.T)
+        return Side(own + genres @ first + inner, vectors + mean, hidden)
 
     def of_pairs(self, users: Side, items: Side, user: Tensor, item: Tensor) -> Tensor:
         """Logits of pairs of rows: user (N,), item (..., N) -> (..., N)."""
@@ -129,7 +141,10 @@ class DeepFM(nn.Module):
 
         As from the logits, in one pass there and back; codes (U, F), user (N,), item (2, N).
         """
-        users, items = self.user_side(self.embed_users(codes)), self.item_side()
+        rows = None
+        if item.numel() < len(self.item_id):  # then a step's time does not grow with the items
+            rows, item = item.unique(return_inverse=True)
+        users, items = self.user_side(self.embed_users(codes)), self.item_side(rows)
         own = gather(users.own, user)[:, 0] + gather(items.own, item)[..., 0]
         inner = inner_products(users.total, items.total, user, item)
         hidden = [Rows(users.hidden, user), Rows(items.hidden, item)]
