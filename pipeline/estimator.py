@@ -5,6 +5,9 @@ group, LOW = anomalous there.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 from warnings import warn
@@ -13,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from pydantic import ValidationError
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
@@ -20,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pipeline.conformal import Calibration, fewest
 from pipeline.embeddings import Projection
+from pipeline.errors import PipelineError
 from pipeline.estimator_files import fitted_state, restore
 from pipeline.group_moments import GroupMoments
 from pipeline.group_names import Names, add_names, places, task_names
@@ -46,6 +51,15 @@ Table: TypeAlias = npt.ArrayLike | pd.DataFrame
 Tasks: TypeAlias = npt.ArrayLike | pd.Series
 VALID_SHARE = 0.1  # of the rows of a group, to stop by
 ENOUGH = 1000  # calibration rows that are scored under every group
+
+
+@dataclass(frozen=True)
+class _Admitted:
+    """More rows, divided, and what the detector knows of groups with them; it is as it was."""
+
+    tasks: Names
+    moments: GroupMoments
+    parts: Parts
 
 
 class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
@@ -136,7 +150,8 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         draw_layers(self.net_, torch.Generator().manual_seed(int(gen.integers(2**31))))
         self.kept_ = Kept.nothing(x.shape[1], self.memory)
         self.history_: list[Row] = []
-        return self._learn(variants, parts, schedule, gen)
+        self._learn(self.net_, variants, schedule, gen)
+        return self._keep(parts, gen)
 
     def partial_fit(self, X: Table, task: Tasks | None = None) -> Self:
         """Learn from more rows, beside a memory of those before; groups may be new.
@@ -151,10 +166,13 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         schedule, gen = self._schedule(), self._generator()
         x = validate_data(self, X, dtype=np.float64, reset=False)
         names = task_names(task, len(x))
-        parts = self._admit(x, names, gen)
-        train, valid = self.kept_.train.rows + parts.train, self.kept_.valid.rows + parts.valid
-        variants = Variants.of(train, valid, self.moments_, gen)
-        return self._learn(variants, parts, schedule, gen)
+        more = self._admit(x, names, gen)
+        train = self.kept_.train.rows + more.parts.train
+        valid = self.kept_.valid.rows + more.parts.valid
+        net = deepcopy(self.net_)
+        self._learn(net, Variants.of(train, valid, more.moments, gen), schedule, gen)
+        self.net_ = net
+        return self._take_in(more, gen)
 
     def embed(self, X: Table, task: Tasks) -> Singles | pd.DataFrame:
         """Place groups it has never seen, without any training, and know them from here on.
@@ -182,8 +200,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             raise ValueError(f"Group {known[0].item()!r} is known; partial_fit learns more of it.")
         first = len(self.tasks_)
         gen = self._generator()
-        parts = self._admit(x, names, gen, valid=0.0)
-        self._keep(parts, gen)
+        self._take_in(self._admit(x, names, gen, valid=0.0), gen)
         new = self.embeddings_[first:]
         return pd.DataFrame(new, index=self.tasks_[first:]) if isinstance(X, pd.DataFrame) else new
 
@@ -206,9 +223,10 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
     def decision_function(self, X: Table, task: Tasks | None = None) -> Floats | pd.Series:
         """The score less the threshold of the group, (n,): negative for an outlier."""
         x, code = self._asked(X, task)
-        threshold = (
-            self._of_mixture().thresholds(self.alpha) if code is None else self.offset_[code]
-        )
+        if code is None:
+            threshold = self._of_mixture().thresholds(self.alpha)
+        else:
+            threshold = self.calibration_.thresholds(self.alpha)[code]
         return _like(X, self._score(x, code) - threshold)
 
     def predict(self, X: Table, task: Tasks | None = None) -> Ints | pd.Series:
@@ -257,50 +275,68 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
                 raise ValueError(f"{name} must be above 0 and at most {high}. Got {value!r}.")
         if self.memory < 0:
             raise ValueError(f"memory must be at least 0 rows. Got {self.memory!r}.")
-        return Ratio(
-            base="exposures",
-            visible="train",
-            hidden=list(self.hidden),
-            dropout=[0.0] * len(self.hidden),
-            freeze_e=False,
-            lr=self.lr,
-            batch_size=self.batch_size,
-            max_epochs=self.max_epochs,
-            patience=self.patience,
-        )
+        try:
+            return Ratio(
+                base="exposures",
+                visible="train",
+                hidden=[index(width) for width in self.hidden],
+                dropout=[0.0] * len(self.hidden),
+                freeze_e=False,
+                lr=float(self.lr),
+                batch_size=index(self.batch_size),
+                max_epochs=index(self.max_epochs),
+                patience=index(self.patience),
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = first["msg"].replace("Input should be", "must be")
+            raise ValueError(f"{first['loc'][0]} {what}. Got {first['input']!r}.") from None
 
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng(check_random_state(self.random_state).randint(2**31))
 
     def _rows(self, x: Floats, code: Ints) -> Rows:
-        return Rows(self.scaler_.transform(x).astype(np.float32), code)
+        with np.errstate(over="ignore"):
+            z = self.scaler_.transform(x).astype(np.float32)
+        beyond = ~np.isfinite(z).all(1)
+        if beyond.any():
+            raise ValueError(
+                f"Row {np.argmax(beyond)} lies too far from the others to be learned from: "
+                "standardised, it is beyond single precision."
+            )
+        return Rows(z, code)
 
     def _divide(self, rows: Rows, gen: np.random.Generator, valid: float = VALID_SHARE) -> Parts:
         return divide(rows, valid=valid, calibration=self.calibration_share, gen=gen)
 
     def _admit(
         self, x: Floats, names: Names, gen: np.random.Generator, valid: float = VALID_SHARE
-    ) -> Parts:
-        """Divide more rows, and count them in; groups that are new are added to `tasks_`."""
-        self.tasks_ = add_names(self.tasks_, names)
-        parts = self._divide(self._rows(x, places(self.tasks_, names)), gen, valid)
-        self.moments_ = self.moments_.add(parts.train, len(self.tasks_))
-        return parts
+    ) -> _Admitted:
+        """Divide more rows, and count them in beside those before."""
+        tasks = add_names(self.tasks_, names)
+        parts = self._divide(self._rows(x, places(tasks, names)), gen, valid)
+        return _Admitted(tasks, self.moments_.add(parts.train, len(tasks)), parts)
+
+    def _take_in(self, more: _Admitted, gen: np.random.Generator) -> Self:
+        self.tasks_, self.moments_ = more.tasks, more.moments
+        return self._keep(more.parts, gen)
 
     def _learn(
-        self, variants: Variants, parts: Parts, schedule: Ratio, gen: np.random.Generator
-    ) -> Self:
-        self.history_ += learn(
-            self.net_,
-            self.projection_.apply(variants.statistic),
-            variants.train,
-            variants.valid,
-            background=self.background,
-            params=schedule,
-            gen=gen,
-            device=torch.device(self.device),
-        )
-        return self._keep(parts, gen)
+        self, net: RatioNet, variants: Variants, schedule: Ratio, gen: np.random.Generator
+    ) -> None:
+        try:
+            self.history_ += learn(
+                net,
+                self.projection_.apply(variants.statistic),
+                variants.train,
+                variants.valid,
+                background=self.background,
+                params=schedule,
+                gen=gen,
+                device=torch.device(self.device),
+            )
+        except PipelineError as error:  # a loss that is not finite
+            raise ValueError(str(error)) from error
 
     def _keep(self, parts: Parts, gen: np.random.Generator) -> Self:
         self.kept_ = self.kept_.add(parts, gen)
@@ -347,9 +383,11 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
 
     def _score(self, z: npt.NDArray[np.floating], code: Ints | None) -> Floats:
         if code is not None:
-            return log_ratios(self.net_, self.embeddings_, z, code)
-        share = self.moments_.count / self.moments_.count.sum()
-        return mixture_log_ratios(self.net_, self.embeddings_, z, share)
+            score = log_ratios(self.net_, self.embeddings_, z, code)
+        else:
+            share = self.moments_.count / self.moments_.count.sum()
+            score = mixture_log_ratios(self.net_, self.embeddings_, z, share)
+        return np.nan_to_num(score, nan=-np.inf)  # so far away that the network overflows
 
 
 def _like(X: Table, values: npt.NDArray[Any]) -> npt.NDArray[Any] | pd.Series:

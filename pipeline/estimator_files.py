@@ -1,6 +1,7 @@
 """A fitted detector as numbers and plain settings, and back; no pickle, so no code is run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from pipeline.embeddings import Projection
+from pipeline.errors import PipelineError
 from pipeline.group_moments import GroupMoments
 from pipeline.models.ratio import RatioNet
 from pipeline.tabular import Kept, Reservoir, Rows
@@ -37,16 +39,10 @@ def fitted_state(
     tensors |= {f"net.{name}": value for name, value in detector.net_.state_dict().items()}
     tensors |= {f"projection.{n}": value for n, value in detector.projection_.tensors().items()}
     tensors |= {f"moments.{n}": value for n, value in detector.moments_.tensors().items()}
-    params = detector.get_params()
-    seed = params["random_state"]
     names = getattr(detector, "feature_names_in_", None)
     config: dict[str, object] = {
         "kind": KIND,
-        "params": params
-        | {
-            "hidden": list(detector.hidden),
-            "random_state": seed if isinstance(seed, int) else None,
-        },
+        "params": {name: _plain(value) for name, value in detector.get_params().items()},
         "tasks": detector.tasks_.tolist(),
         "columns": None if names is None else names.tolist(),
         "network": detector.net_.config,
@@ -57,6 +53,17 @@ def fitted_state(
     return tensors, config
 
 
+def _plain(value: object) -> object:
+    """A parameter as JSON has it; a generator, which has no name, as None."""
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value)
+    if isinstance(value, str | torch.device):
+        return str(value)
+    return [_plain(one) for one in value] if isinstance(value, Sequence | np.ndarray) else None
+
+
 def restore(
     detector: "CollaborativeAnomalyDetector",
     tensors: Mapping[str, Tensor],
@@ -65,10 +72,10 @@ def restore(
     """Give an unfitted detector what `fitted_state` told of one, all but what `_calibrate` derives.
 
     Raises:
-        ValueError: the file holds something else.
+        PipelineError: the file holds something else.
     """
     if config.get("kind") != KIND:
-        raise ValueError(f"The file holds no {KIND}.")
+        raise PipelineError(f"the file holds no {KIND}; name one that its `save` has written.")
     settings = cast(dict[str, Any], config)
     detector.set_params(**settings["params"] | {"hidden": tuple(settings["params"]["hidden"])})
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}

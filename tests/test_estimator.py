@@ -269,10 +269,52 @@ def test_the_file_is_read_without_running_code_and_another_is_refused(
     with safe_open(path, framework="np") as file:
         assert "moments.sums" in set(file.keys())
     write_model({}, {"kind": "something else"}, path)
-    with pytest.raises(ValueError, match="holds no CollaborativeAnomalyDetector"):
+    with pytest.raises(PipelineError, match="holds no CollaborativeAnomalyDetector"):
         CollaborativeAnomalyDetector.load(path)
     with pytest.raises(PipelineError, match="there is no such file"):
         CollaborativeAnomalyDetector.load(tmp_path / "none.safetensors")
+
+
+def test_parameters_of_numpy_are_saved_as_numbers(tmp_path: Path) -> None:
+    made = fitted(batch_size=np.int64(512), alpha=np.float32(0.05), lr=np.float64(0.02))
+    made.set_params(random_state=np.int64(3)).save(tmp_path / "detector.safetensors")
+    back = CollaborativeAnomalyDetector.load(tmp_path / "detector.safetensors").get_params()
+    assert back["random_state"] == 3
+    assert (back["batch_size"], back["lr"], back["hidden"]) == (512, 0.02, (64, 32))
+    assert back["alpha"] == pytest.approx(0.05)
+
+
+def test_alpha_may_be_changed_once_it_is_fitted() -> None:
+    made, (X, task) = fitted(), world(800, seed=1)
+    for groups in (task, None):
+        strict, loose = (
+            (made.set_params(alpha=alpha).predict(X, groups) == -1).sum() for alpha in (0.02, 0.2)
+        )
+        assert strict < loose
+
+
+@pytest.mark.parametrize("way", ["embed", "partial_fit"])
+@pytest.mark.parametrize("known", [False, True])
+def test_rows_that_cannot_be_learned_from_leave_it_as_it_was(way: str, known: bool) -> None:
+    if (way, known) == ("embed", True):
+        pytest.skip("embed takes new groups only")
+    made, (X, task) = fitted(), world(800, seed=1)
+    before, tasks = made.score_samples(X, task), made.tasks_.tolist()
+    bad, name = X[:100].copy(), "group 1" if known else "another"
+    bad[7, 1] = 1e39
+    with pytest.raises(ValueError, match="Row 7 lies too far from the others"):
+        getattr(made, way)(bad, [name] * 100)
+    with pytest.raises(ValueError, match="not a finite number"):
+        made.set_params(lr=1e30).partial_fit(X[:100], [name] * 100)
+    assert made.tasks_.tolist() == tasks
+    np.testing.assert_array_equal(made.score_samples(X, task), before)
+
+
+def test_a_row_beyond_every_number_is_an_outlier(detector: CollaborativeAnomalyDetector) -> None:
+    for row in ([1e39, 0.0], [-1e300, 1e300]):
+        assert detector.predict([row], ["group 1"]).tolist() == [-1]
+        assert detector.p_values([row], ["group 1"])[0] < 0.05
+        assert detector.predict([row]).tolist() == [-1]
 
 
 def test_numbers_name_groups_as_well_as_text() -> None:
@@ -297,8 +339,8 @@ MISTAKES = {
     "background": ({"background": 1.0}, None, "background must be above 0 and at most 0.9"),
     "share": ({"calibration_share": 0.7}, None, "calibration_share must be .* Got 0.7"),
     "memory": ({"memory": -1}, None, "memory must be at least 0 rows. Got -1"),
-    "lr": ({"lr": 0.0}, None, "lr"),
-    "hidden": ({"hidden": []}, None, "hidden"),
+    "lr": ({"lr": 0.0}, None, r"lr must be greater than 0\. Got 0\.0\.$"),
+    "hidden": ({"hidden": []}, None, "hidden .* at least 1 item"),
 }
 
 
