@@ -4,7 +4,6 @@
 """
 
 import itertools
-import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.runs import figure, run_experiment
+from experiments.runs import figure, name_of, run_experiment
 from pipeline.errors import PipelineError
 from pipeline.storage import write_bytes
 
@@ -64,7 +63,7 @@ def compare(
         runs = []
         for seed in seeds:
             settings = [*fixed, *combination, f"seed={seed}"]
-            runs.append(run_experiment(slug(settings), settings))
+            runs.append(run_experiment(name_of(settings), settings))
         cells = [_mean_and_spread(key, [figure(run, key) for run in runs]) for key in figures]
         rows.append([", ".join(combination), *cells])
     header = [f"{len(seeds)} seeds", *figures]
@@ -80,11 +79,6 @@ def _choices(over: str) -> list[str]:
     if not equals or not values:
         raise PipelineError(f"--over {over!r}: expected KEY=A|B|C, such as init=random|learned.")
     return [f"{key}={value}" for value in values.split("|")]
-
-
-def slug(settings: Sequence[str]) -> str:
-    """A name that git takes for a ref: "data.source=simulated" becomes "data-source-simulated"."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(settings)).strip("-")
 
 
 def _mean_and_spread(key: str, values: Sequence[float | None]) -> str:

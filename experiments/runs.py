@@ -1,6 +1,8 @@
 """One run of the whole pipeline as a named DVC experiment."""
 
+import hashlib
 import json
+import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -8,6 +10,18 @@ from collections.abc import Mapping, Sequence
 from pipeline.errors import PipelineError
 
 METRICS = "metrics/auc.json"
+DECIDING = ("params.yaml", "dvc.yaml", "pipeline", "stages")  # what a run's results follow from
+
+
+def name_of(settings: Sequence[str]) -> str:
+    """What to call the run under `settings` of what is in the workspace, as git takes it.
+
+    "data.source=simulated" becomes "data-source-simulated", and something follows that stands for
+    whatever is not committed.
+    """
+    name = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(settings)).strip("-")
+    changes = git("diff", "HEAD", "--", *DECIDING)
+    return f"{name}-{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else name
 
 
 def run_experiment(name: str, settings: Sequence[str]) -> dict[str, object]:

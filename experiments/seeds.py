@@ -18,8 +18,7 @@ import numpy.typing as npt
 import typer
 from matplotlib.figure import Figure
 
-from experiments.compare import slug
-from experiments.runs import figure, read_from, run_experiment
+from experiments.runs import figure, name_of, read_from, run_experiment
 from pipeline.errors import PipelineError
 from pipeline.params import SeedMethod
 from pipeline.plots import LINES, write_svg
@@ -83,7 +82,7 @@ def run_one(key: Key, seed: str, fixed: Sequence[str]) -> Outcome:
     method, count = key
     chosen = [f"pretrain.seed_method={method}", f"pretrain.seed_tasks={count}"]
     settings = [*fixed, *chosen, f"seed={seed}"]
-    name = slug(settings)
+    name = name_of(settings)
     loss = figure(run_experiment(name, settings), "loss.valid")
     outcome: dict[str, list[float]] = {LOSS: [float("nan") if loss is None else loss]}
     for row in csv.DictReader(io.StringIO(read_from(name, "metrics/task_auc.csv"))):

@@ -152,8 +152,8 @@ def _measure(
         if not len(found.defined):
             raise PipelineError(
                 f"{name}: none of the {len(scores):,} tasks has both a positive and a negative "
-                f"user among the {scores.shape[1]:,} it is measured on; take more users, or a "
-                "larger data.test_share, or drop the label from evaluate.labels."
+                f"user among the {scores.shape[1]:,} it is measured on; take more users "
+                "(evaluate.users, data.test_share), or drop it from evaluate.labels if it is there."
             )
         means = resampled_means(scores, side, weights)
         low, high = np.nanquantile(means, (0.025, 0.975))

@@ -94,7 +94,8 @@ class Extractor:
         start, end = (np.searchsorted(of, ids, side) for side in ("left", "right"))
         x = np.empty((len(ids), len(self.scale.mean)), np.float32)
         for n, user_id in enumerate(ids.tolist()):
-            own = int(np.random.SeedSequence([seed, user_id]).generate_state(1)[0])
+            entropy = [seed, user_id % (1 << 64)]  # which is at least 0
+            own = int(np.random.SeedSequence(entropy).generate_state(1)[0])
             gen = torch.Generator(self.net.genres.device).manual_seed(own)
             met = exposures.slice(start[n], end[n] - start[n])
             x[n] = self.newcomers(users.slice(n, 1), met, gen)[0]

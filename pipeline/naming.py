@@ -61,6 +61,8 @@ class Names:
         if path.suffix in (".csv", ".parquet"):
             return self.rows_in(read_own(path))
         names = [name.strip() for name in wanted.split(",")]
+        if self.are_text and number_of(wanted) in self.ids:  # a name with a comma in it
+            names = [wanted]
         if self.are_text:
             return self._rows(np.array([number_of(name) for name in names], np.int64), names)
         if wrong := [name for name in names if not name.removeprefix("-").isdecimal()]:
@@ -68,7 +70,7 @@ class Names:
                 f"--{self.who}s: expected whole numbers separated by commas, or a .csv or .parquet "
                 f"file with a column {self.who}_id; found {wrong[0]!r}."
             )
-        numbers = [min(int(name), 2**63 - 1) for name in names]
+        numbers = [max(min(int(name), 2**63 - 1), -(2**63)) for name in names]
         return self._rows(np.array(numbers, np.int64), names)
 
     def rows_in(self, own: OwnTable) -> Ints:

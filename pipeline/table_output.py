@@ -3,16 +3,15 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from pipeline.errors import PipelineError
+from pipeline.formats import Format
 from pipeline.storage import grouped, replacing
 
-Format = Literal["table", "csv", "json", "parquet"]
 ROW_GROUP = 1 << 18  # rows of a Parquet file that are written together
 DIGITS = 6  # of numbers in JSON: single precision knows no more
 SHORT: Mapping[str, tuple[str, Callable[[object], str]]] = {  # heading and value in a text table
@@ -36,11 +35,11 @@ def as_text(tables: Iterable[pa.Table], shape: Format) -> Iterator[str]:
         for number, table in enumerate(tables):
             yield _csv(table, header=number == 0)
     elif shape == "json":
-        for number, table in enumerate(tables):
-            for place, row in enumerate(table.to_pylist()):
-                yield "[\n " if number == place == 0 else ",\n "
-                yield json.dumps({name: _rounded(value) for name, value in row.items()})
-        yield "\n]\n"
+        before = "[\n "
+        for row in (row for table in tables for row in table.to_pylist()):
+            yield before + json.dumps({name: _rounded(value) for name, value in row.items()})
+            before = ",\n "
+        yield "[]\n" if before.startswith("[") else "\n]\n"
     else:
         yield from _text_table(pa.concat_tables(tables))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import typer
 
 from pipeline.errors import PipelineError
+from pipeline.formats import Format
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from pipeline.naming import Catalogue
     from stages.shell import Run
 
-Format = Literal["table", "csv", "json", "parquet"]
+ALPHA = 0.05  # unless another is asked for
 MOST_EXPLAINED = 100  # pairs
+
+
+_ENDINGS = ("", "txt", "csv", "json", "parquet")  # of --to, that say what to write
 
 
 @dataclass(frozen=True)
@@ -31,25 +35,32 @@ class Asked:
     top: int | None
     fresh: bool
     unseen: bool
-    alpha: float
+    alpha: float | None
     explain: int | None
     shape: Format | None
     to: Path | None
+    state: Path | None
 
     @property
     def anything(self) -> bool:
         """Whether any of them is set, sensible or not."""
-        chosen = (self.users, self.items, self.pairs, self.top, self.explain, self.shape, self.to)
+        chosen = (
+            *(self.users, self.items, self.pairs, self.top, self.alpha),
+            *(self.explain, self.shape, self.to, self.state),
+        )
         flags = self.everything or self.fresh or self.unseen
         return flags or any(option is not None for option in chosen)
 
     @property
     def format(self) -> Format:
         """What the answer looks like: as asked, or as the file to write is called."""
-        ending = self.to.suffix.removeprefix(".") if self.to else "table"
         if self.shape is not None:
             return self.shape
-        return next((known for known in get_args(Format) if known == ending), "table")
+        return next((known for known in get_args(Format) if known == self._ending), "table")
+
+    @property
+    def _ending(self) -> str:
+        return self.to.suffix.removeprefix(".") if self.to else ""
 
     def check(self) -> None:
         """Raise PipelineError unless the options go together."""
@@ -70,6 +81,11 @@ class Asked:
             raise PipelineError("--fresh takes the lowest scores first; say how many by --top.")
         if self.explain is not None and (self.everything or self.top is not None or self.unseen):
             raise PipelineError("--explain takes named pairs: by --users with --items, or --pairs.")
+        if self.to is not None and self.shape is None and self._ending not in _ENDINGS:
+            raise PipelineError(
+                f"--to {self.to}: expected a name that ends in .csv, .json, .parquet or .txt, or "
+                "what to write by --format."
+            )
         if self.to is None and (self.everything or self.format == "parquet"):
             raise PipelineError("that is nothing to show on a screen; name a file by --to.")
 
@@ -115,14 +131,17 @@ def answer(asked: Asked, files: Files, run: "Run") -> None:
         PipelineError: options that do not go together, an id that is not known, a faulty file.
     """
     asked.check()
+    if asked.state is not None:
+        files = files.as_of_now(asked.state)
+    alpha = asked.alpha or ALPHA
     from pipeline.storage import write_text
     from pipeline.table_output import as_text, write_parquet
 
     tables: Iterator[pa.Table]
     if asked.explain is None:
-        familiarity, catalogue = _read(files, asked.alpha, run)
+        familiarity, catalogue = _read(files, alpha, run)
         tables = (catalogue.named(table) for table in _chosen(asked, familiarity, catalogue))
-        share = f"{100 * asked.alpha:g} %"
+        share = f"{100 * alpha:g} %"
         legend = (
             f"fresh: at most {share} of an item's own audience is called that by mistake; "
             f"common: at most {share} of all users score as high."

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from stages.by_hand import Asked, Files, Format, answer
+from pipeline.formats import Format
+from stages.by_hand import ALPHA, Asked, Files, answer
 from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, stage_app
 
 app = stage_app()
@@ -52,8 +53,13 @@ def main(
     fresh: Annotated[bool, typer.Option("--fresh", help="--top by the lowest score.")] = False,
     unseen: Annotated[bool, typer.Option("--unseen", help="Only pairs not known to be.")] = False,
     alpha: Annotated[
-        float, typer.Option(min=0.001, max=0.5, help="False-alarm rate of the verdicts.")
-    ] = 0.05,
+        float | None,
+        typer.Option(
+            min=0.001,
+            max=0.5,
+            help=f"By hand: false-alarm rate of the verdicts.  [default: {ALPHA}]",
+        ),
+    ] = None,
     explain: Annotated[
         int | None,
         typer.Option(min=0, help="By hand: instead, what speaks most for and against, so many."),
@@ -82,13 +88,15 @@ def main(
     With --users, --items, --pairs or --all, score those by hand instead, and write nothing but
     --to. docs/score.md explains the columns.
     """
-    asked = Asked(users, items, pairs, everything, top, fresh, unseen, alpha, explain, shape, to)
+    asked = Asked(
+        users, items, pairs, everything, top, fresh, unseen, alpha, explain, shape, to, state
+    )
     if asked.anything:
         files = Files(
             model, task_embeddings, features, tasks, splits, exposures, user_table, item_table
         )
         with stage("score", params, outputs=[], run_info=None) as run:
-            answer(asked, files if state is None else files.as_of_now(state), run)
+            answer(asked, files, run)
         return
     with stage("score", params, "evaluate.users", outputs=[out], run_info=run_info) as run:
         if run.hand_on():

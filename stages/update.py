@@ -8,8 +8,10 @@ import typer
 from stages.shell import PARAMS, ParamsOption, Run, stage, stage_app
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pipeline.running import Running
-    from pipeline.update import FoldIn, Report
+    from pipeline.update import FoldIn, Report, Singles
 
 app = stage_app()
 RETRAIN = 0.8  # share of what was learned that is left, below which to train again
@@ -86,15 +88,29 @@ def _fold_in(run: Run, features_model: Path) -> "FoldIn | None":
     """What gives newcomers their vectors."""
     from functools import partial
 
-    from pipeline.extractor import Extractor
+    from pipeline.extractor import OWN_FIELD, Extractor
     from pipeline.features import CLOSED_FORM
 
     if run.params.features.model == "deepfm":
         extractor = Extractor.read(features_model, run.device())
+        if further := [name for name in extractor.fields if name != OWN_FIELD]:
+            return partial(_refuse, further)
         return partial(extractor.newcomers_apart, seed=run.params.seed)
     if (closed := CLOSED_FORM.get(run.params.features.model)) is not None:
         return closed.read(features_model).vectors
     return None
+
+
+def _refuse(fields: list[str], users: "pa.Table", exposures: "pa.Table") -> "Singles":
+    """What there is instead of vectors where exposures alone do not tell them."""
+    from pipeline.errors import PipelineError
+
+    ids = users.column("user_id")
+    raise PipelineError(
+        f"user {ids[0]} is new ({len(ids):,} such users), and features.user_fields takes their "
+        f"{', '.join(fields)} besides, which no exposure tells: put them into the users table and "
+        "run `dvc repro`."
+    )
 
 
 def _in_words(report: "Report") -> str:

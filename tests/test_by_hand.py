@@ -192,8 +192,23 @@ def test_alpha_moves_the_verdicts_and_what_is_said_of_them() -> None:
     assert "at most 50 % of" in score("--item", "10", "--alpha", "0.5").stderr
 
 
+@pytest.mark.usefixtures("project")
+def test_json_of_tables_without_a_row_is_json() -> None:
+    """A block of a grid may be empty: a user who has met all of its items."""
+    empty, full = pa.table({"a": pa.array([], pa.int8())}), pa.table({"a": [1, 2]})
+    for tables, expected in (
+        ([empty, full, empty, full], [{"a": 1}, {"a": 2}] * 2),
+        ([empty], []),
+        ([], []),
+    ):
+        assert json.loads("".join(table_output.as_text(tables, "json"))) == expected
+
+
 def test_text_ids_are_typed_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    people, things = [f"user {i}" for i in range(USERS)], [f"thing-{i}" for i in range(ITEMS)]
+    people, things = (
+        [f"user{',' * (i == 8)} {i}" for i in range(USERS)],
+        [f"thing-{i}" for i in range(ITEMS)],
+    )
     people.sort(key=number_of)
     things.sort(key=number_of)
     lay_out(
@@ -208,6 +223,8 @@ def test_text_ids_are_typed_and_shown(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (row["user_id"], row["item_id"], row["title"]) == ("user 7", things[5], "Title, 5")
     (tmp_path / "p.csv").write_text(f"user_id,item_id\nuser 7,{things[5]}\n")
     assert rows("--pairs", "p.csv") == [row]
+    (comma,) = rows("--user", "user, 8", "--item", things[5])
+    assert comma["user_id"] == "user, 8"
     ran = score("--user", "user 99")
     assert f"user user 99 is not known; the 60 known ones are {people[0]}, " in ran.stderr
 
@@ -219,7 +236,11 @@ MISTAKES = {
     "--item 11": r"item 11 is not known; the 7 known ones are 10, 30, .* up to 80\.",
     "--item 90": r"item 90: it is no task; filter_tasks kept 7 of 9 items, see `tasks` in .*",
     "--item ten": r"--items: expected whole numbers separated by commas, .*; found 'ten'\.",
-    "--users no.csv": r"no.csv: is not readable as CSV .*",
+    "--users no.csv": r"no.csv: there is no such file; name another\.",
+    f"--users=-{'9' * 30}": r"user -9{30} is not known; .*",
+    "--user 1 --to a.xlsx": r"--to a.xlsx: expected a name that ends in \.csv, .*",
+    "--state nowhere": r"scoring by hand takes one of .*; found none of them\.",
+    "--alpha 0.1": r"scoring by hand takes one of .*; found none of them\.",
     "--pairs half.csv": r"half.csv: expected a column item_id, found user_id\..*",
     "--pairs bad.csv": r"bad.csv, row 2: expected a whole number as user_id, found 'x'\..*",
     "--top 3": r"scoring by hand takes one of --users or --items, .*; found none of them\.",

@@ -1,11 +1,15 @@
 """One table of many runs: its figures do not depend on the order in which they ran."""
 
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from experiments import compare as module
+from experiments import runs
 from experiments.compare import compare
+from experiments.runs import name_of
 
 KEYS = ["age.auc", "loss.valid", "deepfm.pair_auc"]
 
@@ -24,6 +28,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return found | ({"deepfm": {"pair_auc": 0.9}} if told["init"] == "mean" else {})
 
     monkeypatch.setattr(module, "run_experiment", run)
+    monkeypatch.setattr(runs, "git", lambda *_: "")  # nothing that is not committed
     return names
 
 
@@ -46,3 +51,24 @@ def test_runs_in_any_order_give_the_same_figures(ran: list[str]) -> None:
 
 def test_one_seed_has_no_spread(ran: list[str]) -> None:
     assert rows(["mean"], ["0"])["| init=mean"] == "| init=mean | 70.00 | 1.2500 | 90.00 |"
+
+
+def test_what_is_not_committed_has_a_name_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run of before the change would be taken for one of after it."""
+    monkeypatch.chdir(tmp_path)
+    params = tmp_path / "params.yaml"
+    params.write_text("seed: 0\n")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "All"]):
+        subprocess.run(["git", *command], check=True)
+    committed = name_of(["init=random", "seed=0"])
+    assert committed == "init-random-seed-0"
+    (tmp_path / "notes.txt").write_text("nothing that decides")
+    assert name_of(["init=random", "seed=0"]) == committed
+    names = {committed}
+    for text in ("seed: 1\n", "seed: 2\n"):
+        params.write_text(text)
+        names.add(name_of(["init=random", "seed=0"]))
+    assert len(names) == 3

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from pipeline.examples import Examples
 from pipeline.extractor import Extractor
 from pipeline.features import extract
 from pipeline.model_files import write_network
+from pipeline.models.deepfm import DeepFM
 from pipeline.models.ratio import RatioNet
 from pipeline.running import Drift, Running
 from pipeline.storage import matrix, vectors, write_csv, write_table
@@ -332,6 +334,37 @@ def test_by_hand_newcomers_are_scored_once_an_update_knows_them(
         expected = float(trained.net(torch.from_numpy(x), torch.from_numpy(e)))
     assert float(found["score"]) == pytest.approx(expected, abs=1e-4)
     assert (found["exposed"], found["title"]) == ("true", "777")
+
+
+def test_a_user_s_id_may_be_negative(trained: Trained, project: Path) -> None:
+    new_exposures(project, [(-5, item) for _, item in newcomers(trained)[:3]])
+    ran = CliRunner().invoke(update_stage.app, ["new.csv"])
+    assert ran.exit_code == 0, ran.output
+    assert ", 1 fitted;" in ran.stdout
+
+
+def test_a_new_user_is_refused_whose_further_fields_no_exposure_tells(
+    trained: Trained, project: Path
+) -> None:
+    fields = {**trained.extractor.fields, "age": np.arange(3)}
+    sizes = [len(table) for table in trained.extractor.net.user_fields]
+    net = DeepFM(
+        sizes=[*sizes, 3],
+        genres=trained.extractor.net.genres,
+        **trained.extractor.net.config | {"width": 4},
+    )
+    replace(trained.extractor, net=net, fields=fields).write(
+        project / "data/features/deepfm.safetensors"
+    )
+    new_exposures(project, newcomers(trained))
+    ran = CliRunner().invoke(update_stage.app, ["new.csv"])
+    assert ran.exit_code == 1
+    assert re.fullmatch(
+        r"update: user 9001 is new \(3 such users\), and features.user_fields takes their age "
+        r"besides, .* run `dvc repro`\.\n",
+        ran.stderr,
+    )
+    assert not (project / "data/running").exists()
 
 
 def test_a_state_of_another_training_is_refused(trained: Trained, project: Path) -> None:

@@ -185,6 +185,8 @@ def own_table(path: Path, read: Callable[[], pa.Table], before: int = 0) -> OwnT
     """
     try:
         table = read()
+    except FileNotFoundError:
+        raise PipelineError(f"{path}: there is no such file; name another.") from None
     except (pa.ArrowException, OSError) as error:
         kind = f"{TEXTS[path.suffix]} in UTF-8" if path.suffix in TEXTS else "Parquet"
         raise PipelineError(

@@ -43,11 +43,6 @@ class Patience:
         """Whether the training should end."""
         return self.waited >= self.limit
 
-    @property
-    def left_plateau(self) -> bool:
-        """Whether the loss has ever been under the plateau."""
-        return self.best < self.plateau
-
 
 def fit(
     model: nn.Module,

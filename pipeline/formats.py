@@ -1,0 +1,5 @@
+"""What an answer can be written as."""
+
+from typing import Literal
+
+Format = Literal["table", "csv", "json", "parquet"]
