@@ -11,13 +11,16 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+import typer
 from ruamel.yaml import YAML
 
+from benchmarks.command import command
 from benchmarks.page import Section, machine
 from benchmarks.stages import ROOT
 
@@ -34,8 +37,11 @@ which the clock counts.
 """
 
 
-def main(millions: list[float]) -> Section:
-    """A row an engine and a stage, a column a size."""
+def main(
+    millions: Annotated[list[float] | None, typer.Argument(help="Exposures; 1 and 10.")] = None,
+) -> Section:
+    """Time both engines: a row an engine and a stage, a column a size."""
+    millions = millions or [1.0, 10.0]
     shown: dict[tuple[str, str], list[str]] = {}
     for million in millions:
         with tempfile.TemporaryDirectory() as folder:
@@ -107,4 +113,4 @@ def _require_equal(one: Path, other: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(main([float(size) for size in sys.argv[1:] or ["1", "10"]]))
+    command(main)

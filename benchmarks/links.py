@@ -4,16 +4,18 @@
 triples and are tested on the same held-out ones.
 """
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import torch
+import typer
 
+from benchmarks.command import command
 from benchmarks.page import Section, machine
 from benchmarks.stages import ROOT
 from pipeline.graph import SPLIT_SEED
@@ -44,8 +46,10 @@ class Found:
     seconds: float
 
 
-def main(file: Path) -> Section:
-    """A row a library."""
+def main(
+    file: Annotated[Path, typer.Argument(exists=True, help="A table of triples, .tsv.")],
+) -> Section:
+    """Link prediction by this pipeline and by PyKEEN: a row a library."""
     torch.set_num_threads(1)
     params = load_sections(Params, ROOT / "params.yaml", "graph").graph.model_copy(update=CHANGED)
     parse = pa_csv.ParseOptions(delimiter="\t", quote_char=False)
@@ -142,4 +146,4 @@ def _spread(found: list[Found], key: str) -> str:
 
 
 if __name__ == "__main__":
-    print(main(Path(sys.argv[1])))
+    command(main)

@@ -4,16 +4,18 @@
 the MovieLens 1M that lies in that folder.
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Annotated
 
 import torch
+import typer
 
+from benchmarks.command import command
 from benchmarks.page import Section
 from benchmarks.stages import main_stages, run_stages
 from pipeline import schemas
@@ -58,8 +60,12 @@ class Trained:
         return next(spent for spent, row in pairs if row["valid_loss"] <= loss)
 
 
-def main(raw_dir: str | None = None) -> Section:
-    """A row a mode."""
+def main(
+    raw_dir: Annotated[
+        str | None, typer.Argument(help="Folder of MovieLens 1M; without it, the simulation.")
+    ] = None,
+) -> Section:
+    """Train with drawn negatives and with all of them: a row a mode."""
     source = "the default simulation" if raw_dir is None else "MovieLens 1M"
     examples, start, params = prepared(raw_dir)
     runs = {
@@ -137,4 +143,4 @@ def _spread(values: list[float], shape: str) -> str:
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:2]))
+    command(main)

@@ -1,18 +1,20 @@
 """The pipeline on simulations of growing size: time and memory of every stage, and how they grow.
 
 `python -m benchmarks.scale 1 3 10` runs 1, 3 and 10 million exposures, keeps what they took in
-metrics/scale.csv beside other sizes, and writes the table of docs/scale.md. `converged 10` runs one
-with the epochs of params.yaml.
+metrics/scale.csv beside other sizes, and writes the table of docs/scale.md. `--to-convergence
+10` runs one with the epochs of params.yaml.
 """
 
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
+from benchmarks.command import command
 from benchmarks.page import Section, machine
 from benchmarks.stages import ROOT, Cost, run_stages, total
 from pipeline.storage import read_csv, write_csv, write_text
@@ -35,8 +37,16 @@ exposures: 1 is linear. Measured once a size, on {{machines}}.
 Sizes = Mapping[float, Sequence[Cost]]  # by millions of exposures
 
 
-def main(millions: Sequence[float]) -> Section:
+def main(
+    millions: Annotated[list[float] | None, typer.Argument(help="Exposures; 1 and 3.")] = None,
+    to_convergence: Annotated[
+        float | None, typer.Option(help="One size with the epochs of params.yaml; only shown.")
+    ] = None,
+) -> Section:
     """Measure these sizes, keep them, and show all that is kept."""
+    if to_convergence is not None:
+        return converged(to_convergence)
+    millions = millions or [1.0, 3.0]
     for million in millions:
         keep(million, _run(million, EPOCHS), machine(), KEPT)
         page = PAGE.read_text()
@@ -109,7 +119,7 @@ def converged(million: float) -> Section:
     ]
     text = f"{million:g} million exposures, epochs as params.yaml has them, on {machine()}."
     header = ("n = 1", "seconds", "CPU seconds", "peak memory, MB")
-    command = f"python -m benchmarks.scale converged {million:g}"
+    command = f"python -m benchmarks.scale --to-convergence {million:g}"
     return Section("To convergence", command, text, header, rows)
 
 
@@ -125,7 +135,4 @@ def _run(million: float, epochs: Mapping[str, int]) -> list[Cost]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["converged"]:
-        print(converged(float(sys.argv[2])))
-    else:
-        print(main([float(size) for size in sys.argv[1:] or ["1", "3"]]))
+    command(main)

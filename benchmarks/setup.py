@@ -10,7 +10,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from benchmarks.command import command
 from benchmarks.page import Section
 from benchmarks.stages import ROOT, cpu_seconds, main_stages
 
@@ -24,8 +28,10 @@ and, for each stage, the start of Python and the imports of which some follow.
 """
 
 
-def main(*, install: bool) -> Section:
-    """A row a step."""
+def main(
+    *, install: Annotated[bool, typer.Option("--install", help="With an environment.")] = False
+) -> Section:
+    """Time what `make repro` does: a row a step."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
         clone = Path(name) / "clone"
@@ -67,4 +73,4 @@ def _seconds(folder: Path, *command: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    print(main(install="--install" in sys.argv))
+    command(main)
