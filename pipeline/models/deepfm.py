@@ -14,7 +14,7 @@ item instead of once a pair. With V_u and V_i the field embeddings of the two si
 where `own` holds a side's first-order weights and the inner products among its own fields.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.weights import draw_linear
+from pipeline.ranks import ALONE, Ranks
+from pipeline.training.dealt import Named
 from pipeline.training.dropout import ReluDropout
 from pipeline.training.gather import gather
 from pipeline.training.inner import inner_products
@@ -111,7 +113,27 @@ class DeepFM(nn.Module):
 
     def item_side(self) -> Side:
         """Gather what all items bring to their pairs."""
-        return _side(torch.stack([self.item_id, self.genres @ self.genre], 1), self.item_layer)
+        return self._item_side(self.item_id, self.genres)
+
+    def items_of(self, ranks: Ranks) -> Callable[[Tensor], tuple[Side, Tensor]]:
+        """Gives what the items of pairs bring to them, and the row in it of each pair's, (..., N).
+
+        Where the processes deal items out, `item_id` is of their own, and what is given of those
+        that the pairs name; otherwise of all.
+        """
+        if not ranks.deal_out:
+            side = self.item_side()
+            return lambda item: (side, item)
+
+        def named(item: Tensor) -> tuple[Side, Tensor]:
+            named = Named.by(item, ranks)
+            side = self._item_side(named.fetch(self.item_id), self.genres[named.rows])
+            return side, named.place
+
+        return named
+
+    def _item_side(self, item_id: Tensor, genres: Tensor) -> Side:
+        return _side(torch.stack([item_id, genres @ self.genre], 1), self.item_layer)
 
     def of_pairs(self, users: Side, items: Side, user: Tensor, item: Tensor) -> Tensor:
         """Logits of pairs of rows: user (N,), item (..., N) -> (..., N)."""
@@ -124,12 +146,14 @@ class DeepFM(nn.Module):
     def forward(self, codes: Tensor, user: Tensor, item: Tensor) -> Tensor:
         return self.of_pairs(self.user_side(self.embed_users(codes)), self.item_side(), user, item)
 
-    def loss(self, codes: Tensor, user: Tensor, item: Tensor) -> Tensor:
+    def loss(self, codes: Tensor, user: Tensor, item: Tensor, ranks: Ranks = ALONE) -> Tensor:
         """Logistic loss of exposures, item[0], and negatives, item[1]: a scalar, 2 ln 2 at f = 0.
 
         As from the logits, in one pass there and back; codes (U, F), user (N,), item (2, N).
+        `ranks` are those of `items_of`.
         """
-        users, items = self.user_side(self.embed_users(codes)), self.item_side()
+        users = self.user_side(self.embed_users(codes))
+        items, item = self.items_of(ranks)(item)
         own = gather(users.own, user)[:, 0] + gather(items.own, item)[..., 0]
         inner = inner_products(users.total, items.total, user, item)
         hidden = [Rows(users.hidden, user), Rows(items.hidden, item)]
