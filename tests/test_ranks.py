@@ -19,12 +19,12 @@ from pipeline.models.deepfm import DeepFM
 from pipeline.models.ratio import RatioNet, SeedRatios, TaskRatios
 from pipeline.params import Base
 from pipeline.pretraining import Pretraining, pretrain
-from pipeline.ranks import ALONE, Ranks
+from pipeline.ranks import ALONE, LostRankError, Ranks
 from pipeline.scoring import score_all, score_together
 from pipeline.training import loop
 from pipeline.training.checkpoint import CheckpointFile
 from pipeline.training.dealt import Named, fetch
-from pipeline.training.deepfm import Interactions, train_deepfm
+from pipeline.training.deepfm import Interactions, logits_of, train_deepfm
 from pipeline.training.history import Row
 from pipeline.training.sampler import CountedSampler, PairSampler
 from pipeline.training.shards import LEAST, Shards, here
@@ -230,8 +230,23 @@ def test_rows_are_fetched_from_where_they_lie_and_their_gradients_go_back() -> N
         assert gradient.equal(expected[rank::3])
 
 
+def test_who_is_gone_when_gradients_go_home_is_missed_in_one_line() -> None:
+    def work(ranks: Ranks) -> str:
+        own = torch.zeros(2, 3, requires_grad=True)
+        loss = Named.by(torch.arange(4), ranks).fetch(own).sum()
+        if not ranks.leads:
+            return ""
+        with pytest.raises(LostRankError) as caught:
+            loss.backward()
+        return str(caught.value)
+
+    line, _ = together(2, work)
+    assert line.startswith("another of the processes that train together is gone (")
+    assert "\n" not in line
+
+
 def test_validation_goes_on_where_others_have_more_blocks() -> None:
-    """Blocks of 4 of 9, 0 and 3 pairs: three, one and one of them fetch something."""
+    """Of 9, 0 and 3 pairs in blocks of 4: three blocks, and two times one."""
     x, e, gen = torch.randn(13, 6), torch.randn(5, 3), torch.Generator().manual_seed(0)
     net = RatioNet(x_dim=6, task_dim=3).eval()
     pairs = [
@@ -250,6 +265,21 @@ def test_validation_goes_on_where_others_have_more_blocks() -> None:
     found = together(3, lambda ranks: work(dealing(ranks)))
     assert found == pytest.approx(expected, abs=1e-6, nan_ok=True)
     assert fetch(x, pairs[0][0], ALONE) == (x, pairs[0][0])
+
+    codes = torch.arange(5)[:, None]
+    deep = DeepFM(sizes=[5], genres=torch.rand(13, 2), width=4, hidden=[8], dropout=0.0).eval()
+    deep.draw_weights(1.0, gen)
+
+    def logits(ranks: Ranks) -> Tensor:
+        item, user = pairs[ranks.rank]
+        if ranks.deal_out:  # in a process of its own
+            deep.item_id.data = ranks.own(deep.item_id.data).clone()
+        with torch.no_grad():
+            return logits_of(deep, codes, user, item, 4, ranks=ranks)
+
+    of_all = [logits(Ranks(rank)) for rank in range(3)]
+    for own, expected in zip(together(3, lambda r: logits(dealing(r))), of_all, strict=True):
+        torch.testing.assert_close(own, expected)
 
 
 def to_user_0(self: PairSampler, n: int, gen: torch.Generator) -> Tensor:
