@@ -3,9 +3,9 @@
 `python -m benchmarks.traffic` prints what it foretells for sizes that were not measured.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
 
 from benchmarks.page import Section
 
@@ -23,6 +23,24 @@ def bytes_sent(numbers: int, processes: int) -> float:
     return 2 * (processes - 1) / processes * SINGLE * numbers
 
 
+def bytes_fetched(rows: float, numbers: int, processes: int, *, learned: bool = False) -> float:
+    """By each process in a fetch in which all name as many rows, which lie on all alike.
+
+    Args:
+        rows: how many a process names, wherever they lie.
+        numbers: float32 in each.
+        processes: how many hold them.
+        learned: whether their gradients go back.
+    """
+    travel = LONG + (2 if learned else 1) * SINGLE * numbers  # its number there, itself back
+    return (processes - 1) * (rows / processes * travel + LONG)
+
+
+def distinct(chances: Iterable[float], draws: int) -> float:
+    """How many rows so many draws name, of which each has a chance to be the one drawn."""
+    return sum(1 - (1 - chance) ** draws for chance in chances)
+
+
 @dataclass(frozen=True)
 class Machines:
     """One GPU and its links: the pairs as docs/gpu.md has them, the rest assumed.
@@ -32,7 +50,7 @@ class Machines:
             negatives each count).
         memory: bytes a second from and to its memory.
         link: bytes a second that it sends to the next one.
-        latency: seconds that a sum over all GPUs takes however small it is.
+        latency: seconds that a sum or an exchange over all GPUs takes however small it is.
     """
 
     pairs: float = 2.2e8
@@ -52,13 +70,25 @@ class Job:
     e_dim: int = 16
     hidden: Sequence[int] = (32, 32, 16)
     batch: int = 1 << 20  # positive pairs a step, of all processes
+    deal_out: bool = False  # x too
+
+    def named(self, processes: int) -> float:
+        """Rows of x that the pairs of a process name in a step, were users drawn alike."""
+        return self.users * distinct([1 / self.users], 2 * self.batch // processes)
+
+    def sent(self, processes: int) -> dict[str, float]:
+        """Bytes that a process sends in a step, by what they are."""
+        of_x = bytes_fetched(self.named(processes), self.x_dim, processes)
+        network = bytes_sent(shared_numbers(self.x_dim, self.e_dim, self.hidden), processes)
+        return {"network": network} | ({"x": of_x} if self.deal_out else {})
 
     def memory(self, processes: int) -> dict[str, float]:
         """Bytes on each device, by what they are."""
         of_table = self.tasks / processes * self.e_dim * SINGLE
         pairs = self.exposures / processes
+        rows = self.users / processes + self.named(processes) if self.deal_out else self.users
         return {
-            "x": self.users * self.x_dim * SINGLE,
+            "x": rows * self.x_dim * SINGLE,
             "e": 5 * of_table,  # itself, its gradient, two moments, the best so far
             "pairs": pairs * (2 + 4) * LONG,  # user and task; an epoch's order, users and tasks
             "base": self.users * LONG,
@@ -67,11 +97,13 @@ class Job:
     def step(self, processes: int, machines: Machines) -> dict[str, float]:
         """Seconds of a step, by what takes them."""
         of_table = self.tasks / processes * self.e_dim * SINGLE
-        sent = bytes_sent(shared_numbers(self.x_dim, self.e_dim, self.hidden), processes)
+        messages = {"network": 1, "x": 3}  # of which: how many rows, which, and the rows
         return {
             "pairs": 2 * self.batch / processes / machines.pairs,
             "Adam on e": 9 * of_table / machines.memory,  # 5 read, 4 written, the gradient's zeros
-            "network": sent / machines.link + machines.latency,
+        } | {
+            what: sent / machines.link + messages[what] * machines.latency
+            for what, sent in self.sent(processes).items()
         }
 
     def epoch(self, processes: int, machines: Machines) -> float:
@@ -80,19 +112,19 @@ class Job:
 
 
 def main(job: Job, machines: Machines) -> Section:
-    """A row a number of GPUs."""
+    """A row a number of GPUs, and one where they deal x out too."""
     rows = []
-    for processes in (8, 64):
+    for deal_out, processes in product((False, True), (8, 64)):
+        job = replace(job, deal_out=deal_out)
         memory, step = job.memory(processes), job.step(processes, machines)
-        sent = bytes_sent(shared_numbers(job.x_dim, job.e_dim, job.hidden), processes)
         held = ", ".join(f"{name} {value / GIGA:.2f}" for name, value in memory.items())
         taken = ", ".join(f"{name} {1000 * value:.2f}" for name, value in step.items())
         rows.append(
             [
-                str(processes),
+                f"{processes}{', x dealt out' if deal_out else ''}",
                 f"{sum(memory.values()) / GIGA:.1f} ({held})",
                 f"{1000 * sum(step.values()):.2f} ({taken})",
-                f"{sent:,.0f}",
+                f"{sum(job.sent(processes).values()):,.0f}",
                 f"{job.epoch(processes, machines):.1f}",
             ]
         )
@@ -101,7 +133,8 @@ def main(job: Job, machines: Machines) -> Section:
         f"{job.tasks:,} tasks, x {job.x_dim} and e {job.e_dim} wide, the network of Table 5, "
         f"{job.batch:,} pairs and as many negatives a step. Assumed of a GPU: "
         f"{machines.pairs:.0e} pairs a second, {machines.memory:.0e} bytes a second of memory, "
-        f"{machines.link:.0e} of its link, {machines.latency:.0e} s for the least sum over all."
+        f"{machines.link:.0e} of its link, {machines.latency:.0e} s for the least sum or "
+        "exchange over all."
     )
     header = ("GPUs", "GB on each", "ms a step", "bytes sent by each a step", "seconds an epoch")
     return Section("Far larger", "python -m benchmarks.traffic", text, header, rows)

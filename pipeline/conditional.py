@@ -18,10 +18,12 @@ from pipeline.estimation import estimate_ratio, make_estimation
 from pipeline.examples import Examples
 from pipeline.models.ratio import RatioNet, TaskRatios, head_dim
 from pipeline.models.weights import draw_layers
+from pipeline.pairs import Ints
 from pipeline.params import Base, Ratio, Schedule, Stop, Visible
 from pipeline.ranks import ALONE, Ranks
 from pipeline.scoring import score_all
 from pipeline.training.course import Batches
+from pipeline.training.dealt import fetch
 from pipeline.training.grid import TaskGrid
 from pipeline.training.history import MISS, Row
 from pipeline.training.sampler import PairSampler
@@ -31,6 +33,7 @@ from pipeline.yardsticks import exposure_sides
 
 Floats = npt.NDArray[np.float32]
 WATCHED = 1 << 22  # scores behind the AUC of an epoch, at most
+FETCHED = 1 << 16  # vectors of users that are fetched at a time for it
 
 
 @dataclass(frozen=True)
@@ -141,12 +144,12 @@ def train_network(
         )
     data = make_estimation(examples, base=base, visible=visible, device=device, ranks=ranks)
     draw_layers(net, torch.Generator().manual_seed(seed))
-    x, e = torch.from_numpy(examples.x), torch.from_numpy(task_init)
-    model = TaskRatios(net, x=x, e=e, freeze_e=freeze_e)
+    x, e = torch.from_numpy(examples.deal_x(ranks).x), torch.from_numpy(task_init)
+    model = TaskRatios(net, x=x, e=e, freeze_e=freeze_e, ranks=ranks)
     watch = watch_auc(
         watched,
         examples.valid,
-        lambda tasks, users: score_all(model.net, model.x[users], model.e[tasks]),
+        partial(_scores, model),
         most=WATCHED,
         ranks=ranks,
     )
@@ -168,6 +171,15 @@ def train_network(
         ranks=ranks,
     )
     return Conditional(net.cpu().eval(), model.e.detach().cpu().numpy(), history)
+
+
+def _scores(model: TaskRatios, tasks: Ints, users: Ints) -> Floats:
+    """Scores (A, U) of rows of tasks (A,) and users (U,), whose vectors may have to be fetched."""
+    rows = torch.from_numpy(users).to(model.x.device)
+    at_once = FETCHED if model.ranks.deal_out else max(1, len(rows))
+    found = (fetch(model.x, some, model.ranks) for some in rows.split(at_once))
+    e = model.e[tasks]
+    return np.concatenate([score_all(model.net, x[place], e) for x, place in found], axis=1)
 
 
 def _missing(watch: Callable[[], Row]) -> Row:

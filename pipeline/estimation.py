@@ -18,6 +18,7 @@ from pipeline.pairs import Bools, Ints, in_rows
 from pipeline.params import Base, Schedule, Visible
 from pipeline.ranks import ALONE, Ranks
 from pipeline.training.course import Batches, make_course
+from pipeline.training.dealt import alike
 from pipeline.training.history import Row
 from pipeline.training.loop import Patience, fit
 from pipeline.training.sampler import CountedSampler, PairSampler
@@ -72,12 +73,12 @@ def make_estimation(
         PipelineError: no exposure to learn from, or none to validate by.
     """
     pairs, train, valid = examples.pairs, examples.train, examples.valid
-    of_valid = in_rows(pairs.user, valid, len(examples.x))
+    of_valid = in_rows(pairs.user, valid, examples.users)
     if visible == "train":
-        learners, learned = train, in_rows(pairs.user, train, len(examples.x))
+        learners, learned = train, in_rows(pairs.user, train, examples.users)
         validating = of_valid & ~pairs.held_out
     else:
-        learners, learned = np.arange(len(examples.x)), ~pairs.held_out
+        learners, learned = np.arange(examples.users), ~pairs.held_out
         validating = of_valid & pairs.held_out
 
     def sampler(mask: Bools, rows: Ints, drawn_from: Bools) -> PairSampler:
@@ -86,7 +87,7 @@ def make_estimation(
         user, task = (torch.from_numpy(of).to(device) for of in (chosen.user, chosen.task))
         if ranks.alone:
             return PairSampler(user, task, column.to(device))
-        entries = column.bincount(minlength=len(examples.x))
+        entries = column.bincount(minlength=examples.users)
         of_all = ranks.add_(entries) if base == "exposures" else entries
         return CountedSampler(user, task, of_all.cumsum(0).to(device))
 
@@ -165,7 +166,8 @@ def estimate_ratio(
 
         def validate() -> Row:
             valid, held_out = (
-                ranks.mean(mean_loss(model, *pairs), len(pairs[1])) for pairs in course.valid
+                ranks.mean(mean_loss(model, *pairs, ranks=ranks), len(pairs[1]))
+                for pairs in course.valid
             )
             return {"valid_loss": valid, "held_out_loss": held_out, **figures()}
 
@@ -184,11 +186,16 @@ def estimate_ratio(
         )
 
 
-def mean_loss(model: nn.Module, user: Tensor, task: Tensor, block: int = 1 << 17) -> float:
-    """Equation 3 over fixed pairs (2, N), in blocks; NaN where there are none."""
+def mean_loss(
+    model: nn.Module, user: Tensor, task: Tensor, block: int = 1 << 17, *, ranks: Ranks = ALONE
+) -> float:
+    """Equation 3 over fixed pairs (2, N) of this process, in blocks; NaN where there are none."""
     total = torch.zeros((), device=user.device)
-    for u, t in zip(user.split(block, dim=1), task.split(block), strict=True):
-        total += ratio_loss(model(u, t)) * len(t)
+    blocks = [*zip(user.split(block, dim=1), task.split(block), strict=True)]
+    for u, t in alike(blocks, ranks):
+        logits = model(u, t)
+        if len(t):
+            total += ratio_loss(logits) * len(t)
     return float(total) / len(task) if len(task) else math.nan
 
 

@@ -16,11 +16,12 @@ class Examples:
     """Users and their exposures to tasks.
 
     Attributes:
-        x: user vectors, (U, x_dim).
+        x: user vectors, (U, x_dim); once they are dealt out, of this process's own users alone.
         pairs: exposures of all users to the tasks, held-out ones too.
         train: rows of the training users, rising.
         valid: rows of the validation users, rising.
         tasks: number of tasks, M.
+        dealt: number of users, U, once x is dealt out; None before.
     """
 
     x: npt.NDArray[np.float32]
@@ -28,6 +29,7 @@ class Examples:
     train: Ints
     valid: Ints
     tasks: int
+    dealt: int | None = None
 
     @classmethod
     def of(
@@ -54,7 +56,21 @@ class Examples:
         own = replace(pairs, task=pairs.task // ranks.size)
         return replace(self, pairs=own, tasks=len(ranks.own(range(self.tasks))))
 
+    def deal_x(self, ranks: Ranks) -> "Examples":
+        """The same with the vectors of the users that lie on this process, if they deal users out.
+
+        They are copied, so that the others need not be held. What is dealt out stays as it is.
+        """
+        if not ranks.deal_out or self.dealt is not None:
+            return self
+        return replace(self, x=ranks.own(self.x).copy(), dealt=len(self.x))
+
+    @property
+    def users(self) -> int:
+        """Number of users, U, wherever their vectors are."""
+        return len(self.x) if self.dealt is None else self.dealt
+
     @property
     def learned(self) -> Pairs:
         """The pairs of the training users."""
-        return self.pairs.where(in_rows(self.pairs.user, self.train, len(self.x)))
+        return self.pairs.where(in_rows(self.pairs.user, self.train, self.users))

@@ -268,6 +268,7 @@ class Runtime(Section):
     threads: Annotated[int, Field(ge=0)]
     deterministic: bool = False
     processes: Count = 1
+    deal_out: bool = False
     checkpoint_seconds: Annotated[float, Field(ge=0)]
     engine: Literal["embedded", "spark"] = "embedded"
     spark_master: str = "local[2]"

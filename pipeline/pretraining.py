@@ -104,7 +104,7 @@ def pretrain_network(
     own = replace(examples, pairs=of_seeds, tasks=len(seed_tasks)).on(ranks)
     data = make_estimation(own, base=base, device=device, ranks=ranks)
     draw_layers(net, torch.Generator().manual_seed(seed))
-    model = SeedRatios(net, x=torch.from_numpy(examples.x))
+    model = SeedRatios(net, x=torch.from_numpy(own.deal_x(ranks).x), ranks=ranks)
     history = estimate_ratio(
         model,
         data,

@@ -4,7 +4,7 @@ Row n of what is dealt out (a task, a user) lies on process n modulo their numbe
 written for one process that holds rows of its own, and asks here for what is of all of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,11 +45,13 @@ class Ranks:
         size: how many there are.
         alone: whether torchrun had no part in it. Then nothing is dealt out and nothing sent, and
             random draws are those of one stream.
+        deal_out: whether the tables that each could hold are dealt out too, and their rows fetched.
     """
 
     rank: int = 0
     size: int = 1
     alone: bool = True
+    deal_out: bool = False
 
     @property
     def leads(self) -> bool:
@@ -70,6 +72,10 @@ class Ranks:
     def total(self, count: int) -> int:
         """A count, added up."""
         return int(self.add_(torch.tensor(count)))
+
+    def most(self, count: int) -> int:
+        """The greatest of the counts."""
+        return int(torch.cat(self.gather(torch.tensor([count]))).max())
 
     def mean(self, value: float, count: int) -> float:
         """The mean of means, each of `count` values; NaN where there is no value at all.
@@ -112,6 +118,29 @@ class Ranks:
             table[rank :: self.size] = part
         return table
 
+    def exchange(self, rows: Tensor, sent: Sequence[int], given: Sequence[int]) -> Tensor:
+        """Send each process some of the rows here, and be given what each has for this one.
+
+        Args:
+            rows: (n, ...), those for process 0 first.
+            sent: how many are for each; they add up to n.
+            given: how many each has for this one, see `lengths`.
+
+        Returns:
+            (sum of `given`, ...), those of process 0 first.
+        """
+        if self.alone:
+            return rows
+        got = rows.new_empty(sum(given), *rows.shape[1:])
+        with _others():
+            dist.all_to_all_single(got, rows, [*given], [*sent])
+        return got
+
+    def lengths(self, sent: Sequence[int]) -> list[int]:
+        """How many rows each process has for this one, which has `sent` for them."""
+        each = [1] * self.size
+        return self.exchange(torch.tensor(sent), each, each).tolist()
+
     def from_lead(self, tensor: Tensor) -> Tensor:
         """What the tensor, of one shape everywhere, holds on the process that leads."""
         if not self.alone:
@@ -132,7 +161,7 @@ class Ranks:
 ALONE = Ranks()
 
 
-def join_ranks(device: torch.device) -> Ranks:
+def join_ranks(device: torch.device, *, deal_out: bool = False) -> Ranks:
     """Meet the other processes that torchrun started; ALONE without it.
 
     Tensors travel by gloo from a CPU, by NCCL from a CUDA device.
@@ -145,7 +174,7 @@ def join_ranks(device: torch.device) -> Ranks:
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     with _others():
         dist.init_process_group(backend, timeout=TIMEOUT)
-    return Ranks(dist.get_rank(), dist.get_world_size(), alone=False)
+    return Ranks(dist.get_rank(), dist.get_world_size(), alone=False, deal_out=deal_out)
 
 
 def leave_ranks() -> None:

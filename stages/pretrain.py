@@ -63,6 +63,7 @@ def main(
         )
         gen = np.random.default_rng(run.params.seed)
         chosen = choose_seed_tasks(examples, wanted, gen)
+        examples = examples.deal_x(run.ranks())
         kept = checkpoint(run, features, tasks, exposures, splits)
         with EpochReporter("pretrain", wanted.max_epochs, silent=not run.leads) as report:
             made = pretrain(

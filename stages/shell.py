@@ -81,7 +81,7 @@ class Run(Generic[P]):
 
         if self._ranks is None:
             self.exits.callback(leave_ranks)
-            self._ranks = join_ranks(self.device())
+            self._ranks = join_ranks(self.device(), deal_out=self.params.runtime.deal_out)
             if self._ranks.size > 1:
                 self.facts["device"] = f"{self._ranks.size} x {self.facts['device']}"
         return self._ranks

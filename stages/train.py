@@ -65,7 +65,7 @@ def main(
             tasks_table,
             read_exposures_to(run.ranks().own(ids_of(tasks_table, "item_id")), exposures),
             read_table(splits, schemas.SPLITS),
-        )
+        ).deal_x(run.ranks())
         kept = checkpoint(run, features, tasks, exposures, splits, task_init)
         with EpochReporter("train", wanted.max_epochs, silent=not run.leads) as report:
             made = train_conditional(

@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from benchmarks.stages import Cost, main_stages
 from benchmarks.textbook import PlainDeepFM, Textbook, by_dataloader, by_tensors, plain_deepfm_epoch
 from benchmarks.timing import Race, Spread, race
 from benchmarks.training import multiply_adds
+from pipeline.models.deepfm import DeepFM
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
 from pipeline.ranks import Ranks
@@ -177,6 +180,48 @@ def test_what_several_processes_send_is_the_network_and_no_embedding() -> None:
         assert together(size, work) == [[traffic.bytes_sent(numbers, size)]] * size
 
 
+def test_what_is_fetched_is_what_the_model_says() -> None:
+    """Every process names 12 rows, which lie on 2, 3 or 4 processes alike; rows learned or not."""
+    index = torch.cat([torch.arange(12), torch.arange(6)]).view(2, 9)
+
+    def x(ranks: Ranks) -> float:
+        torch.manual_seed(0)
+        net = RatioNet(x_dim=7, task_dim=5, hidden=[6, 4], dropout=[0.0, 0.0])
+        own = ranks.own(torch.randn(24, 7)).clone()
+        model = TaskRatios(net, x=own, e=torch.randn(9, 5), ranks=ranks)
+        with distributed.counted(ranks) as sent:
+            model.loss(index, torch.arange(9)).backward()
+        return sum(sent)
+
+    def items(ranks: Ranks) -> float:
+        net = DeepFM(sizes=[9], genres=torch.ones(24, 3), width=4, hidden=[8], dropout=0.0)
+        with Split(net, ["item_id"], ranks), distributed.counted(ranks) as sent:
+            net.loss(torch.arange(9)[:, None], torch.arange(9), index, ranks).backward()
+            return sum(sent)
+
+    for size in (2, 3, 4):
+        for work, numbers, learned in ((x, 7, False), (items, 5, True)):
+            told = traffic.bytes_fetched(12, numbers, size, learned=learned)
+            found = together(size, lambda ranks, work=work: work(replace(ranks, deal_out=True)))
+            assert found == [told] * size
+
+
+def test_a_row_that_is_drawn_twice_is_fetched_once() -> None:
+    chances = np.array([0.5, 0.3, 0.2, 0.0])
+    gen = np.random.default_rng(0)
+    drawn = [len(set(gen.choice(4, 3, p=chances))) for _ in range(4000)]
+    assert traffic.distinct(chances, 3) == pytest.approx(np.mean(drawn), abs=0.05)
+
+
+def test_dealing_x_out_takes_its_memory_and_gives_traffic() -> None:
+    job, machines = traffic.Job(), traffic.Machines()
+    dealt = replace(job, deal_out=True)
+    assert dealt.memory(64)["x"] < job.memory(64)["x"] / 40
+    assert job.memory(64)["x"] == job.memory(8)["x"]
+    assert dealt.sent(8)["network"] == job.sent(8)["network"]
+    assert dealt.epoch(8, machines) > job.epoch(8, machines)
+
+
 def test_more_processes_hold_less_each_and_send_hardly_more() -> None:
     job, machines = traffic.Job(), traffic.Machines()
     for what in ("e", "pairs"):
@@ -190,6 +235,10 @@ def test_the_interface_counts_what_the_model_says() -> None:
     if not distributed.apart():
         pytest.skip("no network name space can be made here, whose interface is ours alone")
     told = json.loads(distributed.run_worker(2))
-    model = traffic.bytes_sent(traffic.shared_numbers(100, 100, (32, 32, 16)), 2)
+    model = distributed.foretold(2, deal_out=False)
     assert told["tensors"] == model
+    assert model < told["interface"] < 1.2 * model
+    told = json.loads(distributed.run_worker(2, deal_out=True))
+    model = distributed.foretold(2, deal_out=True)
+    assert told["tensors"] == pytest.approx(model, rel=0.02)
     assert model < told["interface"] < 1.2 * model

@@ -159,8 +159,8 @@ def test_a_param_that_is_not_declared_ends_the_stage_in_one_line(
 
 def test_runtime_is_declared_by_no_stage_and_holds_nothing_that_moves_a_result() -> None:
     """What joins this list must not change a result beyond the last bits."""
-    fields = {"device", "threads", "deterministic", "processes", "checkpoint_seconds"}
-    fields |= {"engine", "spark_master", "partitions"}
+    fields = {"device", "threads", "deterministic", "processes", "deal_out"}
+    fields |= {"checkpoint_seconds", "engine", "spark_master", "partitions"}
     assert set(Runtime.model_fields) == fields
     for file in (ROOT / "dvc.yaml", *ROOT.glob("experiments/*/dvc.yaml")):
         for stage in read_stages(file):

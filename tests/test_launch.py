@@ -56,26 +56,27 @@ def test_scores_of_two_processes_are_those_of_one_to_the_byte(built: Path, proje
     assert '"device": "2 x CPU, 1 threads"' in (project / "data/run_info/score.json").read_text()
 
 
+@pytest.mark.parametrize(("name", "deal_out"), [("train", False), ("extract_features", True)])
 def test_a_killed_process_stops_the_others_in_one_line_and_another_number_goes_on(
-    project: Path,
+    project: Path, name: str, deal_out: bool
 ) -> None:
     before = contents(project)
-    set_params(project, {"ratio": ENDLESS})
-    with started(project, *stage("train")) as process:
+    set_params(project, {"ratio": ENDLESS, "features": ENDLESS, "runtime": {"deal_out": deal_out}})
+    with started(project, *stage(name)) as process:
         wait_for_checkpoint(project, process)
         both = workers(process)
         os.kill(both["1"], signal.SIGKILL)
         printed, errors = process.communicate()
     assert (process.returncode, printed) == (1, "")
-    line = f"train: one of the 2 processes (rank 1) was killed by SIGKILL, {STOPPED}"
+    line = f"{name}: one of the 2 processes (rank 1) was killed by SIGKILL, {STOPPED}"
     assert errors.endswith(line)
     assert "Traceback" not in errors
     assert not any(Path(f"/proc/{pid}").exists() for pid in both.values())
     assert contents(project) == before
-    set_params(project, {"runtime": {"processes": 1}})
-    with started(project, *stage("train")) as process:
+    set_params(project, {"runtime": {"processes": 1, "deal_out": False}})
+    with started(project, *stage(name)) as process:
         line = process.stderr.readline()
-    assert line.startswith("train: goes on after epoch ")
+    assert line.startswith(f"{name}: goes on after epoch ")
 
 
 @pytest.mark.full
@@ -115,14 +116,15 @@ def test_two_and_four_processes_write_equal_files_but_for_rounding(
 ) -> None:
     folder = {"extract_features": "features", "train": "ratio"}.get(name, name)
     histories = []
-    for processes in (2, 4):
+    for processes, deal_out in ((2, False), (4, False), (4, True)):
         short = {"max_epochs": 3}
         set_params(project, {"features": short, "pretrain": short, "ratio": short})
-        set_params(project, {"runtime": {"processes": processes}})
+        set_params(project, {"runtime": {"processes": processes, "deal_out": deal_out}})
         run(project, *stage(name))
         rows = (project / f"data/{folder}/history.csv").read_text().splitlines()
         histories.append([float(figure) for row in rows[1:] for figure in row.split(",")])
-    assert histories[0] == pytest.approx(histories[1], abs=1e-3)
+    assert histories[1] == pytest.approx(histories[0], abs=1e-3)
+    assert histories[2] == pytest.approx(histories[0], abs=1e-3)
 
 
 @contextmanager

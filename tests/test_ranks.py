@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from pipeline import conditional
 from pipeline.conditional import Conditional, train_conditional
-from pipeline.estimation import make_estimation
-from pipeline.models.ratio import RatioNet
+from pipeline.estimation import make_estimation, mean_loss
+from pipeline.models.deepfm import DeepFM
+from pipeline.models.ratio import RatioNet, SeedRatios, TaskRatios
 from pipeline.params import Base
 from pipeline.pretraining import Pretraining, pretrain
-from pipeline.ranks import ALONE, Ranks
+from pipeline.ranks import ALONE, LostRankError, Ranks
 from pipeline.scoring import score_all, score_together
+from pipeline.training import loop
 from pipeline.training.checkpoint import CheckpointFile
-from pipeline.training.deepfm import Interactions, train_deepfm
+from pipeline.training.dealt import Named, fetch
+from pipeline.training.deepfm import Interactions, logits_of, train_deepfm
 from pipeline.training.history import Row
 from pipeline.training.sampler import CountedSampler, PairSampler
 from pipeline.training.shards import LEAST, Shards, here
@@ -90,9 +95,13 @@ def interactions(fields: int = 2) -> Interactions:
     return Interactions(user, item, codes, torch.ones(WORLD.examples.tasks + 5, 1))
 
 
-def deepfm(ranks: Ranks, fields: int = 2, **changed: object) -> Outcome:
+def deepfm(
+    ranks: Ranks, fields: int = 2, *, checkpoint: Checkpoint | None = None, **changed: object
+) -> Outcome:
     params = PARAMS.features.model_copy(update=changed)
-    net, history = train_deepfm(interactions(fields), params, seed=0, report=silent, ranks=ranks)
+    net, history = train_deepfm(
+        interactions(fields), params, seed=0, report=silent, checkpoint=checkpoint, ranks=ranks
+    )
     return history, {name: value.detach().numpy() for name, value in net.state_dict().items()}
 
 
@@ -123,6 +132,154 @@ def test_one_two_and_four_processes_make_the_same_steps(learn: Callable[[Ranks],
     assert len(one[0]) == QUICK["max_epochs"]
     close(one, two)
     close(one, four)
+
+
+def dealing(ranks: Ranks) -> Ranks:
+    """The same processes, which deal out users' vectors and items too."""
+    return replace(ranks, deal_out=True)
+
+
+heads = partial(train, linear=0.01, stop="auc", base="users", visible="all")
+
+
+@pytest.mark.parametrize(
+    "learn", [train, heads, pretrained, deepfm], ids=["train", "heads", "pretrained", "deepfm"]
+)
+def test_dealing_out_vectors_and_items_makes_the_same_steps(
+    learn: Callable[[Ranks], Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conditional, "FETCHED", 7)
+    whole = the_same(together(2, learn))
+    for size in SIZES:
+        close(whole, the_same(together(size, lambda ranks: learn(dealing(ranks)))))
+
+
+Held = tuple[set[int], set[int]]  # lengths of x or the items' table, and of Adam's moments
+
+
+def held(learn: Callable[..., Outcome], ranks: Ranks) -> Held:
+    """What lies on a process at its steps, which are spied on: to be called in one of its own."""
+    rows: set[int] = set()
+    adams: list[torch.optim.Adam] = []
+    make = loop._adam
+
+    def spied(kind: type[nn.Module], table: str) -> None:
+        loss = kind.loss
+
+        def noting(self: nn.Module, *batch: object) -> Tensor:
+            rows.add(len(getattr(self, table)))
+            return loss(self, *batch)
+
+        kind.loss = noting
+
+    def noted(*arguments: object) -> torch.optim.Adam:
+        adams.append(make(*arguments))
+        return adams[-1]
+
+    for kind, table in ((TaskRatios, "x"), (SeedRatios, "x"), (DeepFM, "item_id")):
+        spied(kind, table)
+    loop._adam = noted
+    learn(ranks, max_epochs=1, batch_size=10_000)
+    return rows, {len(state["exp_avg"]) for state in adams[0].state.values()}
+
+
+@pytest.mark.parametrize("learn", [train, pretrained, deepfm], ids=lambda f: f.__name__)
+def test_a_process_holds_its_own_rows_alone(learn: Callable[..., Outcome]) -> None:
+    count = len(interactions().genres if learn is deepfm else WORLD.examples.x)
+    for size in (2, 4):
+        for rank, (rows, moments) in enumerate(
+            together(size, lambda ranks: held(learn, dealing(ranks)))
+        ):
+            assert rows == {len(range(rank, count, size))}
+            assert count not in moments
+            if learn is deepfm:
+                assert rows < moments
+    assert together(2, lambda ranks: held(learn, ranks)[0]) == [{count}] * 2
+
+
+def test_vectors_are_dealt_out_once_and_the_others_are_let_go() -> None:
+    examples, ranks = WORLD.examples, Ranks(1, 3, alone=False, deal_out=True)
+    own = examples.deal_x(ranks)
+    np.testing.assert_array_equal(own.x, examples.x[1::3])
+    assert own.x.base is None
+    assert own.deal_x(ranks) is own
+    assert own.users == examples.users == len(examples.x)
+    assert len(own.learned) == len(examples.learned)
+    assert examples.deal_x(replace(ranks, deal_out=False)) is examples.deal_x(ALONE) is examples
+
+
+def test_rows_are_fetched_from_where_they_lie_and_their_gradients_go_back() -> None:
+    """Some rows twice, some of nobody; process 1 names none at all."""
+    table = torch.arange(22.0).view(11, 2)
+    indices = [torch.tensor([[3, 9, 3], [10, 0, 7]]), torch.zeros(2, 0, dtype=torch.int64)]
+    indices.append(torch.tensor([[3, 4], [4, 4]]))
+
+    def work(ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+        own = ranks.own(table).clone().requires_grad_()
+        named = Named.by(indices[ranks.rank], ranks)
+        rows = named.fetch(own)
+        (rows[named.place].sum() * (ranks.rank + 1)).backward()
+        return named.rows, rows[named.place].detach(), own.grad
+
+    expected = torch.zeros_like(table)
+    for rank, index in enumerate(indices):
+        expected.index_add_(0, index.flatten(), torch.full((index.numel(), 2), rank + 1.0))
+    for rank, (rows, found, gradient) in enumerate(together(3, work)):
+        assert rows.sort().values.equal(indices[rank].unique())
+        assert found.equal(table[indices[rank]])
+        assert gradient.equal(expected[rank::3])
+
+
+def test_who_is_gone_when_gradients_go_home_is_missed_in_one_line() -> None:
+    def work(ranks: Ranks) -> str:
+        own = torch.zeros(2, 3, requires_grad=True)
+        loss = Named.by(torch.arange(4), ranks).fetch(own).sum()
+        if not ranks.leads:
+            return ""
+        with pytest.raises(LostRankError) as caught:
+            loss.backward()
+        return str(caught.value)
+
+    line, _ = together(2, work)
+    assert line.startswith("another of the processes that train together is gone (")
+    assert "\n" not in line
+
+
+def test_validation_goes_on_where_others_have_more_blocks() -> None:
+    """Of 9, 0 and 3 pairs in blocks of 4: three blocks, and two times one."""
+    x, e, gen = torch.randn(13, 6), torch.randn(5, 3), torch.Generator().manual_seed(0)
+    net = RatioNet(x_dim=6, task_dim=3).eval()
+    pairs = [
+        (torch.randint(13, (2, n), generator=gen), torch.randint(5, (n,), generator=gen))
+        for n in (9, 0, 3)
+    ]
+
+    def work(ranks: Ranks) -> float:
+        model = TaskRatios(net, x=ranks.own(x).clone(), e=e, ranks=ranks)
+        with torch.no_grad():
+            return mean_loss(model, *pairs[ranks.rank], 4, ranks=ranks)
+
+    whole = TaskRatios(net, x=x, e=e)
+    with torch.no_grad():
+        expected = [mean_loss(whole, *of_one) for of_one in pairs]
+    found = together(3, lambda ranks: work(dealing(ranks)))
+    assert found == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    assert fetch(x, pairs[0][0], ALONE) == (x, pairs[0][0])
+
+    codes = torch.arange(5)[:, None]
+    deep = DeepFM(sizes=[5], genres=torch.rand(13, 2), width=4, hidden=[8], dropout=0.0).eval()
+    deep.draw_weights(1.0, gen)
+
+    def logits(ranks: Ranks) -> Tensor:
+        item, user = pairs[ranks.rank]
+        if ranks.deal_out:  # in a process of its own
+            deep.item_id.data = ranks.own(deep.item_id.data).clone()
+        with torch.no_grad():
+            return logits_of(deep, codes, user, item, 4, ranks=ranks)
+
+    of_all = [logits(Ranks(rank)) for rank in range(3)]
+    for own, expected in zip(together(3, lambda r: logits(dealing(r))), of_all, strict=True):
+        torch.testing.assert_close(own, expected)
 
 
 def to_user_0(self: PairSampler, n: int, gen: torch.Generator) -> Tensor:
@@ -294,6 +451,27 @@ def test_a_process_alone_goes_on_with_what_several_began_and_they_with_its(
     assert longer[3]["epoch"] == 4
     assert longer[3]["train_loss"] == pytest.approx(history[2]["train_loss"], abs=0.05)
     assert np.abs(weights["e"] - kept.tensors["best/e"].numpy()).max() < 0.5
+
+
+def test_items_that_were_dealt_out_go_on_where_they_are_not_and_back() -> None:
+    """Two processes that deal items out, four that do not, three that do."""
+
+    def part(size: int, deal_out: bool, epochs: int, kept: Snapshot | None) -> tuple:
+        def work(ranks: Ranks) -> tuple[Outcome, Snapshot | None]:
+            memory = Kept(kept)
+            ranks = replace(ranks, deal_out=deal_out)
+            return deepfm(ranks, checkpoint=memory, max_epochs=epochs), memory.kept
+
+        outcomes, snapshots = zip(*together(size, work), strict=True)
+        return the_same([*outcomes]), snapshots[0]
+
+    _, kept = part(2, True, 2, None)
+    items = len(interactions().genres)
+    assert len(kept.tensors["best/item_id"]) == items
+    assert sum(tensor.shape == (items, 5) for tensor in kept.tensors.values()) == 4
+    _, kept = part(4, False, 3, kept)
+    broken, _ = part(4, True, 5, kept)
+    close(broken, the_same(together(2, lambda ranks: deepfm(ranks, max_epochs=5))))
 
 
 @SIZE

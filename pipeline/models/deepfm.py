@@ -14,7 +14,7 @@ item instead of once a pair. With V_u and V_i the field embeddings of the two si
 where `own` holds a side's first-order weights and the inner products among its own fields.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.weights import draw_linear
+from pipeline.ranks import ALONE, Ranks
+from pipeline.training.dealt import Named
 from pipeline.training.dropout import ReluDropout
 from pipeline.training.gather import gather
 from pipeline.training.inner import inner_products
@@ -109,17 +111,35 @@ class DeepFM(nn.Module):
         """Gather what users bring to their pairs, from embedded fields (n, F, 1 + k)."""
         return _side(embedded, self.user_layer)
 
-    def item_side(self, items: Tensor | None = None) -> Side:
-        """Gather what rows of `items` (n,), or all items, bring to their pairs.
+    def item_side(self) -> Side:
+        """Gather what all items bring to their pairs."""
+        return self._item_side(self.item_id, self.genres)
+
+    def items_of(self, ranks: Ranks) -> Callable[[Tensor], tuple[Side, Tensor]]:
+        """Gives what the items of pairs bring to them, and the row in it of each pair's, (..., N).
+
+        Where the processes deal items out, `item_id` is of their own, and what is given of those
+        that the pairs name; otherwise of all.
+        """
+        if not ranks.deal_out:
+            side = self.item_side()
+            return lambda item: (side, item)
+
+        def fetched(item: Tensor) -> tuple[Side, Tensor]:
+            named = Named.by(item, ranks)
+            side = self._item_side(named.fetch(self.item_id), self.genres[named.rows])
+            return side, named.place
+
+        return fetched
+
+    def _item_side(self, item_id: Tensor, genres: Tensor) -> Side:
+        """Of rows of the table of items and of their genres, (n, 1 + k) and (n, G).
 
         Genres are few: their share of the first layer is taken once a genre, not once an item.
         """
-        ids: Tensor = self.item_id
-        genres = self.genres
-        if items is not None:
-            ids, genres = gather(ids, items), genres[items]
         of_ids, of_genres = self.item_layer.weight.chunk(2, 1)
-        (own, vectors), (first, shared) = ids.tensor_split([1], 1), self.genre.tensor_split([1], 1)
+        own, vectors = item_id.tensor_split([1], 1)
+        first, shared = self.genre.tensor_split([1], 1)
         mean = genres @ shared
         inner = (vectors * mean).sum(1, keepdim=True)
         hidden = torch.addmm(genres @ (shared @ of_genres.T), vectors, of_ids.T)
@@ -136,15 +156,18 @@ class DeepFM(nn.Module):
     def forward(self, codes: Tensor, user: Tensor, item: Tensor) -> Tensor:
         return self.of_pairs(self.user_side(self.embed_users(codes)), self.item_side(), user, item)
 
-    def loss(self, codes: Tensor, user: Tensor, item: Tensor) -> Tensor:
+    def loss(self, codes: Tensor, user: Tensor, item: Tensor, ranks: Ranks = ALONE) -> Tensor:
         """Logistic loss of exposures, item[0], and negatives, item[1]: a scalar, 2 ln 2 at f = 0.
 
         As from the logits, in one pass there and back; codes (U, F), user (N,), item (2, N).
+        `ranks` are those of `items_of`.
         """
-        rows = None
-        if item.numel() < len(self.item_id):  # then a step's time does not grow with the items
-            rows, item = item.unique(return_inverse=True)
-        users, items = self.user_side(self.embed_users(codes)), self.item_side(rows)
+        users = self.user_side(self.embed_users(codes))
+        if item.numel() < len(self.item_id) and not ranks.deal_out:
+            rows, item = item.unique(return_inverse=True)  # so that a step does not grow with them
+            items = self._item_side(gather(self.item_id, rows), self.genres[rows])
+        else:
+            items, item = self.items_of(ranks)(item)
         own = gather(users.own, user)[:, 0] + gather(items.own, item)[..., 0]
         inner = inner_products(users.total, items.total, user, item)
         hidden = [Rows(users.hidden, user), Rows(items.hidden, item)]

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.ranks import ALONE, Ranks
+from pipeline.training.dealt import fetch
 from pipeline.training.dropout import ReluDropout
 from pipeline.training.gather import gather, gather_linear, linear_rows
 from pipeline.training.grid import TaskGrid
@@ -228,6 +230,7 @@ class TaskRatios(nn.Module):
         x: user vectors (U, x_dim), fixed.
         e: task embeddings to start from (M, task_dim).
         freeze_e: keep the embeddings where they start.
+        ranks: the processes; where they deal users out, x holds this one's own.
 
     Shape: user (..., N), task (N,) -> (..., N), rows of x and e.
     """
@@ -235,18 +238,29 @@ class TaskRatios(nn.Module):
     of_tasks = ("e",)  # parameters with a row a task
     x: Tensor
 
-    def __init__(self, net: RatioNet, *, x: Tensor, e: Tensor, freeze_e: bool = False) -> None:
+    def __init__(
+        self,
+        net: RatioNet,
+        *,
+        x: Tensor,
+        e: Tensor,
+        freeze_e: bool = False,
+        ranks: Ranks = ALONE,
+    ) -> None:
         super().__init__()
         self.net = net
+        self.ranks = ranks
         self.e = nn.Parameter(e.clone(), requires_grad=not freeze_e)
         self.register_buffer("x", x, persistent=False)
 
     def forward(self, user: Tensor, task: Tensor) -> Tensor:
-        return self.net.of_pairs(self.x, self.e, user, task)
+        x, user = fetch(self.x, user, self.ranks)
+        return self.net.of_pairs(x, self.e, user, task)
 
     def loss(self, user: Tensor, task: Tensor) -> Tensor:
         """Equation 3 of pairs (2, N), row 0 under q_t, row 1 under p; faster than by the logits."""
-        return self.net.loss_of_pairs(self.x, self.e, user, task)
+        x, user = fetch(self.x, user, self.ranks)
+        return self.net.loss_of_pairs(x, self.e, user, task)
 
     def loss_within(self, user: Tensor, task: Tensor) -> Tensor:
         """Equation 3 of pairs (N,) under q_t, whose users under p are their own (`shifted`)."""
@@ -266,17 +280,20 @@ class SeedRatios(nn.Module):
     of_tasks = ("net.heads.weight", "net.heads.bias")  # parameters with a row a seed task
     x: Tensor
 
-    def __init__(self, net: PreEmbeddingNet, *, x: Tensor) -> None:
+    def __init__(self, net: PreEmbeddingNet, *, x: Tensor, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.net = net
+        self.ranks = ranks
         self.register_buffer("x", x, persistent=False)
 
     def forward(self, user: Tensor, task: Tensor) -> Tensor:
-        return self.net.of_pairs(self.x, user, task)
+        x, user = fetch(self.x, user, self.ranks)
+        return self.net.of_pairs(x, user, task)
 
     def loss(self, user: Tensor, task: Tensor) -> Tensor:
         """Equation 3 of pairs (2, N), row 0 under q_t, row 1 under p; faster than by the logits."""
-        return self.net.loss_of_pairs(self.x, user, task)
+        x, user = fetch(self.x, user, self.ranks)
+        return self.net.loss_of_pairs(x, user, task)
 
     def loss_within(self, user: Tensor, task: Tensor) -> Tensor:
         """Equation 3 of pairs (N,) under q_t, whose users under p are their own (`shifted`)."""

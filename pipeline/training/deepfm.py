@@ -17,6 +17,7 @@ from pipeline.models.deepfm import DeepFM
 from pipeline.params import Features
 from pipeline.ranks import ALONE, Ranks
 from pipeline.training.course import Course, course_alone, course_in_shards
+from pipeline.training.dealt import alike
 from pipeline.training.history import Row
 from pipeline.training.loop import Patience, fit
 from pipeline.training.negatives import UnseenItems
@@ -191,12 +192,15 @@ def train_deepfm(
     )
     net.draw_weights(params.init_std, torch.Generator().manual_seed(seed))
     own = data.on(ranks)
-    with Split(net, [f"user_fields.{n}" for n in data.fields_of_users], ranks) as split:
+    tables = [f"user_fields.{n}" for n in data.fields_of_users]
+    if ranks.deal_out:
+        tables.append("item_id")
+    with Split(net, tables, ranks) as split:
         net.to(data.user.device)
         course = _make_course(net, data, own, params, seed, ranks)
 
         def validate() -> Row:
-            logits = logits_of(net, own.codes, *course.valid[0])
+            logits = logits_of(net, own.codes, *course.valid[0], ranks=ranks)
             loss = ranks.mean(float(exposure_loss(logits)), logits.shape[1])
             of_all = torch.stack([torch.cat(ranks.gather(row)) for row in logits])
             return {"valid_loss": loss, "pair_auc": pair_auc(of_all)}
@@ -240,7 +244,7 @@ def _make_course(
     pairs = ContrastedPairs.of(data, params.stop_share, gen)
 
     def loss(user: Tensor, item: Tensor) -> Tensor:
-        return net.loss(*needed(own.codes, user), item)
+        return net.loss(*needed(own.codes, user), item, ranks)
 
     size = params.batch_size
     if ranks.alone:
@@ -255,9 +259,19 @@ def _make_course(
 
 
 def logits_of(
-    net: DeepFM, codes: Tensor, user: Tensor, item: Tensor, block: int = 1 << 15
+    net: DeepFM,
+    codes: Tensor,
+    user: Tensor,
+    item: Tensor,
+    block: int = 1 << 15,
+    *,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """Logits (..., N) of pairs of rows, user (N,) and item (..., N), a block of pairs at a time."""
-    users, items = net.user_side(net.embed_users(codes)), net.item_side()
-    blocks = zip(user.split(block), item.split(block, dim=-1), strict=True)
-    return torch.cat([net.of_pairs(users, items, u, i) for u, i in blocks], -1)
+    users, items_of = net.user_side(net.embed_users(codes)), net.items_of(ranks)
+    blocks = [*zip(user.split(block), item.split(block, dim=-1), strict=True)]
+    logits = []
+    for u, i in alike(blocks, ranks):
+        items, row = items_of(i)
+        logits.append(net.of_pairs(users, items, u, row))
+    return torch.cat(logits, -1)

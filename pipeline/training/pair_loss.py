@@ -163,7 +163,7 @@ def _loss_and_gradients(
     side[: n // 2] = -1
     of_beside = None if beside is None else torch.empty_like(beside)
     loss = first.new_zeros(())
-    size = BLOCK if first.device.type == "cpu" else n
+    size = BLOCK if first.device.type == "cpu" else max(1, n)
     for start in range(0, n, size):
         part = slice(start, start + size)
         task = plan.output[part]

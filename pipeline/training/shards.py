@@ -108,11 +108,9 @@ def share_of_loss(
     def share(parts: list[Part]) -> Tensor:
         losses = []
         for part in parts:
-            if part.weight:
-                set_masks(model, part.masks)
-                losses.append(part.weight * loss(*part.batch))
-        if not losses:  # a gradient of zeros: Adam goes on alike everywhere
-            losses = [0 * parameter.sum() for parameter in model.parameters()]
+            set_masks(model, part.masks)
+            of_part = loss(*part.batch)  # of no pairs too: what it fetches, others fetch with it
+            losses.append(part.weight * of_part if part.weight else of_part.nan_to_num(0))
         return torch.stack(losses).sum()
 
     return share

@@ -17,7 +17,8 @@ class Split:
 
     Args:
         model: the same everywhere, before it is dealt out.
-        tables: names of its parameters whose rows are dealt out; no gradient of them is sent.
+        tables: names of its parameters whose rows are dealt out; their gradients are not added up
+            here: they are of all pairs already, those of this process or those that `dealt` sends.
         ranks: the processes.
     """
 
