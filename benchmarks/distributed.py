@@ -32,13 +32,7 @@ from pipeline.training.shards import here
 from pipeline.training.split import Split
 
 BATCH, EXPOSURES, WARM_UP, STEPS = 8_192, 200_000, 3, 20
-RUNS = (
-    (1, False),
-    (2, False),
-    (4, False),
-    (2, True),
-    (4, True),
-)  # processes, whether x is dealt out
+RUNS = ((1, False), (2, False), (4, False), (2, True), (4, True))  # processes, deal_out
 WORKER, DEAL_OUT = "--worker", "--deal-out"
 APART = ("unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "-")
 TEXT = f"""

@@ -45,7 +45,7 @@ class Split:
         if kind is None and not self.ranks.alone:
             for name in sorted(self.tables):
                 table = self.model.get_parameter(name)
-                table.data = self.ranks.whole(table.data)
+                table.data = self.ranks.whole(table.data.cpu()).to(table.device)
 
     def add_gradients(self) -> None:
         """Add up the gradients of all that is not dealt out, in one message.
@@ -65,8 +65,13 @@ class Split:
             gradient.copy_(summed.view_as(gradient))
 
     def whole(self, name: str, tensor: Tensor) -> Tensor:
-        """Itself, or a moment of the parameter `name`: the whole, on the process that leads."""
-        return self.ranks.whole(tensor, to_lead=True) if self._is_dealt(name, tensor) else tensor
+        """Itself, or a moment of the parameter `name`: the whole, on the process that leads.
+
+        What is put together lies in the host's memory: all of it may be more than a device holds.
+        """
+        if not self._is_dealt(name, tensor):
+            return tensor
+        return self.ranks.whole(tensor.cpu(), to_lead=True)
 
     def own(self, name: str, tensor: Tensor) -> Tensor:
         """The inverse of `whole`: what of it belongs here."""
