@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.datasets.simulation import simulate
 from pipeline.pairs import Ints
 from pipeline.params import Simulation
-from pipeline.training.sampler import PairSampler
+from pipeline.steps.sampler import PairSampler
 
 USERS, TASKS, EXPOSURES = 6_040, 1_620, 800_000
 X_DIM, E_DIM = 100, 100

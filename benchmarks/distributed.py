@@ -26,8 +26,8 @@ from benchmarks.timing import Spread
 from benchmarks.traffic import SINGLE, bytes_fetched, bytes_sent, distinct, shared_numbers
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.ranks import ALONE, Ranks, join_ranks, leave_ranks
+from pipeline.steps.sampler import CountedSampler, PairSampler
 from pipeline.training.course import make_course
-from pipeline.training.sampler import CountedSampler, PairSampler
 from pipeline.training.shards import here
 from pipeline.training.split import Split
 

@@ -19,9 +19,9 @@ from benchmarks.textbook import DROPOUT, HIDDEN, Textbook
 from benchmarks.timing import Spread
 from pipeline.estimation import ratio_loss
 from pipeline.models.ratio import RatioNet, TaskRatios
+from pipeline.steps.dropout import MaskSource, set_masks
+from pipeline.steps.sampler import PairSampler
 from pipeline.training.capture import Step, fastest
-from pipeline.training.dropout import MaskSource, set_masks
-from pipeline.training.sampler import PairSampler
 
 BATCHES = (8_192, 65_536, 524_288)
 STEPS, ROUNDS, EPOCHS, LR = 20, 9, 15, 2e-3

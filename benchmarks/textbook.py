@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.estimation import ratio_loss
-from pipeline.training.sampler import PairSampler
+from pipeline.steps.sampler import PairSampler
 
 HIDDEN, DROPOUT = (32, 32, 16), (0.5, 0.5, 0.3)  # Table 5
 

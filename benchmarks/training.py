@@ -15,7 +15,7 @@ from pipeline.estimation import Estimation, estimate_ratio
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
 from pipeline.params import Schedule
-from pipeline.training.sampler import PairSampler
+from pipeline.steps.sampler import PairSampler
 
 BATCH, LR, ROUNDS = 8192, 2e-3, 11
 # So that a round takes each about as long; of (a) enough for the garbage collector to come by.

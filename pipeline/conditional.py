@@ -22,11 +22,11 @@ from pipeline.pairs import Ints
 from pipeline.params import Base, Ratio, Schedule, Stop, Visible
 from pipeline.ranks import ALONE, Ranks
 from pipeline.scoring import score_all
+from pipeline.steps.dealt import fetch
+from pipeline.steps.grid import TaskGrid
+from pipeline.steps.sampler import PairSampler
 from pipeline.training.course import Batches
-from pipeline.training.dealt import fetch
-from pipeline.training.grid import TaskGrid
 from pipeline.training.history import MISS, Row
-from pipeline.training.sampler import PairSampler
 from pipeline.training.snapshot import Checkpoint
 from pipeline.watch import watch_auc
 from pipeline.yardsticks import exposure_sides

@@ -17,9 +17,9 @@ from pipeline.examples import Examples
 from pipeline.models.gaussian import ConditionalGaussian
 from pipeline.models.maf import ConditionalMaf, lowest_where_undefined
 from pipeline.params import Schedule
+from pipeline.steps.sampler import PairSampler
 from pipeline.training.history import Row
 from pipeline.training.loop import Patience, fit
-from pipeline.training.sampler import PairSampler
 from pipeline.training.snapshot import Checkpoint
 from pipeline.watch import watch_auc
 from pipeline.yardsticks import exposure_sides

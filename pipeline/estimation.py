@@ -17,11 +17,11 @@ from pipeline.examples import Examples
 from pipeline.pairs import Bools, Ints, in_rows
 from pipeline.params import Base, Schedule, Visible
 from pipeline.ranks import ALONE, Ranks
+from pipeline.steps.dealt import alike
+from pipeline.steps.sampler import CountedSampler, PairSampler
 from pipeline.training.course import Batches, make_course
-from pipeline.training.dealt import alike
 from pipeline.training.history import Row
 from pipeline.training.loop import Patience, fit
-from pipeline.training.sampler import CountedSampler, PairSampler
 from pipeline.training.snapshot import Checkpoint
 from pipeline.training.split import Split
 

@@ -17,7 +17,7 @@ from pipeline.examples import Examples
 from pipeline.models.stacked import EachAtItsBest, Stacked
 from pipeline.pairs import Ints, in_rows
 from pipeline.params import Schedule
-from pipeline.training.dropout import MaskSource, set_masks
+from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.training.history import Row
 from pipeline.training.loop import Patience, fit
 from pipeline.training.snapshot import Checkpoint, RandomSource

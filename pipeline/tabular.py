@@ -21,8 +21,8 @@ from pipeline.estimation import Estimation, estimate_ratio
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.pairs import Bools, Ints
 from pipeline.params import Ratio
+from pipeline.steps.sampler import PairSampler
 from pipeline.training.history import Row
-from pipeline.training.sampler import PairSampler
 
 Singles = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]

@@ -22,7 +22,7 @@ from pipeline.models.deepfm import DeepFM
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
 from pipeline.ranks import Ranks
-from pipeline.training.sampler import PairSampler
+from pipeline.steps.sampler import PairSampler
 from pipeline.training.split import Split
 from tests.together import together
 

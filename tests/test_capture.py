@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.params import Schedule
+from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.training.capture import WARM, CudaRecorder, Replayed, fastest
-from pipeline.training.dropout import MaskSource, set_masks
 from pipeline.training.history import Row
 from pipeline.training.loop import Patience, fit
 

@@ -13,6 +13,7 @@ from torch import nn
 from pipeline.errors import PipelineError
 from pipeline.models.deepfm import DeepFM
 from pipeline.params import Features, load_params
+from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.training.deepfm import (
     ContrastedPairs,
     Interactions,
@@ -21,7 +22,6 @@ from pipeline.training.deepfm import (
     pair_auc,
     train_deepfm,
 )
-from pipeline.training.dropout import MaskSource, set_masks
 from pipeline.training.negatives import UnseenItems
 from tests.test_pair_loss import Operations
 

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import binomtest, chisquare
 from torch import Tensor, nn
 
-from pipeline.training.dropout import MaskSource, ReluDropout, representable, set_masks
+from pipeline.steps.dropout import MaskSource, ReluDropout, representable, set_masks
 
 CPU = torch.device("cpu")
 RATES = [0.5, 0.3, 0.2]

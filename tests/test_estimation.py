@@ -27,10 +27,10 @@ from pipeline.estimation import (
 from pipeline.examples import Examples
 from pipeline.pairs import Pairs
 from pipeline.params import Base, Schedule, Visible
-from pipeline.training.dropout import MaskSource
+from pipeline.steps.dropout import MaskSource
+from pipeline.steps.sampler import PairSampler
 from pipeline.training.history import Row
 from pipeline.training.loop import Patience
-from pipeline.training.sampler import PairSampler
 from tests.worlds import default_params, small_world
 
 CPU = torch.device("cpu")

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.training import inner
-from pipeline.training.gather import gather, gather_linear
+from pipeline.steps import inner
+from pipeline.steps.gather import gather, gather_linear
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -15,10 +15,10 @@ from pipeline.estimation import CHANCE, make_estimation, ratio_loss
 from pipeline.models.ratio import RatioNet, TaskRatios, head_dim
 from pipeline.models.weights import draw_layers
 from pipeline.params import Base
-from pipeline.training import grid_loss as module
-from pipeline.training.dropout import MaskSource, set_masks
-from pipeline.training.grid import TaskGrid
-from pipeline.training.sampler import PairSampler
+from pipeline.steps import grid_loss as module
+from pipeline.steps.dropout import MaskSource, set_masks
+from pipeline.steps.grid import TaskGrid
+from pipeline.steps.sampler import PairSampler
 from tests.test_pair_loss import Operations
 from tests.worlds import SmallWorld, default_params, small_world
 

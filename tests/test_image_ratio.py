@@ -34,7 +34,7 @@ from pipeline.models.weights import draw_layers
 from pipeline.pairs import Bools, Ints
 from pipeline.params import Schedule
 from pipeline.scoring import score_all
-from pipeline.training.dropout import MaskSource, set_masks
+from pipeline.steps.dropout import MaskSource, set_masks
 from tests.made_images import write_mnist
 
 CPU = torch.device("cpu")

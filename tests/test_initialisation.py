@@ -20,7 +20,7 @@ from pipeline.models.ratio import PreEmbeddingNet, RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
 from pipeline.pairs import Pairs
 from pipeline.params import Init
-from pipeline.training.dropout import MaskSource, set_masks
+from pipeline.steps.dropout import MaskSource, set_masks
 from tests.worlds import SmallWorld, default_params, small_world
 
 CPU = torch.device("cpu")

@@ -21,12 +21,12 @@ from pipeline.params import Base
 from pipeline.pretraining import Pretraining, pretrain
 from pipeline.ranks import ALONE, LostRankError, Ranks
 from pipeline.scoring import score_all, score_together
+from pipeline.steps.dealt import Named, fetch
+from pipeline.steps.sampler import CountedSampler, PairSampler
 from pipeline.training import loop
 from pipeline.training.checkpoint import CheckpointFile
-from pipeline.training.dealt import Named, fetch
 from pipeline.training.deepfm import Interactions, logits_of, train_deepfm
 from pipeline.training.history import Row
-from pipeline.training.sampler import CountedSampler, PairSampler
 from pipeline.training.shards import LEAST, Shards, here
 from pipeline.training.shared_checkpoint import SharedCheckpoint
 from pipeline.training.snapshot import Checkpoint, Snapshot

@@ -13,7 +13,7 @@ from pipeline.estimation import ratio_loss
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet, SeedRatios, TaskRatios
 from pipeline.models.weights import draw_layers, draw_linear
 from pipeline.params import load_params
-from pipeline.training.dropout import MaskSource, ReluDropout, representable, set_masks
+from pipeline.steps.dropout import MaskSource, ReluDropout, representable, set_masks
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import chi2_contingency, chisquare
 
-from pipeline.training.sampler import PairSampler, shifted
+from pipeline.steps.sampler import PairSampler, shifted
 
 EXPOSED = {0: [0, 1, 2, 3, 4, 5], 1: [0, 1, 4], 2: [5]}  # task -> its users
 PAIRS = [(user, task) for task, users in EXPOSED.items() for user in users]

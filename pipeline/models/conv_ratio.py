@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from pipeline.models.precision import quick
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet
-from pipeline.training.dropout import Random
-from pipeline.training.sampler import shifted
+from pipeline.steps.dropout import Random
+from pipeline.steps.sampler import shifted
 
 MARGIN = 4  # zeros around an image, out of which it is cropped again
 BLOCK = 1 << 10  # images at once where no gradient is wanted

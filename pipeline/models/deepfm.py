@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from pipeline.models.weights import draw_linear
 from pipeline.ranks import ALONE, Ranks
-from pipeline.training.dealt import Named
-from pipeline.training.dropout import ReluDropout
-from pipeline.training.gather import gather
-from pipeline.training.inner import inner_products
-from pipeline.training.pair_loss import Rows, pair_loss
+from pipeline.steps.dealt import Named
+from pipeline.steps.dropout import ReluDropout
+from pipeline.steps.gather import gather
+from pipeline.steps.inner import inner_products
+from pipeline.steps.pair_loss import Rows, pair_loss
 
 
 class Side(NamedTuple):

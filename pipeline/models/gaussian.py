@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.weights import draw_layers
-from pipeline.training.gather import gather
+from pipeline.steps.gather import gather
 
 LOG_VARIANCE = 7.0  # log-variances lie within this of zero
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.training.gather import gather
+from pipeline.steps.gather import gather
 
 ORTHOGONAL_WITHIN = 1e-3  # TransH's epsilon: how far from the hyperplane a translation may point
 

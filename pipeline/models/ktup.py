@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models.graph import TransH, excess_length, make_unit, on_hyperplane, slant
-from pipeline.training.gather import gather
+from pipeline.steps.gather import gather
 
 
 class KTUP(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.models.masked import masked_net
 from pipeline.models.weights import draw_layers
-from pipeline.training.gather import gather
+from pipeline.steps.gather import gather
 
 ROWS = 1 << 14  # rows at a time: their hidden layers fit into a processor's cache
 S_SPREAD = 0.5  # of s_t around 1 at the start

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.ranks import ALONE, Ranks
-from pipeline.training.dealt import fetch
-from pipeline.training.dropout import ReluDropout
-from pipeline.training.gather import gather, gather_linear, linear_rows
-from pipeline.training.grid import TaskGrid
-from pipeline.training.grid_loss import grid_loss
-from pipeline.training.inner import inner_products
-from pipeline.training.pair_loss import Rows, pair_loss
-from pipeline.training.sampler import shifted
+from pipeline.steps.dealt import fetch
+from pipeline.steps.dropout import ReluDropout
+from pipeline.steps.gather import gather, gather_linear, linear_rows
+from pipeline.steps.grid import TaskGrid
+from pipeline.steps.grid_loss import grid_loss
+from pipeline.steps.inner import inner_products
+from pipeline.steps.pair_loss import Rows, pair_loss
+from pipeline.steps.sampler import shifted
 
 
 def _layers(widths: Sequence[int], dropout: Sequence[float]) -> nn.Sequential:

@@ -1,1 +1,1 @@
-"""Drawing pairs, and the loop that learns from them."""
+"""The loop that learns, and what it goes through: epochs, shards, checkpoints."""

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.ranks import Ranks
-from pipeline.training.dropout import MaskSource, set_masks
-from pipeline.training.sampler import PairSampler
+from pipeline.steps.dropout import MaskSource, set_masks
+from pipeline.steps.sampler import PairSampler
 from pipeline.training.shards import Shards, here, share_of_loss
 from pipeline.training.snapshot import RandomSource
 

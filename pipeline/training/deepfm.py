@@ -16,8 +16,8 @@ from torch import Tensor
 from pipeline.models.deepfm import DeepFM
 from pipeline.params import Features
 from pipeline.ranks import ALONE, Ranks
+from pipeline.steps.dealt import alike
 from pipeline.training.course import Course, course_alone, course_in_shards
-from pipeline.training.dealt import alike
 from pipeline.training.history import Row
 from pipeline.training.loop import Patience, fit
 from pipeline.training.negatives import UnseenItems

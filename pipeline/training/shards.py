@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.ranks import Ranks
-from pipeline.training.dropout import MaskSource, set_masks
+from pipeline.steps.dropout import MaskSource, set_masks
 
 LEAST = 4  # shards; there are as many, or as many more as the processes hold equally many of them
 

@@ -6,7 +6,7 @@ import torch
 from scipy.sparse import coo_array
 from torch import Tensor
 
-from pipeline.training.gather import gather
+from pipeline.steps.gather import gather
 
 BLOCK = 1 << 12  # rows at a time, which stay in the processor's cache
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.ranks import Ranks
-from pipeline.training.gather import scatter_add
+from pipeline.steps.gather import scatter_add
 
 LOW = (1 << 32) - 1  # the bits of a row's number on its process, below those of the process
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.training.dropout import ReluDropout
-from pipeline.training.pair_loss import BLOCK, backwards, forwards, layers_of
+from pipeline.steps.dropout import ReluDropout
+from pipeline.steps.pair_loss import BLOCK, backwards, forwards, layers_of
 
 
 def grid_loss(

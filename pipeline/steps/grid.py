@@ -15,7 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from pipeline.training.sampler import PairSampler
+from pipeline.steps.sampler import PairSampler
 
 
 @dataclass(frozen=True)

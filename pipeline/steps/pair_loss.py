@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.training.dropout import ReluDropout, backward_to
-from pipeline.training.gather import scatter_add
+from pipeline.steps.dropout import ReluDropout, backward_to
+from pipeline.steps.gather import scatter_add
 
 BLOCK = 1 << 13  # pairs a block on a CPU; elsewhere all at once
 
