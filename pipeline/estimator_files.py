@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.embeddings import Projection
 from pipeline.errors import PipelineError
 from pipeline.group_moments import GroupMoments
+from pipeline.model_files import under
 from pipeline.models.ratio import RatioNet
 from pipeline.tabular import Kept, Reservoir, Rows
 
@@ -79,7 +80,7 @@ def restore(
     settings = cast(dict[str, Any], config)
     detector.set_params(**settings["params"] | {"hidden": tuple(settings["params"]["hidden"])})
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    detector.moments_ = GroupMoments.from_tensors(_under("moments.", tensors))
+    detector.moments_ = GroupMoments.from_tensors(under("moments.", tensors))
     detector.scaler_ = StandardScaler()
     detector.scaler_.mean_ = arrays["scaler.mean"]
     detector.scaler_.scale_ = arrays["scaler.scale"]
@@ -88,8 +89,8 @@ def restore(
         detector.feature_names_in_ = np.array(settings["columns"], object)
     detector.tasks_ = np.array(settings["tasks"])
     detector.net_ = RatioNet(**settings["network"]).eval()
-    detector.net_.load_state_dict(_under("net.", tensors))
-    detector.projection_ = Projection.from_tensors(_under("projection.", tensors))
+    detector.net_.load_state_dict(under("net.", tensors))
+    detector.projection_ = Projection.from_tensors(under("projection.", tensors))
     train, valid, calibration = (
         Rows(arrays[f"{name}.x"], arrays[f"{name}.task"])
         for name in ("train", "valid", "calibration")
@@ -98,9 +99,3 @@ def restore(
         Reservoir(train, **settings["train"]), Reservoir(valid, **settings["valid"]), calibration
     )
     detector.history_ = settings["history"]
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, without it."""
-    chosen = {name: value for name, value in tensors.items() if name.startswith(prefix)}
-    return {name.removeprefix(prefix): value for name, value in chosen.items()}

@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.directions import Directions
 from pipeline.errors import PipelineError
 from pipeline.fold_in import fold_in
-from pipeline.model_files import MISFITS, read_model, write_model
+from pipeline.model_files import MISFITS, read_model, under, write_model
 from pipeline.models.deepfm import DeepFM
 from pipeline.pairs import rows_of
 from pipeline.scale import Scale, with_activity
@@ -145,8 +145,7 @@ class Extractor:
             genres=tensors["net.genres"],
             **cast(dict[str, Any], config["network"]),
         )
-        state = {n.removeprefix("net."): t for n, t in tensors.items() if n.startswith("net.")}
-        net.load_state_dict(state)
+        net.load_state_dict(under("net.", tensors))
         scale = Scale(tensors["mean"], tensors["scale"])
         activity = bool(config["activity"])
         directions = None

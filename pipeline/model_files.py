@@ -22,8 +22,18 @@ class Configured(Protocol):
 
 
 Network = TypeVar("Network", bound=nn.Module)
+T = TypeVar("T")
 
 MISFITS = (TypeError, ValueError, LookupError, RuntimeError)  # of a config and its tensors
+
+
+def under(prefix: str, values: Mapping[str, T]) -> dict[str, T]:
+    """The values whose names begin with `prefix`, without it."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in values.items()
+        if name.startswith(prefix)
+    }
 
 
 def write_model(tensors: Mapping[str, Tensor], config: Mapping[str, object], path: Path) -> None:

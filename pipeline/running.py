@@ -20,7 +20,7 @@ import torch
 from pipeline import schemas
 from pipeline.embeddings import task_means
 from pipeline.examples import Examples
-from pipeline.model_files import read_model, write_model
+from pipeline.model_files import read_model, under, write_model
 from pipeline.pairs import Bools, Ints, shown
 from pipeline.placement import Placement
 from pipeline.storage import matrix, read_table, vectors, write_table
@@ -232,8 +232,8 @@ class Running:
             later=arrays["later"],
             learned=arrays["learned"],
             before=arrays["before"],
-            audience=Audience(**_under("audience.", arrays)),
-            placement=Placement(**_under("placement.", arrays)),
+            audience=Audience(**under("audience.", arrays)),
+            placement=Placement(**under("placement.", arrays)),
             drift=Drift(**cast(dict[str, Any], config["drift"])),
         )
         return running, str(config["model"])
@@ -242,9 +242,3 @@ class Running:
 def _beside(folder: Path, what: str) -> Path:
     """Where a write prepares a folder, and where it sets the old one aside."""
     return folder.with_name(f".{folder.name}.{what}")
-
-
-def _under(prefix: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, np.ndarray]:
-    """The arrays whose names begin with `prefix`, without it."""
-    chosen = {name: array for name, array in arrays.items() if name.startswith(prefix)}
-    return {name.removeprefix(prefix): array for name, array in chosen.items()}
