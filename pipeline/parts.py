@@ -1,11 +1,11 @@
 """The exposures as one Parquet file or as a folder of parts, by `runtime.partitions`.
 
 All exposures to an item lie in one part, which a hash of the item chooses; rows are sorted within
-each. `storage.read_table` and `read_exposures_to` read either form, and give the same table.
+each. `storage.read_table`, `read_exposures_to` and `read_visible` read either form alike.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import PipelineError
 from pipeline.hashing import PART, hash_of
-from pipeline.pairs import Ints, ids_of
+from pipeline.pairs import Ints, ids_of, shown
 from pipeline.schemas import EXPOSURES
 from pipeline.storage import (
     RowGroups,
@@ -45,12 +45,25 @@ def read_exposures_to(items: Ints, path: Path) -> pa.Table:
         PipelineError: no such table, or another than that of the exposures.
     """
     wanted = pa.array(items, pa.int64())
-    kept = [
-        group.filter(pc.is_in(group.column("item_id"), wanted))
-        for group in RowGroups(path, EXPOSURES)
-    ]
+    return _read(path, lambda group: group.filter(pc.is_in(group.column("item_id"), wanted)))
+
+
+def read_visible(path: Path) -> pa.Table:
+    """The exposures that may be learned from, without ratings and moments.
+
+    In the order of the whole table, which is never in memory.
+
+    Raises:
+        PipelineError: no such table, or another than that of the exposures.
+    """
+    return _read(path, lambda group: shown(group).select(["user_id", "item_id", "held_out"]))
+
+
+def _read(path: Path, keep: Callable[[pa.Table], pa.Table]) -> pa.Table:
+    """What is kept of the exposures, row group by row group."""
+    kept = [keep(group) for group in RowGroups(path, EXPOSURES)]
     if not kept:
-        return read_table(path, EXPOSURES)  # without a row
+        return keep(read_table(path, EXPOSURES))  # without a row
     found = pa.concat_tables(kept)
     return in_order(found, EXPOSURES) if path.is_dir() else found
 

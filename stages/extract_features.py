@@ -58,17 +58,18 @@ def main(
         import pyarrow as pa
 
         from pipeline import schemas
+        from pipeline.parts import read_visible
         from pipeline.storage import read_table, vectors, write_csv, write_table
 
         people = read_table(users, schemas.USERS)
         parts = read_table(splits, schemas.SPLITS)
         if run.params.features.model == "deepfm":
             things = read_table(items, schemas.ITEMS)
-            pairs = read_table(exposures, schemas.EXPOSURES)
+            pairs = read_visible(exposures)
             inputs = [users, items, exposures, splits]
             x, rows, line = _deepfm(run, people, things, pairs, parts, model, inputs)
         elif run.params.features.model in ("svd", "als"):
-            pairs = read_table(exposures, schemas.EXPOSURES)
+            pairs = read_visible(exposures)
             x, rows, line = _closed_form(run, people, pairs, parts, model)
         else:
             x, rows, line = _ready_made(run, people, parts, model)
@@ -125,13 +126,12 @@ def _closed_form(
 ) -> tuple["npt.NDArray[np.float32]", "list[Row]", str]:
     """Decompose the visible exposures and write items' vectors; x (U, d), no history, a word."""
     from pipeline.features import closed_form
-    from pipeline.pairs import shown
 
     wanted = run.params.features
     made = closed_form(users, exposures, splits, wanted, seed=run.params.seed)
     made.write(model)
     line = f"{wanted.model} of the visible exposures to {len(made.items):,} items"
-    return made.vectors(users, shown(exposures)), [{"epoch": 0}], line
+    return made.vectors(users, exposures), [{"epoch": 0}], line
 
 
 def _ready_made(

@@ -47,6 +47,8 @@ def main(
         from pipeline.estimation import rested_at_chance
         from pipeline.examples import Examples
         from pipeline.model_files import write_network
+        from pipeline.pairs import ids_of
+        from pipeline.parts import read_exposures_to
         from pipeline.pretraining import pretrain
         from pipeline.seeds import choose_seed_tasks
         from pipeline.storage import read_table, write_csv, write_table
@@ -55,10 +57,11 @@ def main(
         from stages.progress import EpochReporter
 
         wanted = run.params.pretrain
+        tasks_table = read_table(tasks, schemas.TASKS)
         examples = Examples.of(
             read_table(features, schemas.FEATURES),
-            read_table(tasks, schemas.TASKS),
-            read_table(exposures, schemas.EXPOSURES),
+            tasks_table,
+            read_exposures_to(ids_of(tasks_table, "item_id"), exposures),
             read_table(splits, schemas.SPLITS),
         )
         gen = np.random.default_rng(run.params.seed)

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from pipeline import storage
 from pipeline.errors import PipelineError
-from pipeline.parts import part_of, read_exposures_to, replacing_parts, write_exposures
+from pipeline.parts import (
+    part_of,
+    read_exposures_to,
+    read_visible,
+    replacing_parts,
+    write_exposures,
+)
 from pipeline.schemas import EXPOSURES, SPLITS, USERS
 from pipeline.storage import RowGroups, read_table, sha256, write_table, write_tables
 from pipeline.tasks import Crowd, count_groups
@@ -67,6 +73,8 @@ def test_whatever_the_number_of_parts_the_table_is_the_same(
         some = np.array(sorted({item for _, item in pairs})[::2])
         mine = table.filter(pa.array(np.isin(table["item_id"], some)))
         assert read_exposures_to(some, path).equals(mine)
+        shown = table.filter(pa.array(~table["held_out"].to_numpy()))
+        assert read_visible(path).equals(shown.drop_columns(["rating", "timestamp"]))
         items = [set(group["item_id"].to_pylist()) for group in groups]
         assert sum(map(len, items)) == len(set().union(*items))
     assert [one.name for one in folder.iterdir()] == ["exposures.parquet"]
