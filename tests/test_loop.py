@@ -1,5 +1,6 @@
 """The training loop on a model of one weight, with the validation losses written beforehand."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -204,3 +205,9 @@ def test_each_epoch_has_the_rate_of_its_schedule() -> None:
     halved = moved(Halving(lr=0.001, batch_size=8, max_epochs=3, patience=9))
     expected = [step / 2**epoch for epoch, step in enumerate(steady, start=1)]
     assert halved == pytest.approx(expected, rel=0.05)  # Adam's steps are about the rate
+
+
+def test_an_epoch_whose_loss_is_no_number_is_never_the_best() -> None:
+    rows = [{"epoch": n, "valid_loss": loss} for n, loss in enumerate([math.nan, 3, math.nan, 2])]
+    assert best_row(rows)["epoch"] == 3
+    assert best_row(rows[:1]) is rows[0]

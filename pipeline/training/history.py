@@ -1,5 +1,6 @@
 """What a training tells of each epoch, and which epoch it keeps."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -14,8 +15,16 @@ def judge(row: Mapping[str, object]) -> str:
 
 
 def best_row(history: Sequence[Figures]) -> Figures:
-    """The epoch whose weights were kept: the first of the lowest figure that judges it."""
-    return min(history, key=lambda row: float(row[judge(row)]))
+    """The epoch whose weights were kept: the first of the lowest figure that judges it.
+
+    One whose figure is no number, as an overflow leaves it, comes last.
+    """
+
+    def figure(row: Figures) -> tuple[bool, float]:
+        value = float(row[judge(row)])
+        return math.isnan(value), value
+
+    return min(history, key=figure)
 
 
 def rounded(history: Sequence[Row]) -> list[Row]:
