@@ -22,7 +22,7 @@ from pipeline.pairs import Ints
 from pipeline.params import Base, Ratio, Schedule, Stop, Visible
 from pipeline.ranks import ALONE, Ranks
 from pipeline.scoring import score_all
-from pipeline.steps.dealt import fetch
+from pipeline.steps.dealt import fetch_rows
 from pipeline.steps.grid import TaskGrid
 from pipeline.steps.sampler import PairSampler
 from pipeline.training.course import Batches
@@ -177,7 +177,7 @@ def _scores(model: TaskRatios, tasks: Ints, users: Ints) -> Floats:
     """Scores (A, U) of rows of tasks (A,) and users (U,), whose vectors may have to be fetched."""
     rows = torch.from_numpy(users).to(model.x.device)
     at_once = FETCHED if model.ranks.deal_out else max(1, len(rows))
-    found = (fetch(model.x, some, model.ranks) for some in rows.split(at_once))
+    found = (fetch_rows(model.x, some, model.ranks) for some in rows.split(at_once))
     e = model.e[tasks]
     return np.concatenate([score_all(model.net, x[place], e) for x, place in found], axis=1)
 

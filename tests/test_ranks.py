@@ -21,7 +21,7 @@ from pipeline.params import Base
 from pipeline.pretraining import Pretraining, pretrain
 from pipeline.ranks import ALONE, LostRankError, Ranks
 from pipeline.scoring import score_all, score_together
-from pipeline.steps.dealt import Named, fetch
+from pipeline.steps.dealt import Named, fetch_rows
 from pipeline.steps.sampler import CountedSampler, PairSampler
 from pipeline.training import loop
 from pipeline.training.checkpoint import CheckpointFile
@@ -264,7 +264,7 @@ def test_validation_goes_on_where_others_have_more_blocks() -> None:
         expected = [mean_loss(whole, *of_one) for of_one in pairs]
     found = together(3, lambda ranks: work(dealing(ranks)))
     assert found == pytest.approx(expected, abs=1e-6, nan_ok=True)
-    assert fetch(x, pairs[0][0], ALONE) == (x, pairs[0][0])
+    assert fetch_rows(x, pairs[0][0], ALONE) == (x, pairs[0][0])
 
     codes = torch.arange(5)[:, None]
     deep = DeepFM(sizes=[5], genres=torch.rand(13, 2), width=4, hidden=[8], dropout=0.0).eval()

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.ranks import ALONE, Ranks
-from pipeline.steps.dealt import fetch
+from pipeline.steps.dealt import fetch_rows
 from pipeline.steps.dropout import ReluDropout
 from pipeline.steps.gather import gather, gather_linear, linear_rows
 from pipeline.steps.grid import TaskGrid
@@ -254,12 +254,12 @@ class TaskRatios(nn.Module):
         self.register_buffer("x", x, persistent=False)
 
     def forward(self, user: Tensor, task: Tensor) -> Tensor:
-        x, user = fetch(self.x, user, self.ranks)
+        x, user = fetch_rows(self.x, user, self.ranks)
         return self.net.of_pairs(x, self.e, user, task)
 
     def loss(self, user: Tensor, task: Tensor) -> Tensor:
         """Equation 3 of pairs (2, N), row 0 under q_t, row 1 under p; faster than by the logits."""
-        x, user = fetch(self.x, user, self.ranks)
+        x, user = fetch_rows(self.x, user, self.ranks)
         return self.net.loss_of_pairs(x, self.e, user, task)
 
     def loss_within(self, user: Tensor, task: Tensor) -> Tensor:
@@ -287,12 +287,12 @@ class SeedRatios(nn.Module):
         self.register_buffer("x", x, persistent=False)
 
     def forward(self, user: Tensor, task: Tensor) -> Tensor:
-        x, user = fetch(self.x, user, self.ranks)
+        x, user = fetch_rows(self.x, user, self.ranks)
         return self.net.of_pairs(x, user, task)
 
     def loss(self, user: Tensor, task: Tensor) -> Tensor:
         """Equation 3 of pairs (2, N), row 0 under q_t, row 1 under p; faster than by the logits."""
-        x, user = fetch(self.x, user, self.ranks)
+        x, user = fetch_rows(self.x, user, self.ranks)
         return self.net.loss_of_pairs(x, user, task)
 
     def loss_within(self, user: Tensor, task: Tensor) -> Tensor:

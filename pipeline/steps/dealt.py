@@ -68,7 +68,7 @@ class _Fetch(torch.autograd.Function):
         return scatter_add(home, named.asked, ctx.rows), None
 
 
-def fetch(table: Tensor, index: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+def fetch_rows(table: Tensor, index: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
     """Rows of a table among which are all that `index` (...) names, and where, (...).
 
     `table` is what the process holds: its own rows where they are dealt out, otherwise all.
