@@ -59,7 +59,8 @@ def unknown(what: str, first: int, known: int, rows: int) -> PipelineError:
 
 def shown(exposures: pa.Table) -> pa.Table:
     """The exposures that may be learned from: all but the held-out ones."""
-    return exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
+    held_out = exposures.column("held_out").to_numpy()
+    return exposures.filter(pa.array(~held_out)) if held_out.any() else exposures
 
 
 def exposure_matrix(exposures: pa.Table, users: Ints, items: Ints) -> csr_array:

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 ALPHA = 0.05  # unless another is asked for
 MOST_EXPLAINED = 100  # pairs
-
-
-_ENDINGS = ("", "txt", "csv", "json", "parquet")  # of --to, that say what to write
+ENDINGS = ("", "txt", "csv", "json", "parquet")  # of --to, that say what to write
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Asked:
             raise PipelineError("--fresh takes the lowest scores first; say how many by --top.")
         if self.explain is not None and (self.everything or self.top is not None or self.unseen):
             raise PipelineError("--explain takes named pairs: by --users with --items, or --pairs.")
-        if self.to is not None and self.shape is None and self._ending not in _ENDINGS:
+        if self.to is not None and self.shape is None and self._ending not in ENDINGS:
             raise PipelineError(
                 f"--to {self.to}: expected a name that ends in .csv, .json, .parquet or .txt, or "
                 "what to write by --format."
