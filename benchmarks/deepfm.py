@@ -2,6 +2,7 @@
 
 import torch
 
+from benchmarks.command import command
 from benchmarks.data import TASKS, USERS, sample
 from benchmarks.page import Section
 from benchmarks.textbook import PlainDeepFM, plain_deepfm_epoch
@@ -58,4 +59,4 @@ def _params() -> Features:
 
 
 if __name__ == "__main__":
-    print(main())
+    command(main)

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from benchmarks.command import command
 from benchmarks.data import E_DIM, USERS, X_DIM, Sample, sample
 from benchmarks.page import Section, machine
 from benchmarks.textbook import DROPOUT, HIDDEN
@@ -184,4 +185,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == [WORKER]:
         worker(deal_out=DEAL_OUT in sys.argv)
     else:
-        print(main())
+        command(main)

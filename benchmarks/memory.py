@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+from benchmarks.command import command
 from benchmarks.page import Section
 from benchmarks.stages import run_stages, total
 
@@ -26,4 +27,4 @@ def main() -> Section:
 
 
 if __name__ == "__main__":
-    print(main())
+    command(main)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.command import command
 from benchmarks.page import Section
 from benchmarks.timing import race
 from pipeline.datasets.dat_files import read_dat
@@ -47,4 +48,4 @@ def main() -> Section:
 
 
 if __name__ == "__main__":
-    print(main())
+    command(main)

@@ -2,6 +2,7 @@
 
 import torch
 
+from benchmarks.command import command
 from benchmarks.data import E_DIM, USERS, X_DIM, sample
 from benchmarks.page import Section
 from benchmarks.textbook import HIDDEN
@@ -40,4 +41,4 @@ def main() -> Section:
 
 
 if __name__ == "__main__":
-    print(main())
+    command(main)

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import torch
 
+from benchmarks.command import command
 from benchmarks.data import E_DIM, TASKS, USERS, X_DIM, Sample, sample
 from benchmarks.page import Section
 from benchmarks.textbook import DROPOUT, HIDDEN, Textbook, by_dataloader, by_tensors
@@ -115,4 +116,4 @@ def multiply_adds(batch: int) -> int:
 
 
 if __name__ == "__main__":
-    print(main())
+    command(main)
