@@ -164,12 +164,7 @@ def page(
         seeds: for the head of the page.
     """
     listed = ", ".join(map(str, seeds))
-    over = (
-        f"mean and standard deviation over the seeds {listed}, or over those of them that a row "
-        "has (one, where there is no deviation)"
-        if len(seeds) > 1
-        else "one seed"
-    )
+    over = f"mean and standard deviation over the seeds {listed}" if len(seeds) > 1 else "one seed"
     header = ["", *labels, *(name.replace("_", ", ") for name in FIGURES), "seconds"]
     together = lines(cell.record(labels) for cell in cells)
     parts = [

@@ -18,20 +18,6 @@ Names = Annotated[list[str], Field(min_length=1)]
 Decay = Annotated[float, Field(ge=0)]
 
 
-class DensityCell(Section):
-    """A cell of a density baseline, under every setting of the user fields."""
-
-    model: Density
-    seed: Seed
-
-
-class DetectorCell(Section):
-    """A cell of a detector, under every setting of the user fields."""
-
-    peer: Detector
-    seed: Seed
-
-
 class Table(Section):
     """The rows, and the settings under which each is measured."""
 
@@ -44,9 +30,9 @@ class Table(Section):
     preset_base: str  # and their base,
     preset_detectors: list[Detector]  # and detectors on the same x
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    densities: list[DensityCell]
+    densities: list[Density]
     recommenders: list[Recommender]
-    detectors: list[DetectorCell]
+    detectors: list[Detector]
 
     @property
     def rows(self) -> list[str]:

@@ -38,12 +38,10 @@ def items(stage: Mapping[str, Any], params: Table1Params) -> Iterator[dict[str, 
         key: getattr(wanted, value[len("${table.") : -1])
         for key, value in stage.get("matrix", {}).items()
     }
+    same = {"table.fields[0]": wanted.fields[0], "table.preset_base": wanted.preset_base}
     for values in product(*matrix.values()):
-        one = {"table.fields[0]": wanted.fields[0], "table.preset_base": wanted.preset_base}
-        for key, value in zip(matrix, values, strict=True):
-            parts = {f".{name}": part for name, part in value} if key == "cell" else {"": value}
-            one |= {f"item.{key}{name}": str(part) for name, part in parts.items()}
-        yield one
+        chosen = zip(matrix, values, strict=True)
+        yield same | {f"item.{key}": str(value) for key, value in chosen}
 
 
 def filled(text: str, item: Mapping[str, str]) -> str:
@@ -59,7 +57,7 @@ def test_the_present_params_are_those_of_a_file_beside_them() -> None:
 
 def test_movielens_has_every_row_of_the_paper_under_both_features_and_three_seeds() -> None:
     wanted = of("movielens").table
-    assert {*(cell.model for cell in wanted.densities), *wanted.rows} >= {
+    assert {*wanted.densities, *wanted.rows} >= {
         *("gaussian", "maf", "random", "graph", "learned"),
         *("histogram-age", "histogram-occupation"),
     }
@@ -82,7 +80,7 @@ def test_wide_is_the_main_params_with_the_changes_of_the_table_s_row() -> None:
         ("starts: [random]", "starts: [learned]", "learned, of init learned, belongs in"),
         ("learned: [learned]", "learned: [random]", "random, of init random, belongs in"),
         ("{init: random}", "{init: any}", "the changes random, exposures, paper: init: "),
-        ("{model: gaussian, ", "{model: gauss, ", "table.densities.0.model"),
+        ("densities: [gaussian", "densities: [gauss", "table.densities.0"),
         ("preset_base: users", "preset_base: some", "preset_base 'some' is none of the bases"),
         ("    init: mean", "    init: graph", "wide is of init graph, which a preset has nothing"),
     ],
@@ -120,8 +118,8 @@ def test_a_row_follows_from_its_own_settings_and_no_other_rows() -> None:
         (declared,) = stage["params"][0].values()
         for key in stage.get("matrix", {}):
             own, named = {
-                ("density", "cell"): ("densities", "cell.model"),
-                ("detector", "cell"): ("peers", "cell.peer"),
+                ("density", "model"): ("densities", "model"),
+                ("detector", "peer"): ("peers", "peer"),
                 ("detector_preset", "peer"): ("peers", "peer"),
                 ("recommender", "peer"): ("peers", "peer"),
             }.get((name, key), ("changes", key))

@@ -67,11 +67,9 @@ def _cells(wanted: "Table", place: Place) -> "Iterator[Cell]":
     from pipeline.table1 import NO_X, Cell
 
     settings = [(fields, seed) for fields in wanted.fields for seed in wanted.seeds]
-    others: list[tuple[str, int]] = [(cell.model, cell.seed) for cell in wanted.densities]
-    others += [(cell.peer, cell.seed) for cell in wanted.detectors]
     row: str
-    for row, seed in others:
-        for fields in wanted.fields:
+    for row in (*wanted.densities, *wanted.detectors):
+        for fields, seed in settings:
             yield Cell(row, "", fields, seed, read_json(place.cell(row, fields, seed)))
     for base in wanted.bases:
         for row in wanted.rows:
