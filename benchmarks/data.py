@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.arrays import Ints
 from pipeline.datasets.simulation import simulate
-from pipeline.pairs import Ints
 from pipeline.params import Simulation
 from pipeline.steps.sampler import PairSampler
 

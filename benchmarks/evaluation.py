@@ -3,10 +3,12 @@
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.command import command
 from benchmarks.data import TASKS, USERS
 from benchmarks.page import Section
 from benchmarks.timing import Race, race
-from pipeline.auc import Scores, Sides, resample_weights, resampled_means, task_aucs
+from pipeline.arrays import Floats
+from pipeline.auc import Sides, resample_weights, resampled_means, task_aucs
 
 ROUNDS, TEST_USERS, CLASSES, RESAMPLES = 9, USERS // 5, 5, 1000
 PLAIN_TASKS = 60  # whose AUCs a round of the slow way takes
@@ -47,7 +49,7 @@ def main() -> Section:
     return Section("Evaluation", "python -m benchmarks.evaluation", TEXT, header, rows)
 
 
-def _plain(scores: Scores, sides: Sides, weight: np.ndarray | None = None) -> list[float]:
+def _plain(scores: Floats, sides: Sides, weight: np.ndarray | None = None) -> list[float]:
     aucs = []
     for score, positive, negative in zip(scores, sides.positive, sides.negative, strict=False):
         of_either = positive | negative
@@ -62,4 +64,4 @@ def _row(name: str, result: Race) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(main())
+    command(main)

@@ -19,9 +19,9 @@ from benchmarks.command import command
 from benchmarks.page import Section
 from benchmarks.stages import main_stages, run_stages
 from pipeline import schemas
+from pipeline.arrays import Singles
 from pipeline.conditional import train_conditional
 from pipeline.examples import Examples
-from pipeline.initialisation import Floats
 from pipeline.params import Ratio, load_params
 from pipeline.storage import matrix, read_table
 from pipeline.training.history import Row, best_row
@@ -92,7 +92,7 @@ def main(
     return Section("Drawn negatives or all of them", command, text, header, rows)
 
 
-def prepared(raw_dir: str | None) -> tuple[Examples, Floats, Ratio]:
+def prepared(raw_dir: str | None) -> tuple[Examples, Singles, Ratio]:
     """What `train` reads: the stages before it, run in a folder of their own."""
     stages = main_stages()
     changes = {"data": {"source": "movielens-1m", "raw_dir": raw_dir}} if raw_dir else {}
@@ -114,7 +114,7 @@ def prepared(raw_dir: str | None) -> tuple[Examples, Floats, Ratio]:
         )
 
 
-def train(examples: Examples, start: Floats, params: Ratio, seed: int) -> Trained:
+def train(examples: Examples, start: Singles, params: Ratio, seed: int) -> Trained:
     """Train once."""
     run, started = Trained([], []), time.process_time()
 

@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 import numpy as np
-import numpy.typing as npt
 import typer
 from matplotlib.figure import Figure
 
 from experiments.runs import figure, name_of, read_from, run_experiment
+from pipeline.arrays import Doubles
 from pipeline.errors import PipelineError
 from pipeline.params import SeedMethod
 from pipeline.plots import LINES, write_svg
 from pipeline.storage import write_bytes, write_csv
 
-Floats = npt.NDArray[np.float64]
 Key = tuple[str, int]  # a method and a number of seed tasks
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -62,7 +61,7 @@ def main(
     typer.echo(table)
 
 
-Outcome = Mapping[str, Floats]  # by yardstick, the AUC of each task (M,); the loss, (1,)
+Outcome = Mapping[str, Doubles]  # by yardstick, the AUC of each task (M,); the loss, (1,)
 
 
 def _run_all(
@@ -138,18 +137,18 @@ def compared(runs: Mapping[Key, Sequence[Outcome]]) -> list[Compared]:
     return rows
 
 
-def _defined(outcomes: Sequence[Outcome], name: str) -> Floats:
+def _defined(outcomes: Sequence[Outcome], name: str) -> Doubles:
     """A yardstick's figures, (seeds, tasks), of tasks with an AUC: the same ones in every run."""
     stacked = np.stack([outcome[name] for outcome in outcomes])
-    defined: Floats = stacked[:, ~np.isnan(stacked[0])]
+    defined: Doubles = stacked[:, ~np.isnan(stacked[0])]
     return defined
 
 
-def _deviation(values: Floats) -> float:
+def _deviation(values: Doubles) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
-def _error(values: Floats) -> float:
+def _error(values: Doubles) -> float:
     return _deviation(values) / math.sqrt(len(values))
 
 

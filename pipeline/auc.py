@@ -7,14 +7,9 @@ Scores are log ratios or stand in for them: HIGH = common, LOW = fresh. An AUC i
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Singles = npt.NDArray[np.float32]
-Scores = npt.NDArray[np.floating]
+from pipeline.arrays import Bools, Doubles, Floats, Ints, Singles
 
 
 @dataclass(frozen=True)
@@ -39,18 +34,18 @@ class Sides:
 class TaskAucs:
     """The AUC of every task, and what it was counted from."""
 
-    auc: Floats  # (M,) NaN where a side is empty
+    auc: Doubles  # (M,) NaN where a side is empty
     positives: Ints  # (M,) users
     negatives: Ints  # (M,) users
     ties: Ints  # (M,) pairs of a positive and a negative user with equal scores
 
     @property
-    def defined(self) -> Floats:
+    def defined(self) -> Doubles:
         """The AUCs that are defined, in the order of their tasks."""
         return self.auc[~np.isnan(self.auc)]
 
 
-def task_aucs(scores: Scores, sides: Sides) -> TaskAucs:
+def task_aucs(scores: Floats, sides: Sides) -> TaskAucs:
     """The AUC of every task by counting, from scores (M, U).
 
     A task at a time: their sides are ragged, and each takes some ten microseconds.
@@ -67,7 +62,7 @@ def task_aucs(scores: Scores, sides: Sides) -> TaskAucs:
     return TaskAucs(auc, sides.positive.sum(axis=1), sides.negative.sum(axis=1), ties)
 
 
-def mean_roc(scores: Scores, sides: Sides, fpr: Floats) -> Floats:
+def mean_roc(scores: Floats, sides: Sides, fpr: Doubles) -> Doubles:
     """True positive rate at each false positive rate of `fpr` (G,), mean over defined tasks, (G,).
 
     One task must be defined. Between thresholds a curve is a straight line: ties lie on a
@@ -91,7 +86,7 @@ def resample_weights(users: int, resamples: int, gen: np.random.Generator) -> Si
     return np.ascontiguousarray(counts.T, np.float32)
 
 
-def resampled_means(scores: Scores, sides: Sides, weights: Singles) -> Floats:
+def resampled_means(scores: Floats, sides: Sides, weights: Singles) -> Doubles:
     """Mean AUC over tasks in each resample, (B,); a task whose side vanishes leaves the resample.
 
     With weights w the AUC of task t is w+' C_t w- / (sum w+ * sum w-), where C_t (P, N) holds 1,
@@ -121,11 +116,11 @@ def resampled_means(scores: Scores, sides: Sides, weights: Singles) -> Floats:
         for members, n in zip(groups, pairs, strict=True):
             total += _won(scores, sides, members, weights) / np.maximum(n, 1)  # no pairs, no wins
     tasks = np.array([len(members) for members in groups]) @ (pairs > 0)  # (B,)
-    means: Floats = np.divide(total, tasks, where=tasks > 0, out=np.full(len(total), np.nan))
+    means: Doubles = np.divide(total, tasks, where=tasks > 0, out=np.full(len(total), np.nan))
     return means
 
 
-def _won(scores: Scores, sides: Sides, members: Ints, weights: Singles) -> Floats:
+def _won(scores: Floats, sides: Sides, members: Ints, weights: Singles) -> Doubles:
     """Weight of the pairs that `members`, tasks of the same sides, won in each resample, (B,)."""
     positive = np.flatnonzero(sides.positive[members[0]])  # (P,)
     is_negative = sides.negative[members[0]]
@@ -141,7 +136,7 @@ def _won(scores: Scores, sides: Sides, members: Ints, weights: Singles) -> Float
         won = twice_wins @ weights  # (P, B)
     else:
         won = twice_wins @ weights[negative]
-    half: Floats = np.einsum("pb,pb->b", won, weights[positive], dtype=np.float64) / 2
+    half: Doubles = np.einsum("pb,pb->b", won, weights[positive], dtype=np.float64) / 2
     return half
 
 

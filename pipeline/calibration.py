@@ -7,21 +7,21 @@ ratios are too high, below 0 too low. An AUC, which knows only the order, cannot
 import numpy as np
 from scipy.special import logsumexp
 
-from pipeline.auc import Floats, Ints, Scores, Singles
+from pipeline.arrays import Doubles, Floats, Ints, Singles
 
 
-def log_mean_ratios(scores: Scores, base: Ints) -> Floats:
+def log_mean_ratios(scores: Floats, base: Ints) -> Doubles:
     """Log of the mean ratio of every task, (M,).
 
     Args:
         scores: log ratios, (M, U).
         base: weight of each user under p, (U,); some are above 0.
     """
-    logs: Floats = logsumexp(scores, axis=1, b=base) - np.log(base.sum())
+    logs: Doubles = logsumexp(scores, axis=1, b=base) - np.log(base.sum())
     return logs
 
 
-def calibration(scores: Scores, base: Ints, weights: Singles) -> dict[str, float]:
+def calibration(scores: Floats, base: Ints, weights: Singles) -> dict[str, float]:
     """How far the mean ratio under p is from 1, as a log in nats: 0 is right.
 
     Args:

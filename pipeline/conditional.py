@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.arrays import Ints, Singles
 from pipeline.auc import Sides
 from pipeline.errors import PipelineError
 from pipeline.estimation import estimate_ratio, make_estimation
 from pipeline.examples import Examples
 from pipeline.models.ratio import RatioNet, TaskRatios, head_dim
 from pipeline.models.weights import draw_layers
-from pipeline.pairs import Ints
 from pipeline.params import Base, Ratio, Schedule, Stop, Visible
 from pipeline.ranks import ALONE, Ranks
 from pipeline.scoring import score_all
@@ -31,7 +30,6 @@ from pipeline.training.snapshot import Checkpoint
 from pipeline.watch import watch_auc
 from pipeline.yardsticks import exposure_sides
 
-Floats = npt.NDArray[np.float32]
 WATCHED = 1 << 22  # scores behind the AUC of an epoch, at most
 FETCHED = 1 << 16  # vectors of users that are fetched at a time for it
 
@@ -41,13 +39,13 @@ class Conditional:
     """A trained network and the embeddings of its tasks, and how the training went."""
 
     net: RatioNet
-    e: Floats  # (M, e_dim)
+    e: Singles  # (M, e_dim)
     history: list[Row]
 
 
 def train_conditional(
     examples: Examples,
-    task_init: Floats,
+    task_init: Singles,
     *,
     params: Ratio,
     seed: int,
@@ -109,7 +107,7 @@ def train_conditional(
 def train_network(
     net: RatioNet,
     examples: Examples,
-    task_init: Floats,
+    task_init: Singles,
     *,
     watched: Sides,
     base: Base,
@@ -173,7 +171,7 @@ def train_network(
     return Conditional(net.cpu().eval(), model.e.detach().cpu().numpy(), history)
 
 
-def _scores(model: TaskRatios, tasks: Ints, users: Ints) -> Floats:
+def _scores(model: TaskRatios, tasks: Ints, users: Ints) -> Singles:
     """Scores (A, U) of rows of tasks (A,) and users (U,), whose vectors may have to be fetched."""
     rows = torch.from_numpy(users).to(model.x.device)
     at_once = FETCHED if model.ranks.deal_out else max(1, len(rows))

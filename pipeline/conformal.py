@@ -21,12 +21,9 @@ from math import ceil
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.pairs import Bools, Ints
+from pipeline.arrays import Bools, Doubles, Floats, Ints
 
-Floats = npt.NDArray[np.float64]
-Scores = npt.NDArray[np.floating]
 POOL = 500  # calibration scores of a pool
 
 
@@ -53,11 +50,11 @@ class Calibration:
 
     group: Ints
     own: Bools
-    scores: Floats
+    scores: Doubles
     start: Ints
 
     @classmethod
-    def of(cls, scores: Scores, task: Ints, size: Ints, *, least: int, pool: int = POOL) -> Self:
+    def of(cls, scores: Floats, task: Ints, size: Ints, *, least: int, pool: int = POOL) -> Self:
         """Sort calibration scores into tasks that stand alone and pools of tasks of like size.
 
         Args:
@@ -86,18 +83,18 @@ class Calibration:
         n: Ints = np.diff(self.start)[self.group]
         return n
 
-    def of_task(self, task: int) -> Floats:
+    def of_task(self, task: int) -> Doubles:
         """The calibration scores that count for a task, rising."""
         group = self.group[task]
         return self.scores[self.start[group] : self.start[group + 1]]
 
-    def p_values(self, task: int, scores: Scores) -> Floats:
+    def p_values(self, task: int, scores: Floats) -> Doubles:
         """P-values of scores (n,) under one task: LOW where few of its audience score so low."""
         sample = self.of_task(task)
-        p: Floats = (1 + np.searchsorted(sample, scores, side="right")) / (1 + len(sample))
+        p: Doubles = (1 + np.searchsorted(sample, scores, side="right")) / (1 + len(sample))
         return p
 
-    def thresholds(self, alpha: float) -> Floats:
+    def thresholds(self, alpha: float) -> Doubles:
         """The lowest score of each task that is no alarm, (M,): p <= alpha for all below it.
 
         Minus infinity where the calibration scores are too few for any alarm.

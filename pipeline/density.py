@@ -7,11 +7,10 @@ ratio's, those of different tasks compare only if the tasks' densities are alike
 import math
 from collections.abc import Callable
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.arrays import Singles
 from pipeline.estimation import make_estimation
 from pipeline.examples import Examples
 from pipeline.models.gaussian import ConditionalGaussian
@@ -110,7 +109,7 @@ def train_density(
     return history
 
 
-def density_scores(net: Density, x: Tensor, tasks: Tensor) -> npt.NDArray[np.float32]:
+def density_scores(net: Density, x: Tensor, tasks: Tensor) -> Singles:
     """Log densities of users under tasks, a block of tasks at a time; high = common.
 
     See `lowest_where_undefined` for where a flow overflows.
@@ -120,7 +119,7 @@ def density_scores(net: Density, x: Tensor, tasks: Tensor) -> npt.NDArray[np.flo
     net.eval()
     with torch.no_grad():
         blocks = [net(x, part[:, None]) for part in tasks.split(max(1, BLOCK // len(x)))]
-    scores: npt.NDArray[np.float32] = lowest_where_undefined(torch.cat(blocks)).cpu().numpy()
+    scores: Singles = lowest_where_undefined(torch.cat(blocks)).cpu().numpy()
     return scores
 
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
-from pipeline.item_vectors import ItemVectors, Singles
-from pipeline.pairs import Bools, Ints
+from pipeline.arrays import Bools, Ints, Singles
+from pipeline.item_vectors import ItemVectors
 from pipeline.scale import Scale
 
 

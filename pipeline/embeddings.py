@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from pipeline.arrays import Floats, Ints, Singles
 from pipeline.pairs import Pairs
 
-Floats = npt.NDArray[np.float32]
 
-
-def task_means(values: npt.NDArray[np.floating], pairs: Pairs, tasks: int) -> Floats:
+def task_means(values: Floats, pairs: Pairs, tasks: int) -> Singles:
     """Mean of `values` over the users exposed to each task.
 
     With `values` = (f_1(x), ..., f_M0(x)) of the pre-embedding model this is equation 4, taken over
@@ -44,12 +42,12 @@ class Projection:
     Fitted on all tasks, and applied unchanged to a task that comes later.
     """
 
-    mean: Floats  # (d,)
-    scale: Floats  # (d,)
-    components: Floats  # (d, e_dim)
+    mean: Singles  # (d,)
+    scale: Singles  # (d,)
+    components: Singles  # (d, e_dim)
 
     @classmethod
-    def fit(cls, statistic: Floats, *, standardise: bool, reduce: int | None) -> Self:
+    def fit(cls, statistic: Singles, *, standardise: bool, reduce: int | None) -> Self:
         """Fit to `statistic` (M, d).
 
         Args:
@@ -63,15 +61,15 @@ class Projection:
         if standardise:
             mean[:], spread = statistic.mean(0), statistic.std(0)
             scale[:] = np.where(spread > 1e-6 * np.abs(statistic).max(), spread, 1)
-        components: Floats = np.eye(d, dtype=np.float32)
+        components: Singles = np.eye(d, dtype=np.float32)
         if reduce is not None and reduce < d:
             centred = (statistic - statistic.mean(0)) / scale
             components = _principal(centred, reduce, whiten=standardise)
         return cls(mean, scale, components)
 
-    def apply(self, statistic: Floats) -> Floats:
+    def apply(self, statistic: Singles) -> Singles:
         """Embeddings (M, e_dim) of `statistic` (M, d)."""
-        e: Floats = np.divide(statistic - self.mean, self.scale) @ self.components
+        e: Singles = np.divide(statistic - self.mean, self.scale) @ self.components
         return e
 
     def tensors(self) -> dict[str, Tensor]:
@@ -84,7 +82,7 @@ class Projection:
         return cls(**{name: value.numpy() for name, value in tensors.items()})
 
 
-def _principal(centred: Floats, keep: int, *, whiten: bool) -> Floats:
+def _principal(centred: Singles, keep: int, *, whiten: bool) -> Singles:
     """The first `keep` principal directions (d, keep) of rows; scaled to unit variance if asked."""
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)
     rows = np.arange(len(directions))
@@ -97,11 +95,11 @@ def _principal(centred: Floats, keep: int, *, whiten: bool) -> Floats:
     return np.ascontiguousarray(directions.T, dtype=np.float32)
 
 
-def histogram_values(codes: npt.NDArray[np.int64], classes: int) -> Floats:
+def histogram_values(codes: Ints, classes: int) -> Singles:
     """Indicator of each user's class, (U, classes): its task mean is the histogram embedding."""
     return np.eye(classes, dtype=np.float32)[codes]
 
 
-def random_embeddings(tasks: int, dim: int, rng: np.random.Generator) -> Floats:
+def random_embeddings(tasks: int, dim: int, rng: np.random.Generator) -> Singles:
     """Standard normal embeddings (tasks, dim)."""
     return rng.standard_normal((tasks, dim), dtype=np.float32)

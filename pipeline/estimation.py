@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.arrays import Bools, Ints
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
-from pipeline.pairs import Bools, Ints, in_rows
+from pipeline.pairs import in_rows
 from pipeline.params import Base, Schedule, Visible
 from pipeline.ranks import ALONE, Ranks
 from pipeline.steps.dealt import alike

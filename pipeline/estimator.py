@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from pipeline.arrays import Doubles, Floats, Ints, Singles
 from pipeline.conformal import Calibration, fewest
 from pipeline.embeddings import Projection
 from pipeline.errors import PipelineError
@@ -31,20 +32,9 @@ from pipeline.group_names import Names, add_names, places, task_names
 from pipeline.model_files import read_model, write_model
 from pipeline.models.ratio import RatioNet
 from pipeline.models.weights import draw_layers
-from pipeline.pairs import Ints
 from pipeline.params import Ratio
 from pipeline.small_groups import Variants
-from pipeline.tabular import (
-    Floats,
-    Kept,
-    Parts,
-    Rows,
-    Singles,
-    divide,
-    learn,
-    log_ratios,
-    mixture_log_ratios,
-)
+from pipeline.tabular import Kept, Parts, Rows, divide, learn, log_ratios, mixture_log_ratios
 from pipeline.training.history import Row
 
 Table: TypeAlias = npt.ArrayLike | pd.DataFrame
@@ -204,7 +194,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         new = self.embeddings_[first:]
         return pd.DataFrame(new, index=self.tasks_[first:]) if isinstance(X, pd.DataFrame) else new
 
-    def score_samples(self, X: Table, task: Tasks | None = None) -> Floats | pd.Series:
+    def score_samples(self, X: Table, task: Tasks | None = None) -> Doubles | pd.Series:
         """Log ratios log q_t(x) / p(x) in nats, (n,): HIGH = common in its group, LOW = anomalous.
 
         Args:
@@ -220,7 +210,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         """
         return _like(X, self._score(*self._asked(X, task)))
 
-    def decision_function(self, X: Table, task: Tasks | None = None) -> Floats | pd.Series:
+    def decision_function(self, X: Table, task: Tasks | None = None) -> Doubles | pd.Series:
         """The score less the threshold of the group, (n,): negative for an outlier."""
         x, code = self._asked(X, task)
         if code is None:
@@ -233,7 +223,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         """1 for a row that is common in its group, -1 for an outlier, (n,)."""
         return _like(X, np.where(np.asarray(self.decision_function(X, task)) < 0, -1, 1))
 
-    def p_values(self, X: Table, task: Tasks | None = None) -> Floats | pd.Series:
+    def p_values(self, X: Table, task: Tasks | None = None) -> Doubles | pd.Series:
         """At most this share of the group's own rows scores as low, (n,); see `conformal`."""
         x, code = self._asked(X, task)
         score = self._score(x, code)
@@ -295,7 +285,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng(check_random_state(self.random_state).randint(2**31))
 
-    def _rows(self, x: Floats, code: Ints) -> Rows:
+    def _rows(self, x: Doubles, code: Ints) -> Rows:
         with np.errstate(over="ignore"):
             z = self.scaler_.transform(x).astype(np.float32)
         beyond = ~np.isfinite(z).all(1)
@@ -310,7 +300,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         return divide(rows, valid=valid, calibration=self.calibration_share, gen=gen)
 
     def _admit(
-        self, x: Floats, names: Names, gen: np.random.Generator, valid: float = VALID_SHARE
+        self, x: Doubles, names: Names, gen: np.random.Generator, valid: float = VALID_SHARE
     ) -> _Admitted:
         """Divide more rows, and count them in beside those before."""
         tasks = add_names(self.tasks_, names)
@@ -365,7 +355,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         score = self._score(some.x, None)
         return Calibration.of(score, np.zeros(len(score), np.int64), np.ones(1, np.int64), least=1)
 
-    def _asked(self, X: Table, task: Tasks | None) -> tuple[Floats, Ints | None]:
+    def _asked(self, X: Table, task: Tasks | None) -> tuple[Doubles, Ints | None]:
         """Standardised rows, and their groups; None where these are unknown and may be several."""
         check_is_fitted(self)
         x = validate_data(self, X, dtype=np.float64, reset=False)
@@ -381,7 +371,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             )
         return z, code
 
-    def _score(self, z: npt.NDArray[np.floating], code: Ints | None) -> Floats:
+    def _score(self, z: Floats, code: Ints | None) -> Doubles:
         if code is not None:
             score = log_ratios(self.net_, self.embeddings_, z, code)
         else:

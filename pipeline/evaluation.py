@@ -10,16 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import probes
-from pipeline.auc import (
-    Ints,
-    Scores,
-    Sides,
-    TaskAucs,
-    mean_roc,
-    resample_weights,
-    resampled_means,
-    task_aucs,
-)
+from pipeline.arrays import Floats, Ints
+from pipeline.auc import Sides, TaskAucs, mean_roc, resample_weights, resampled_means, task_aucs
 from pipeline.calibration import calibration
 from pipeline.datasets.simulation import draw_world
 from pipeline.errors import PipelineError
@@ -117,7 +109,7 @@ def evaluate(
     )
 
 
-def _split_scores(tables: Tables, measured: Measured) -> tuple[Scores, Scores]:
+def _split_scores(tables: Tables, measured: Measured) -> tuple[Floats, Floats]:
     """Scores of the validation and of the test users, (M, V) and (M, T)."""
     scored = measured.rows
     user_ids = tables.users.column("user_id").to_numpy()[scored]
@@ -142,7 +134,7 @@ def _yardsticks(
 
 
 def _measure(
-    scores: Scores, sides: Mapping[str, Sides], resamples: int, gen: np.random.Generator
+    scores: Floats, sides: Mapping[str, Sides], resamples: int, gen: np.random.Generator
 ) -> tuple[dict[str, TaskAucs], dict[str, Figures]]:
     """The AUCs by every yardstick, and their mean with its 95 % interval over users."""
     weights = resample_weights(scores.shape[1], resamples, gen)
@@ -168,7 +160,7 @@ def _measure(
 
 
 def _calibration(
-    tables: Tables, params: Params, scores: Scores, valid: Ints, gen: np.random.Generator
+    tables: Tables, params: Params, scores: Floats, valid: Ints, gen: np.random.Generator
 ) -> Figures:
     """How far the mean ratio is from 1 under the p of validation users, whom nothing learned from.
 
@@ -225,7 +217,7 @@ def _trivial(
 
 def _chances(
     tables: Tables, labels: Mapping[str, TaskLabel], train: Ints, test: Ints
-) -> dict[str, Scores]:
+) -> dict[str, Floats]:
     """Of the test users' classes (K, T), from x, by the labels that training users differ in."""
     known = tables.features.column("user_id").to_numpy()
     rows = rows_of(tables.users.column("user_id").to_numpy(), known, "user")
@@ -258,7 +250,7 @@ def _loss(history: History) -> Figures:
     return {"valid": float(best["valid_loss"]), "epoch": int(float(best["epoch"]))}
 
 
-def _truth(tables: Tables, params: Params, scores: Scores, test: Ints) -> Figures:
+def _truth(tables: Tables, params: Params, scores: Floats, test: Ints) -> Figures:
     """Rank correlation with the simulation's true log ratios; nothing for another source."""
     if params.data.source != "simulated":
         return {}
@@ -327,7 +319,7 @@ def _task_rows(tasks: pa.Table, aucs: Mapping[str, TaskAucs]) -> list[dict[str, 
     ]
 
 
-def _roc_rows(scores: Scores, sides: Mapping[str, Sides]) -> list[dict[str, Scalar]]:
+def _roc_rows(scores: Floats, sides: Mapping[str, Sides]) -> list[dict[str, Scalar]]:
     return [
         {"label": name, "fpr": round(fpr, 6), "tpr": round(tpr, 6)}
         for name, side in sides.items()

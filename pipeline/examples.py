@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.pairs import Ints, Pairs, in_rows, split_rows, task_pairs
+from pipeline.arrays import Ints, Singles
+from pipeline.pairs import Pairs, in_rows, split_rows, task_pairs
 from pipeline.ranks import Ranks
 from pipeline.storage import matrix
 
@@ -24,7 +23,7 @@ class Examples:
         dealt: number of users, U, once x is dealt out; None before.
     """
 
-    x: npt.NDArray[np.float32]
+    x: Singles
     pairs: Pairs
     train: Ints
     valid: Ints

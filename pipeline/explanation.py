@@ -18,18 +18,17 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor
 
+from pipeline.arrays import Bools, Doubles, Ints
 from pipeline.models.ratio import RatioNet
-from pipeline.pairs import Bools, Ints, exposure_matrix, ids_of, rows_of, same_tasks, shown
+from pipeline.pairs import exposure_matrix, ids_of, rows_of, same_tasks, shown
 from pipeline.storage import matrix
 
-Floats = npt.NDArray[np.float64]
 STEPS = 4096  # of the way from the average user
 RIDGE = 0.1  # of the mean square of a user's row of exposures
 TOLERANCE = 1e-6  # of the regression; what it leaves undone goes to the rest of x
@@ -51,9 +50,9 @@ class Explanation:
 
     score: float
     average: float
-    contribution: Floats
+    contribution: Doubles
     met: Bools
-    likeness: Floats
+    likeness: Doubles
     rest: float
 
     def table(self, n: int) -> pa.Table:
@@ -113,7 +112,7 @@ class Explainer:
     met: csr_array
     item: Ints
     weighted: csr_array
-    usual: Floats
+    usual: Doubles
 
     @classmethod
     def from_tables(
@@ -174,25 +173,25 @@ class Explainer:
         (gradient,) = torch.autograd.grad(total, points)
         return gradient.mean(0)
 
-    def _weights(self, target: Floats) -> Floats:
+    def _weights(self, target: Doubles) -> Doubles:
         """Ridge regression of `target` (U,) on the centred exposures: a weight an item, (I,)."""
         rows, usual = self.weighted, self.usual
         norm = np.asarray(rows.multiply(rows).sum(axis=1)).ravel() - 2 * (rows @ usual)
         ridge = RIDGE * (norm + usual @ usual).mean()
 
-        def gram(dual: Floats) -> Floats:
+        def gram(dual: Doubles) -> Doubles:
             """The centred exposures times their transpose, and the ridge, times `dual` (U,)."""
             of_item = rows.T @ dual - usual * dual.sum()
-            product: Floats = rows @ of_item - usual @ of_item + ridge * dual
+            product: Doubles = rows @ of_item - usual @ of_item + ridge * dual
             return product
 
         users = len(target)
         operator = LinearOperator((users, users), matvec=gram, dtype=np.float64)
         dual, _ = cg(operator, target, rtol=TOLERANCE, maxiter=500)
-        weights: Floats = rows.T @ dual - usual * dual.sum()
+        weights: Doubles = rows.T @ dual - usual * dual.sum()
         return weights
 
-    def _likeness(self, task: int) -> Floats:
+    def _likeness(self, task: int) -> Doubles:
         e = self.net.seen(self.e)
         centred = e - e.mean(0)
         unit = (centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-12)).numpy()

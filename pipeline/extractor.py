@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from pipeline.arrays import Ints, Singles
 from pipeline.directions import Directions
 from pipeline.errors import PipelineError
 from pipeline.fold_in import fold_in
@@ -41,20 +41,18 @@ class Extractor:
 
     net: DeepFM
     fields: Mapping[str, Codes]
-    items: npt.NDArray[np.int64]
+    items: Ints
     scale: Scale
     activity: bool = False
     directions: Directions | None = None
 
-    def vectors(self, users: pa.Table, exposures: pa.Table) -> npt.NDArray[np.float32]:
+    def vectors(self, users: pa.Table, exposures: pa.Table) -> Singles:
         """Standardised x (n, d) of users that it was trained on, and of their exposures."""
         with torch.no_grad():
             embedded = self.net.embed_users(self._codes(users))
         return self._standardised(embedded[..., 1:].flatten(1), users, exposures)
 
-    def newcomers(
-        self, users: pa.Table, exposures: pa.Table, gen: torch.Generator
-    ) -> npt.NDArray[np.float32]:
+    def newcomers(self, users: pa.Table, exposures: pa.Table, gen: torch.Generator) -> Singles:
         """Standardised x (n, d) of users that it was not trained on; see `fold_in`.
 
         Args:
@@ -83,9 +81,7 @@ class Extractor:
             x[some] = fold_in(self.net, codes[some], rows, seen, own=own, gen=gen).cpu()
         return self._standardised(x, users, exposures)
 
-    def newcomers_apart(
-        self, users: pa.Table, exposures: pa.Table, *, seed: int
-    ) -> npt.NDArray[np.float32]:
+    def newcomers_apart(self, users: pa.Table, exposures: pa.Table, *, seed: int) -> Singles:
         """As `newcomers`, one by one with draws of their own: x does not depend on who else comes.
 
         A user takes some milliseconds; hundreds together are faster.
@@ -156,11 +152,9 @@ class Extractor:
         items = tensors["items"].numpy()
         return cls(net.to(device).eval(), fields, items, scale, activity, directions)
 
-    def _standardised(
-        self, x: Tensor, users: pa.Table, exposures: pa.Table
-    ) -> npt.NDArray[np.float32]:
+    def _standardised(self, x: Tensor, users: pa.Table, exposures: pa.Table) -> Singles:
         raw = completed(x.cpu(), users, exposures, self.directions, self.activity)
-        standardised: npt.NDArray[np.float32] = self.scale.apply(raw).numpy()
+        standardised: Singles = self.scale.apply(raw).numpy()
         return standardised
 
     def _codes(self, users: pa.Table) -> Tensor:

@@ -17,8 +17,8 @@ import pyarrow as pa
 import torch
 from scipy.sparse import csr_array
 
-from pipeline.item_vectors import ItemVectors, Singles
-from pipeline.pairs import Bools
+from pipeline.arrays import Bools, Singles
+from pipeline.item_vectors import ItemVectors
 from pipeline.params import Als
 
 AT_ONCE = 1024  # systems solved together, which bounds the memory

@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from pipeline.arrays import Bools, Doubles, Ints, Singles
 from pipeline.conformal import Calibration, fewest
 from pipeline.models.ratio import RatioNet
-from pipeline.pairs import Bools, Ints, Pairs, in_rows
+from pipeline.pairs import Pairs, in_rows
 from pipeline.scoring import BLOCK, score_grid
 
-Singles = npt.NDArray[np.float32]
 VERDICTS = ("fresh", "typical", "common")
 
 
@@ -190,7 +189,7 @@ def best(
         yield table.take(order[place < n])
 
 
-def percent(share: npt.NDArray[np.float64]) -> Singles:
+def percent(share: Doubles) -> Singles:
     """Shares as percent, in single precision."""
     return (100 * share).astype(np.float32)
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from pipeline.arrays import Bools, Ints, Singles
 from pipeline.directions import Directions
 from pipeline.errors import PipelineError
 from pipeline.extractor import OWN_FIELD, Extractor, completed
@@ -22,10 +22,6 @@ from pipeline.training.deepfm import Interactions, train_deepfm
 from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
 from pipeline.vocabulary import Codes, distinct_codes, encode, raw_codes
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-Singles = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from pipeline.knowledge import Bools, KnowledgeGraph
+from pipeline.arrays import Bools, Singles
+from pipeline.knowledge import KnowledgeGraph
 from pipeline.link_prediction import by_relation, filtered_ranks
 from pipeline.models.graph import TransE
 from pipeline.pairs import in_rows, rows_of, split_rows
@@ -37,7 +37,7 @@ class ItemVectors:
         links: how well the held-out triples are predicted; from `by_relation`.
     """
 
-    x: npt.NDArray[np.float32]
+    x: Singles
     known: Bools
     history: list[Row]
     links: list[dict[str, Scalar]]

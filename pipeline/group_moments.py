@@ -14,10 +14,10 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from pipeline.pairs import Ints
-from pipeline.tabular import Floats, Rows, Singles
+from pipeline.arrays import Doubles, Ints, Singles
+from pipeline.tabular import Rows
 
-Sums = TypeVar("Sums", Ints, Floats)
+Sums = TypeVar("Sums", Ints, Doubles)
 CORRELATED = 16  # columns, at most, of which every two are multiplied; of more only the squares
 PRIOR = 5.0  # rows that the spread of all groups counts for, beside a group's own
 TINY = 1e-6  # variance within a group of a column that does not vary; over all groups it is 1
@@ -36,9 +36,9 @@ class GroupMoments:
     """
 
     count: Ints
-    sums: Floats
-    products: Floats
-    within: Floats
+    sums: Doubles
+    products: Doubles
+    within: Doubles
 
     @classmethod
     def of(cls, rows: Rows, tasks: int) -> Self:
@@ -91,14 +91,14 @@ class GroupMoments:
         """The inverse of `tensors`."""
         return cls(**{name: value.numpy() for name, value in tensors.items()})
 
-    def _means(self) -> Floats:
-        means: Floats = self.sums / np.maximum(self.count, 1)[:, None]
+    def _means(self) -> Doubles:
+        means: Doubles = self.sums / np.maximum(self.count, 1)[:, None]
         return means
 
-    def _scatter(self) -> Floats:
+    def _scatter(self) -> Doubles:
         """Sums of the products of two columns, each less its mean in the group, (M, P)."""
         i, j = multiplied(self.sums.shape[1])
-        scatter: Floats = self.products - self._means()[:, i] * self.sums[:, j]
+        scatter: Doubles = self.products - self._means()[:, i] * self.sums[:, j]
         return scatter
 
 
@@ -116,7 +116,7 @@ def _longer(sums: Sums, tasks: int) -> Sums:
     return np.concatenate((sums, zeros))
 
 
-def _sum_by_task(values: Floats, task: Ints, tasks: int) -> Floats:
+def _sum_by_task(values: Doubles, task: Ints, tasks: int) -> Doubles:
     """Sums of the values (n, k) of each task, (M, k)."""
     by_task = csr_array((np.ones(len(task)), (task, np.arange(len(task)))), (tasks, len(task)))
     return np.asarray(by_task @ values)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.utils.validation import column_or_1d
 
-from pipeline.pairs import Ints
+from pipeline.arrays import Ints
 
 Names: TypeAlias = npt.NDArray[Any]  # of groups: numbers or text
 

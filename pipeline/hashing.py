@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.pairs import Ints
+from pipeline.arrays import Doubles, Ints
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -37,7 +37,7 @@ def hash_of(*keys: int | Ints) -> Hashes:
     return state
 
 
-def fraction(hashes: Hashes) -> npt.NDArray[np.float64]:
+def fraction(hashes: Hashes) -> Doubles:
     """Hashes as numbers in [0, 1)."""
     return (hashes >> np.uint64(11)) / 2.0**53
 

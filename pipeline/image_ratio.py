@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from pipeline.arrays import Bools, Ints, Singles
 from pipeline.auc import Sides, task_aucs
 from pipeline.conditional import Conditional, train_network
 from pipeline.datasets.images import CATEGORIES, SOURCES
@@ -21,7 +21,6 @@ from pipeline.image_params import Dataset, ImageProjection, Network, seed_tasks_
 from pipeline.models.conv_ratio import ConvPreEmbeddingNet, ConvRatioNet
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet
 from pipeline.models.weights import device_of
-from pipeline.pairs import Bools, Ints
 from pipeline.params import Schedule
 from pipeline.pretraining import Pretraining, pretrain_network, seed_ratios
 from pipeline.scoring import score_all
@@ -29,7 +28,6 @@ from pipeline.seeds import random_seed_tasks
 from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
 
-Floats = npt.NDArray[np.float32]
 Report = Callable[[Row], None]
 BLOCK = 1 << 12  # images that are encoded at once
 
@@ -76,7 +74,7 @@ def pretrain_images(
 
 def train_images(
     examples: Examples,
-    task_init: Floats,
+    task_init: Singles,
     *,
     watched: Sides,
     freeze_e: bool,
@@ -122,7 +120,7 @@ def task_statistic(
     active: Bools,
     cluster: Ints,
     pre_embedding: Callable[[int], PreEmbeddingNet],
-) -> Floats:
+) -> Singles:
     """What an initialisation other than `random` knows of each task, (M, d).
 
     Args:
@@ -144,14 +142,14 @@ def task_statistic(
     return project_images(pre_embedding(wanted), examples)
 
 
-def project_images(net: PreEmbeddingNet, examples: Examples) -> Floats:
+def project_images(net: PreEmbeddingNet, examples: Examples) -> Singles:
     """Equation 4: the mean of f_1(x), ..., f_M0(x) over each task's training images, (M, M0)."""
     return task_means(seed_ratios(net, examples.x, BLOCK), examples.learned, examples.tasks)
 
 
 def start(
-    statistic: Floats | None, tasks: int, params: ImageProjection, seed: int
-) -> tuple[Floats, Projection | None]:
+    statistic: Singles | None, tasks: int, params: ImageProjection, seed: int
+) -> tuple[Singles, Projection | None]:
     """Embeddings to start from, (tasks, e_dim), and what places a new task: None for `random`."""
     if statistic is None:
         gen = np.random.default_rng(seed)
@@ -174,13 +172,13 @@ class Learned:
     projection: Projection
     net: RatioNet
 
-    def auc_on(self, unseen: Examples, x: Floats, sides: Sides) -> float:
+    def auc_on(self, unseen: Examples, x: Singles, sides: Sides) -> float:
         """Mean AUC on tasks never trained on, on the images x (U, ...) of `sides`."""
         e = self.projection.apply(project_images(self.pre_embedding, unseen))
         return mean_auc(self.net, x, e, sides)
 
 
-def mean_auc(net: RatioNet, x: Floats, e: Floats, sides: Sides) -> float:
+def mean_auc(net: RatioNet, x: Singles, e: Singles, sides: Sides) -> float:
     """Mean AUC over the tasks of e (M, e_dim), on the images x (U, ...) of `sides`.
 
     Scored on the device of `net`.

@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from pipeline.arrays import Bools, Bytes, Ints, Singles
 from pipeline.auc import Sides
 from pipeline.datasets.images import CATEGORIES, Images
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
-from pipeline.pairs import Bools, Ints, split_rows, task_pairs
-
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
+from pipeline.pairs import split_rows, task_pairs
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,7 @@ def split_images(
     return rows, pa.table({"user_id": rows, "split": split[rows]})
 
 
-def standardised(pixels: Bytes, train: Ints) -> Floats:
+def standardised(pixels: Bytes, train: Ints) -> Singles:
     """Pixels with mean 0 and variance 1 in each channel over the images `train`.
 
     Shape: (U, channels, side, side) -> the same.
@@ -148,11 +145,11 @@ def standardised(pixels: Bytes, train: Ints) -> Floats:
     mean, std = of_train.mean((0, 2, 3)), of_train.std((0, 2, 3))
     shape = (1, -1, 1, 1)
     scaled = torch.from_numpy(pixels).float() - mean.float().view(shape)
-    x: Floats = scaled.div_(std.float().view(shape)).numpy()
+    x: Singles = scaled.div_(std.float().view(shape)).numpy()
     return x
 
 
-def image_examples(x: Floats, users: pa.Table, splits: pa.Table, task_set: TaskSet) -> Examples:
+def image_examples(x: Singles, users: pa.Table, splits: pa.Table, task_set: TaskSet) -> Examples:
     """What Algorithm 1 learns from; x are pixels or features of the images `users`, by row."""
     return Examples(
         x,

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.arrays import Singles
 from pipeline.embeddings import Projection, histogram_values, random_embeddings, task_means
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
@@ -17,7 +17,6 @@ from pipeline.models.ratio import PreEmbeddingNet
 from pipeline.params import Init, Params
 from pipeline.pretraining import seed_ratios
 
-Floats = npt.NDArray[np.float32]
 Given = TypeVar("Given")
 
 
@@ -32,7 +31,7 @@ class Initialisation:
     """
 
     init: Init
-    e: Floats
+    e: Singles
     projection: Projection | None
 
     def write_projection(self, path: Path) -> None:
@@ -47,7 +46,7 @@ def initialise(
     *,
     users: pa.Table,
     pre_embedding: PreEmbeddingNet | None,
-    graph_vectors: Floats | None,
+    graph_vectors: Singles | None,
 ) -> Initialisation:
     """Embed every task by `params.init`; reads init, projection, labels and seed.
 
@@ -83,7 +82,7 @@ def _given(needed: Given | None, name: str) -> Given:
     return needed
 
 
-def _telling(vectors: Floats) -> Floats:
+def _telling(vectors: Singles) -> Singles:
     """The vectors, provided that they tell one task from another."""
     if (vectors == vectors[0]).all():
         raise PipelineError(
@@ -96,7 +95,7 @@ def _telling(vectors: Floats) -> Floats:
 
 def _user_values(
     examples: Examples, params: Params, users: pa.Table, pre_embedding: PreEmbeddingNet | None
-) -> Floats:
+) -> Singles:
     """What is averaged over the users of a task, (U, d)."""
     if params.init == "learned":
         return seed_ratios(_given(pre_embedding, "pre_embedding"), examples.x)

@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import ClassVar, Self, cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from pipeline.arrays import Bools, Ints, Singles
 from pipeline.errors import PipelineError
 from pipeline.model_files import MISFITS, read_model, write_model
-from pipeline.pairs import Bools, Ints, exposure_matrix, ids_of, rows_of
+from pipeline.pairs import exposure_matrix, ids_of, rows_of
 from pipeline.scale import Scale, with_activity
-
-Singles = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

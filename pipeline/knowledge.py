@@ -6,12 +6,10 @@ A triple (head, relation, tail) states a fact, such as (Jumanji, director, Joe J
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from pipeline.arrays import Bools, Ints
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ With them the loss of the features is none, and what is left is the loss of the 
 """
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from pipeline.arrays import Bools, Singles
 from pipeline.datasets.simulation import draw_world
 from pipeline.errors import PipelineError
 from pipeline.params import Simulation, Source
@@ -15,8 +15,8 @@ from pipeline.scale import Scale
 
 
 def true_latents(
-    users: pa.Table, visible: npt.NDArray[np.bool_], source: Source, simulation: Simulation
-) -> tuple[npt.NDArray[np.float32], Scale]:
+    users: pa.Table, visible: Bools, source: Source, simulation: Simulation
+) -> tuple[Singles, Scale]:
     """Tastes and log activity of simulated users, standardised over the visible ones.
 
     Args:

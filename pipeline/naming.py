@@ -7,10 +7,11 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
+from pipeline.arrays import Ints
 from pipeline.datasets.own_ids import Who, number_of, own_ids
 from pipeline.datasets.table_files import OwnTable, read_own
 from pipeline.errors import PipelineError
-from pipeline.pairs import Ints, rows_of
+from pipeline.pairs import rows_of
 
 SHOWN = 5  # names in a message
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from pipeline.auc import Scores, Sides, resample_weights, resampled_means, task_aucs
+from pipeline.arrays import Bools, Floats, Ints, Singles
+from pipeline.auc import Sides, resample_weights, resampled_means, task_aucs
 from pipeline.conditional import train_conditional
 from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
@@ -20,7 +20,7 @@ from pipeline.examples import Examples
 from pipeline.features import CLOSED_FORM, closed_form, extract
 from pipeline.initialisation import initialise
 from pipeline.models.ratio import RatioNet
-from pipeline.pairs import Bools, Ints, Pairs, in_rows, rows_of, shown, split_rows, task_pairs
+from pipeline.pairs import Pairs, in_rows, rows_of, shown, split_rows, task_pairs
 from pipeline.params import Params
 from pipeline.placement import Placement
 from pipeline.pretraining import pretrain
@@ -29,7 +29,6 @@ from pipeline.seeds import choose_seed_tasks
 from pipeline.storage import vectors
 from pipeline.yardsticks import exposure_sides
 
-Singles = npt.NDArray[np.float32]
 EVERY = 5  # one task of so many is taken for new
 
 
@@ -159,7 +158,7 @@ def curve(
     known: Known,
     tables: Tables,
     new: Ints,
-    trained: Scores,
+    trained: Floats,
     counts: Sequence[int],
     *,
     resamples: int,
@@ -188,7 +187,7 @@ def curve(
     weights = resample_weights(len(test), resamples, np.random.default_rng(0))
     x = torch.from_numpy(known.x[test])
 
-    def placed(first: Bools) -> Scores:
+    def placed(first: Bools) -> Floats:
         means = task_means(known.x, learned.where(first), tables.tasks.num_rows)[new]
         return score_all(known.net, x, torch.from_numpy(known.placement.apply(means)))
 
@@ -219,7 +218,7 @@ def _places(pairs: Pairs, moment: Ints) -> Ints:
     return place
 
 
-def _point(name: str, scores: Scores, sides: Sides, weights: Singles) -> Point:
+def _point(name: str, scores: Floats, sides: Sides, weights: Singles) -> Point:
     defined = task_aucs(scores, sides).defined
     low, high = np.nanquantile(resampled_means(scores, sides, weights), (0.025, 0.975))
     return Point(name, float(defined.mean()), float(low), float(high), len(defined))

@@ -6,18 +6,15 @@ They stand in for DeepFM's, and are standardised as those are.
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from pipeline.arrays import Bools, Ints, Singles
 from pipeline.datasets.own_ids import own_ids
 from pipeline.datasets.table_files import OwnTable, find_tables, read_own
 from pipeline.errors import PipelineError
-from pipeline.pairs import Bools, Ints
 from pipeline.scale import Scale
-
-Singles = npt.NDArray[np.float32]
 
 
 def own_vectors(

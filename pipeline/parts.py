@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.arrays import Ints
 from pipeline.errors import PipelineError
 from pipeline.hashing import PART, hash_of
-from pipeline.pairs import Ints, ids_of, shown
+from pipeline.pairs import ids_of, shown
 from pipeline.schemas import EXPOSURES
 from pipeline.storage import (
     RowGroups,

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
+from pipeline.arrays import Doubles, Floats, Singles
 from pipeline.errors import PipelineError
 
-Floats = npt.NDArray[np.float64]
-Singles = npt.NDArray[np.float32]
 RIDGE = 0.01  # of the variance of a standardised mean: audiences of few tasks are much alike
 
 
@@ -22,13 +20,13 @@ RIDGE = 0.01  # of the variance of a standardised mean: audiences of few tasks a
 class Placement:
     """e = bias + (mean vector of the audience - centre) / scale @ weight."""
 
-    centre: Floats  # (x_dim,)
-    scale: Floats  # (x_dim,)
-    weight: Floats  # (x_dim, e_dim)
-    bias: Floats  # (e_dim,)
+    centre: Doubles  # (x_dim,)
+    scale: Doubles  # (x_dim,)
+    weight: Doubles  # (x_dim, e_dim)
+    bias: Doubles  # (e_dim,)
 
     @classmethod
-    def fit(cls, means: npt.NDArray[np.floating], e: Singles) -> Self:
+    def fit(cls, means: Floats, e: Singles) -> Self:
         """Regress the trained embeddings e (M, e_dim) on the audiences' mean vectors (M, x_dim).
 
         Raises:
@@ -47,7 +45,7 @@ class Placement:
         inner = z.T @ z + RIDGE * len(z) * np.eye(z.shape[1])
         return cls(centre, scale, np.linalg.solve(inner, z.T @ (e - bias)), bias)
 
-    def apply(self, means: npt.NDArray[np.floating]) -> Singles:
+    def apply(self, means: Floats) -> Singles:
         """Embeddings (n, e_dim) of audiences with the mean vectors `means` (n, x_dim)."""
-        e: Floats = self.bias + (means - self.centre) / self.scale @ self.weight
+        e: Doubles = self.bias + (means - self.centre) / self.scale @ self.weight
         return e.astype(np.float32)

@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.arrays import Floats
 from pipeline.storage import replacing
 
-Floats = npt.NDArray[np.floating]
 P = ParamSpec("P")
 
 CHANCE = 2 * math.log(2)  # the loss of f = 0, which knows nothing

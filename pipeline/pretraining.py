@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from pipeline.arrays import Ints, Singles
 from pipeline.estimation import estimate_ratio, make_estimation
 from pipeline.examples import Examples
 from pipeline.models.ratio import PreEmbeddingNet, SeedRatios
 from pipeline.models.weights import device_of, draw_layers
-from pipeline.pairs import Ints, Pairs
+from pipeline.pairs import Pairs
 from pipeline.params import Base, Pretrain, Schedule
 from pipeline.ranks import ALONE, Ranks
 from pipeline.training.history import Row
@@ -121,9 +121,7 @@ def pretrain_network(
 
 
 @torch.no_grad()
-def seed_ratios(
-    net: PreEmbeddingNet, x: npt.NDArray[np.float32], block: int = 1 << 16
-) -> npt.NDArray[np.float32]:
+def seed_ratios(net: PreEmbeddingNet, x: Singles, block: int = 1 << 16) -> Singles:
     """The basis functions of section 4, f_1(x), ..., f_M0(x), of every user: (U, x_dim) -> (U, M0).
 
     In eval mode: without dropout. On the device of `net`.
@@ -131,5 +129,5 @@ def seed_ratios(
     net.eval()
     device = device_of(net)
     parts = [net(part.to(device)).cpu() for part in torch.from_numpy(x).split(block)]
-    values: npt.NDArray[np.float32] = torch.cat(parts).numpy()
+    values: Singles = torch.cat(parts).numpy()
     return values

@@ -1,19 +1,19 @@
 """What stands beside an AUC: its ceiling, what x itself gives away, and the known truth."""
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from pipeline.auc import Floats, Ints, Scores, Sides, TaskAucs, task_aucs
+from pipeline.arrays import Doubles, Floats, Ints, Singles
+from pipeline.auc import Sides, TaskAucs, task_aucs
 
 FLOOR = 1e-12  # of a class's share, whose logarithm is taken
 
 
-def perfect_label_aucs(classes: Ints, base: Ints, nominal: Ints, anomalous: Ints) -> Floats:
+def perfect_label_aucs(classes: Ints, base: Ints, nominal: Ints, anomalous: Ints) -> Doubles:
     """AUC of a scorer that knows everybody's label and nothing else, (M,): 1, 1/2 or 0.
 
     Its score is log share_t(label) - log share_base(label): the true log ratio, were users of a
@@ -29,13 +29,11 @@ def perfect_label_aucs(classes: Ints, base: Ints, nominal: Ints, anomalous: Ints
     share = classes / np.maximum(classes.sum(axis=1, keepdims=True), 1)
     score = np.log(np.maximum(share, FLOOR)) - np.log(np.maximum(base / base.sum(), FLOOR))
     task = np.arange(len(classes))
-    aucs: Floats = (1 + np.sign(score[task, nominal] - score[task, anomalous])) / 2
+    aucs: Doubles = (1 + np.sign(score[task, nominal] - score[task, anomalous])) / 2
     return aucs
 
 
-def class_chances(
-    x: npt.NDArray[np.float32], codes: Ints, train: Ints, test: Ints, classes: int
-) -> Scores | None:
+def class_chances(x: Singles, codes: Ints, train: Ints, test: Ints, classes: int) -> Floats | None:
     """Each test user's chance of each class, (K, T), by a multinomial logistic regression on x.
 
     Args:
@@ -59,7 +57,7 @@ def class_chances(
     return chances
 
 
-def leak(chances: Scores, codes: Ints) -> float | None:
+def leak(chances: Floats, codes: Ints) -> float | None:
     """How well x tells a label: AUC of `chances` (K, T) on users of the classes `codes` (T,).
 
     One class against the rest, mean over classes; .5 is blind to the label. Classes that the
@@ -74,7 +72,7 @@ def leak(chances: Scores, codes: Ints) -> float | None:
     return float(found.mean()) if len(found) else None
 
 
-def supervised_aucs(chances: Scores, nominal: Ints, anomalous: Ints, sides: Sides) -> TaskAucs:
+def supervised_aucs(chances: Floats, nominal: Ints, anomalous: Ints, sides: Sides) -> TaskAucs:
     """AUC of each task of a scorer that is taught the labels and sees x alone, (M,).
 
     Its score is log P(nominal | x) - log P(anomalous | x), from `chances` (K, T) of classes: what x
@@ -85,7 +83,7 @@ def supervised_aucs(chances: Scores, nominal: Ints, anomalous: Ints, sides: Side
     return task_aucs(logs[nominal] - logs[anomalous], sides)
 
 
-def mean_spearman(scores: Scores, truth: Scores) -> float:
+def mean_spearman(scores: Floats, truth: Floats) -> float:
     """Rank correlation of two scores (M, U) over users, mean over tasks; 0 for a constant row."""
     ranks, true_ranks = (rankdata(s, axis=1) - (s.shape[1] + 1) / 2 for s in (scores, truth))
     product = (ranks * true_ranks).sum(axis=1)  # (M,)

@@ -18,15 +18,14 @@ import pyarrow as pa
 import torch
 
 from pipeline import schemas
+from pipeline.arrays import Bools, Doubles, Ints, Singles
 from pipeline.embeddings import task_means
 from pipeline.examples import Examples
 from pipeline.model_files import read_model, under, write_model
-from pipeline.pairs import Bools, Ints, shown
+from pipeline.pairs import shown
 from pipeline.placement import Placement
 from pipeline.storage import matrix, read_table, vectors, write_table
 
-Floats = npt.NDArray[np.float64]
-Singles = npt.NDArray[np.float32]
 TABLES: Mapping[str, schemas.Schema] = {
     "users": schemas.USERS,
     "items": schemas.ITEMS,
@@ -51,7 +50,7 @@ class Audience:
     item_id: Ints
     exposures: Ints
     counted: Ints
-    sums: Floats
+    sums: Doubles
 
     @classmethod
     def nothing(cls, x_dim: int) -> Self:
@@ -60,9 +59,9 @@ class Audience:
         return cls(none, none, none, np.zeros((0, x_dim)))
 
     @property
-    def means(self) -> Floats:
+    def means(self) -> Doubles:
         """The mean vector of each audience, (I, x_dim); zeros where there is none."""
-        means: Floats = self.sums / np.maximum(self.counted, 1)[:, None]
+        means: Doubles = self.sums / np.maximum(self.counted, 1)[:, None]
         return means
 
     def with_items(self, item_id: Ints) -> Self:

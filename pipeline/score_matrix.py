@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.arrays import Ints, Singles
 from pipeline.errors import PipelineError
-from pipeline.pairs import Ints
 
 
-def score_matrix(scores: pa.Table, tasks: pa.Table, user_ids: Ints) -> npt.NDArray[np.float32]:
+def score_matrix(scores: pa.Table, tasks: pa.Table, user_ids: Ints) -> Singles:
     """Scores of all M tasks and of the users `user_ids` (U,), rising, as (M, U).
 
     Any scorer's table will do, as long as it is complete.
@@ -31,11 +30,11 @@ def score_matrix(scores: pa.Table, tasks: pa.Table, user_ids: Ints) -> npt.NDArr
             f"{shape[0]:,} tasks and {shape[1]:,} validation and test users, and no others. "
             "Score them again: `dvc repro score`."
         )
-    matrix: npt.NDArray[np.float32] = scores.column("score").to_numpy().reshape(shape)
+    matrix: Singles = scores.column("score").to_numpy().reshape(shape)
     return matrix
 
 
-def score_table(scores: npt.NDArray[np.float32], tasks: pa.Table, user_ids: Ints) -> pa.Table:
+def score_table(scores: Singles, tasks: pa.Table, user_ids: Ints) -> pa.Table:
     """The inverse of `score_matrix`: scores (M, U) as a table, sorted by task, then user."""
     task_ids = tasks.column("task_id").to_numpy()
     return pa.table(
@@ -47,9 +46,7 @@ def score_table(scores: npt.NDArray[np.float32], tasks: pa.Table, user_ids: Ints
     )
 
 
-def score_tables(
-    blocks: Iterable[npt.NDArray[np.float32]], tasks: pa.Table, user_ids: Ints
-) -> Iterator[pa.Table]:
+def score_tables(blocks: Iterable[Singles], tasks: pa.Table, user_ids: Ints) -> Iterator[pa.Table]:
     """`score_table` of all tasks, a block of them (tasks, U) at a time, in their order."""
     start = 0
     for block in blocks:

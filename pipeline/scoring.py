@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.arrays import Singles
 from pipeline.models.ratio import RatioNet
 from pipeline.ranks import Ranks
 
@@ -27,15 +26,13 @@ def score_grid(net: RatioNet, x: Tensor, e: Tensor, block: int | None = None) ->
         yield torch.cat([net.of_grid(of_user, part) for of_user in users], dim=1)
 
 
-def score_all(net: RatioNet, x: Tensor, e: Tensor) -> npt.NDArray[np.float32]:
+def score_all(net: RatioNet, x: Tensor, e: Tensor) -> Singles:
     """Log ratios of every task and user as one array (M, U)."""
-    scores: npt.NDArray[np.float32] = torch.cat(list(score_grid(net, x, e))).cpu().numpy()
+    scores: Singles = torch.cat(list(score_grid(net, x, e))).cpu().numpy()
     return scores
 
 
-def score_together(
-    net: RatioNet, x: Tensor, e: Tensor, ranks: Ranks
-) -> Iterator[npt.NDArray[np.float32]]:
+def score_together(net: RatioNet, x: Tensor, e: Tensor, ranks: Ranks) -> Iterator[Singles]:
     """As `score_grid`; of several processes each scores a run of tasks, the lead is given all.
 
     A run is made of blocks of the one process that would score them all: equal bit for bit.

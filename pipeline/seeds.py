@@ -9,16 +9,15 @@ from heapq import heapify, heapreplace
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from pipeline.arrays import Doubles, Ints
 from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
-from pipeline.pairs import Ints, Pairs
+from pipeline.pairs import Pairs
 from pipeline.params import Pretrain
 
-Floats = npt.NDArray[np.float64]
-Method: TypeAlias = Callable[[Floats, int, np.random.Generator], Ints]
+Method: TypeAlias = Callable[[Doubles, int, np.random.Generator], Ints]
 
 
 def choose_seed_tasks(examples: Examples, params: Pretrain, gen: np.random.Generator) -> Ints:
@@ -54,7 +53,7 @@ def _tasks_with_a_pair(pairs: Pairs, wanted: int) -> Ints:
     return tasks
 
 
-def kmeans_pp(points: Floats, wanted: int, gen: np.random.Generator) -> Ints:
+def kmeans_pp(points: Doubles, wanted: int, gen: np.random.Generator) -> Ints:
     """Rows of points (n, d) by k-means++: each with chance proportional to its squared distance.
 
     Arthur and Vassilvitskii, "k-means++: The Advantages of Careful Seeding" (2007). The distance is
@@ -63,7 +62,7 @@ def kmeans_pp(points: Floats, wanted: int, gen: np.random.Generator) -> Ints:
     return _one_by_one(points, wanted, gen, lambda near: _draw(near, gen))
 
 
-def farthest(points: Floats, wanted: int, gen: np.random.Generator) -> Ints:
+def farthest(points: Doubles, wanted: int, gen: np.random.Generator) -> Ints:
     """Rows of points (n, d), each the farthest from those chosen so far; the first one at random.
 
     Gonzalez, "Clustering to Minimize the Maximum Intercluster Distance" (1985).
@@ -71,7 +70,7 @@ def farthest(points: Floats, wanted: int, gen: np.random.Generator) -> Ints:
     return _one_by_one(points, wanted, gen, lambda near: int(near.argmax()))
 
 
-def facility(points: Floats, wanted: int, gen: np.random.Generator) -> Ints:
+def facility(points: Doubles, wanted: int, gen: np.random.Generator) -> Ints:
     """Rows of points (n, d) that lie near all the others: greedy facility location.
 
     Each row added is the one that lowers the sum of squared distances to the nearest chosen row the
@@ -99,7 +98,7 @@ _METHODS: dict[str, Method] = {"kmeans++": kmeans_pp, "farthest": farthest, "fac
 
 
 def _one_by_one(
-    points: Floats, wanted: int, gen: np.random.Generator, pick: Callable[[Floats], int]
+    points: Doubles, wanted: int, gen: np.random.Generator, pick: Callable[[Doubles], int]
 ) -> Ints:
     """Rows picked by the squared distance (n,) to the nearest row so far, -1 for those rows."""
     near = np.full(len(points), np.inf)
@@ -111,13 +110,13 @@ def _one_by_one(
     return np.array(chosen)
 
 
-def _draw(near: Floats, gen: np.random.Generator) -> int:
+def _draw(near: Doubles, gen: np.random.Generator) -> int:
     weight = near.clip(min=0)
     if not weight.any():  # all that is left lies on rows already chosen
         weight = (near == 0).astype(np.float64)
     return int(gen.choice(len(near), p=weight / weight.sum()))
 
 
-def _square_distances(points: Floats, point: Floats) -> Floats:
-    square: Floats = np.square(points - point).sum(1)
+def _square_distances(points: Doubles, point: Doubles) -> Doubles:
+    square: Doubles = np.square(points - point).sum(1)
     return square

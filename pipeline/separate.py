@@ -8,21 +8,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.arrays import Ints, Singles
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.models.stacked import EachAtItsBest, Stacked
-from pipeline.pairs import Ints, in_rows
+from pipeline.pairs import in_rows
 from pipeline.params import Schedule
 from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.training.history import Row
 from pipeline.training.loop import Patience, fit
 from pipeline.training.snapshot import Checkpoint, RandomSource
 
-Floats = npt.NDArray[np.float32]
 VALID_SEED = 20_220_909  # validation draws are the same whatever the training's seed
 VALID_DRAWS = 64  # images of each task behind its validation loss
 BLOCK = 256  # images that all models score at once
@@ -167,7 +166,7 @@ def train_apart(
 
 
 @torch.no_grad()
-def score_apart(score: Callable[[Tensor], Tensor], x: Tensor, copies: int) -> Floats:
+def score_apart(score: Callable[[Tensor], Tensor], x: Tensor, copies: int) -> Singles:
     """Scores of every image by the model of every task, (copies, U); HIGH = nominal.
 
     Args:
@@ -176,5 +175,5 @@ def score_apart(score: Callable[[Tensor], Tensor], x: Tensor, copies: int) -> Fl
         copies: number of tasks.
     """
     blocks = [score(part.expand(copies, *part.shape)) for part in x.split(BLOCK)]
-    scores: Floats = torch.cat(blocks, dim=1).cpu().numpy()
+    scores: Singles = torch.cat(blocks, dim=1).cpu().numpy()
     return scores

@@ -7,11 +7,10 @@ import math
 from collections.abc import Callable, Iterable
 from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from pipeline.arrays import Singles
 from pipeline.image_params import Flow
 from pipeline.models.gaussian import LOG_VARIANCE
 from pipeline.models.maf import FlowNorm, MadeBlock, lowest_where_undefined
@@ -20,7 +19,6 @@ from pipeline.separate import Apart, score_apart, train_apart
 from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
 
-Floats = npt.NDArray[np.float32]
 BLOCKS = 5  # of a flow (Bai et al., appendix B.2)
 
 
@@ -80,7 +78,7 @@ def maf_scores(
     seed: int,
     report: Callable[[Row], None],
     checkpoint: Checkpoint | None,
-) -> Floats:
+) -> Singles:
     """Log densities of `test` (U', d) under each task's own flow, (M, U').
 
     Args:
@@ -117,7 +115,7 @@ def maf_scores(
     return score_apart(lambda part: lowest_where_undefined(net(part)), test, len(data.tasks))
 
 
-def gaussian_scores(data: Apart, x: Tensor, test: Tensor) -> Floats:
+def gaussian_scores(data: Apart, x: Tensor, test: Tensor) -> Singles:
     """Log densities of `test` (U', d) under each task's own diagonal Gaussian, (M, U').
 
     Its likelihood is greatest at the mean and the variance of the task's training features.

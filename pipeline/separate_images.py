@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.arrays import Singles
 from pipeline.image_params import Csi, Svdd
 from pipeline.models.csi import SHIFTS, CsiNet, csi_loss, csi_score, shifted
 from pipeline.models.stacked import Stacked
@@ -15,8 +14,6 @@ from pipeline.separate import BLOCK, VALID_SEED, Apart, score_apart, train_apart
 from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
 from pipeline.training.views import random_views
-
-Floats = npt.NDArray[np.float32]
 
 
 def svdd_scores(
@@ -28,7 +25,7 @@ def svdd_scores(
     seed: int,
     report: Callable[[Row], None],
     checkpoint: Checkpoint | None,
-) -> Floats:
+) -> Singles:
     """Minus the squared distance of `test` (U', C, 32, 32) to each task's centre, (M, U').
 
     The networks start from those of autoencoders; only what follows is kept in `checkpoint`, since
@@ -88,7 +85,7 @@ def csi_scores(
     seed: int,
     report: Callable[[Row], None],
     checkpoint: Checkpoint | None,
-) -> Floats:
+) -> Singles:
     """Scores of `test` (U', C, 32, 32) by each task's CSI, (M, U'); HIGH = nominal.
 
     Args:
@@ -143,7 +140,7 @@ def csi_scores(
             csi_score(found[t], known[t, :, :count])
             for t, count in enumerate(data.train.count.tolist())
         ]
-    result: Floats = torch.stack(scores).cpu().numpy()
+    result: Singles = torch.stack(scores).cpu().numpy()
     return result
 
 

@@ -6,11 +6,10 @@ A ratio is learned on raw images by the trunk of Table 4, and on features by two
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from pipeline.arrays import Singles
 from pipeline.estimation import ratio_loss
 from pipeline.image_params import Network
 from pipeline.models.conv_ratio import Augment, Trunk
@@ -19,8 +18,6 @@ from pipeline.params import Schedule
 from pipeline.separate import Apart, score_apart, train_apart
 from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
-
-Floats = npt.NDArray[np.float32]
 
 
 def feature_net(x_dim: int, hidden: Sequence[int]) -> nn.Module:
@@ -49,7 +46,7 @@ def ratio_scores(
     seed: int,
     report: Callable[[Row], None],
     checkpoint: Checkpoint | None,
-) -> Floats:
+) -> Singles:
     """Learn the log ratio of every task by itself; score `test` (U', ...): (M, U').
 
     Args:

@@ -3,25 +3,21 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
+from pipeline.arrays import Bytes, Ints, Singles
 from pipeline.datasets.images import CATEGORIES
 from pipeline.image_params import Simclr
 from pipeline.models.simclr import Encoder, nt_xent
 from pipeline.models.weights import draw_layers
-from pipeline.pairs import Ints
 from pipeline.training.history import Row
 from pipeline.training.loop import Patience, fit
 from pipeline.training.snapshot import Checkpoint
 from pipeline.training.views import random_views
 
-Floats = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
 VALID_SEED = 20_220_909  # the views that validate are the same whatever the training's seed
 BLOCK = 1 << 10  # images that are encoded at once
 
@@ -115,7 +111,7 @@ def train_simclr(
 
 
 @torch.no_grad()
-def encode(net: Encoder, pixels: Bytes, train: Ints, device: torch.device) -> Floats:
+def encode(net: Encoder, pixels: Bytes, train: Ints, device: torch.device) -> Singles:
     """Features (U, 128) of images (U, C, side, side), standardised over the rows `train`."""
     net.to(device).eval()
     parts = torch.from_numpy(pixels).split(BLOCK)
@@ -123,17 +119,17 @@ def encode(net: Encoder, pixels: Bytes, train: Ints, device: torch.device) -> Fl
     net.cpu()
     learned = features[torch.from_numpy(train)]
     features = (features - learned.mean(0)) / learned.std(0).clamp(min=1e-6)
-    found: Floats = features.numpy()
+    found: Singles = features.numpy()
     return found
 
 
-def probe_accuracy(features: Floats, category: Ints, train: Ints, test: Ints) -> float:
+def probe_accuracy(features: Singles, category: Ints, train: Ints, test: Ints) -> float:
     """Share of the test images that a logistic regression on the features classifies right."""
     probe = LogisticRegression(max_iter=300).fit(features[train], category[train])
     return float(probe.score(features[test], category[test]))
 
 
-def clusters(features: Floats, train: Ints, seed: int) -> Ints:
+def clusters(features: Singles, train: Ints, seed: int) -> Ints:
     """The most likely of ten components of a Gaussian mixture, for each of the images (U,).
 
     They are the pseudo-labels of Bai et al., table 3, who do not say what their mixture is fitted

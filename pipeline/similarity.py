@@ -6,13 +6,9 @@ The truth about two tasks is the number of categories that are active in both.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import spearmanr
 
-from pipeline.pairs import Bools, Ints
-
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
+from pipeline.arrays import Bools, Doubles, Floats, Ints, Singles
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ def overlap(active: Bools) -> Ints:
     return shared
 
 
-def cosine_similarity(e: npt.NDArray[np.floating]) -> Doubles:
+def cosine_similarity(e: Floats) -> Doubles:
     """Cosine of the angle between any two rows of e (M, d), (M, M); a row of zeros has 0."""
     rows = e.astype(np.float64)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -47,7 +43,7 @@ def cosine_similarity(e: npt.NDArray[np.floating]) -> Doubles:
 
 
 def agreement(
-    statistic: Floats, active: Bools, coordinates: int, gen: np.random.Generator
+    statistic: Singles, active: Bools, coordinates: int, gen: np.random.Generator
 ) -> Agreement:
     """Compare tasks by `coordinates` of the columns of their statistic, drawn at random.
 

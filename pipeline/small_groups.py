@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.arrays import Bools, Ints, Singles
 from pipeline.group_moments import GroupMoments
-from pipeline.pairs import Bools, Ints
-from pipeline.tabular import Rows, Singles
+from pipeline.tabular import Rows
 
 COPIES = 3  # of each group, of fewer rows
 MANY = 30  # rows that place a group so well that they may be learned from themselves

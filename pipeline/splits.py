@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.arrays import Bools, Ints
 from pipeline.errors import PipelineError
 from pipeline.hashing import HELD_OUT, MEASURED, TEST, VALID, fraction, hash_of
-from pipeline.pairs import Bools, Ints, ids_of, rows_of, split_rows
+from pipeline.pairs import ids_of, rows_of, split_rows
 
 NAMES = ("train", "valid", "test")
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.arrays import Singles
 from pipeline.errors import PipelineError
 from pipeline.schemas import Schema
 
@@ -97,16 +97,16 @@ def write_text(parts: Iterable[str], path: Path) -> None:
         file.writelines(parts)
 
 
-def vectors(matrix: npt.NDArray[np.float32]) -> pa.FixedSizeListArray:
+def vectors(matrix: Singles) -> pa.FixedSizeListArray:
     """Arrow column of the rows of `matrix` (n, d), as fixed_size_list<float>[d]."""
     flat = pa.array(np.ascontiguousarray(matrix, np.float32).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
 
 
-def matrix(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+def matrix(column: pa.ChunkedArray) -> Singles:
     """The (n, d) float32 array of a fixed_size_list column, a writable copy."""
     flat = column.combine_chunks().flatten()
-    values: npt.NDArray[np.float32] = flat.to_numpy(zero_copy_only=False).copy()
+    values: Singles = flat.to_numpy(zero_copy_only=False).copy()
     return values.reshape(-1, column.type.list_size)
 
 

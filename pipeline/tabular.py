@@ -14,18 +14,15 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from pipeline.arrays import Bools, Doubles, Floats, Ints, Singles
 from pipeline.estimation import Estimation, estimate_ratio
 from pipeline.models.ratio import RatioNet, TaskRatios
-from pipeline.pairs import Bools, Ints
 from pipeline.params import Ratio
 from pipeline.steps.sampler import PairSampler
 from pipeline.training.history import Row
 
-Singles = npt.NDArray[np.float32]
-Floats = npt.NDArray[np.float64]
 NEAR, FAR = 0.1, 8.0  # distance of background from the rows, in standard deviations of a column
 FEWEST = 4096  # pairs of an epoch, and entries of the base: of few rows each is there repeatedly,
 # so that neither negatives nor background are a handful of points
@@ -220,7 +217,7 @@ def _repeats(rows: Rows) -> int:
 
 
 @torch.no_grad()
-def log_ratios(net: RatioNet, e: Singles, x: npt.NDArray[np.floating], task: Ints) -> Floats:
+def log_ratios(net: RatioNet, e: Singles, x: Floats, task: Ints) -> Doubles:
     """Log ratios of rows x (n, d), each under its task, (n,).
 
     In double precision: equal rows score equally, whatever their neighbours.
@@ -231,9 +228,7 @@ def log_ratios(net: RatioNet, e: Singles, x: npt.NDArray[np.floating], task: Int
 
 
 @torch.no_grad()
-def mixture_log_ratios(
-    net: RatioNet, e: Singles, x: npt.NDArray[np.floating], share: Floats
-) -> Floats:
+def mixture_log_ratios(net: RatioNet, e: Singles, x: Floats, share: Doubles) -> Doubles:
     """Log ratios of rows x (n, d) under all tasks mixed, log sum_t m_t q_t / p, (n,).
 
     Args:
@@ -252,5 +247,5 @@ def mixture_log_ratios(
     return torch.cat(mixed).numpy()
 
 
-def _blocks(x: npt.NDArray[np.floating], size: int) -> Iterator[torch.Tensor]:
+def _blocks(x: Floats, size: int) -> Iterator[torch.Tensor]:
     yield from torch.from_numpy(x.astype(np.float64)).split(size)

@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.arrays import Bools, Doubles, Ints
 from pipeline.errors import PipelineError
 from pipeline.labels import Classes, label_classes
 from pipeline.pairs import ids_of, in_rows, rows_of, split_rows
 from pipeline.params import Label, Tasks
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -130,18 +126,18 @@ def select_tasks(counts: ItemCounts, params: Tasks) -> pa.Table:
     return pa.table(columns)
 
 
-def class_entropy(counts: Ints) -> Floats:
+def class_entropy(counts: Ints) -> Doubles:
     """Entropy in nats of each row of `counts` (N, K), rows with a positive sum.
 
     Rounded to 12 digits: equal mixtures tie whatever the last bits of a machine's logarithm.
     """
     share = counts / counts.sum(axis=1, keepdims=True)
     log_share = np.log(share, where=share > 0, out=np.zeros_like(share))
-    entropy: Floats = np.round(-(share * log_share).sum(axis=1), 12) + 0.0  # no -0.0
+    entropy: Doubles = np.round(-(share * log_share).sum(axis=1), 12) + 0.0  # no -0.0
     return entropy
 
 
-def _lowest(values: Floats, share: float) -> Bools:
+def _lowest(values: Doubles, share: float) -> Bools:
     """Mask of the floor(share * N) lowest of `values` (N,); the earlier one wins ties."""
     n = int(np.floor(share * len(values) + 1e-9))  # 0.29 * 100 is 28.999999999999996
     mask = np.zeros(len(values), bool)

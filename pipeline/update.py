@@ -8,21 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
 from pipeline import schemas
+from pipeline.arrays import Ints, Singles
 from pipeline.datasets.source import Source
 from pipeline.errors import PipelineError
 from pipeline.estimation import CHANCE, mean_loss
 from pipeline.models.ratio import RatioNet, TaskRatios
-from pipeline.pairs import Ints, ids_of, shown
+from pipeline.pairs import ids_of, shown
 from pipeline.params import Base
 from pipeline.running import Audience, Drift, Running
 from pipeline.storage import matrix, vectors
 
-Singles = npt.NDArray[np.float32]
 FoldIn = Callable[[pa.Table, pa.Table], Singles]  # users, their exposures -> x (n, x_dim)
 FEWEST = 5  # exposures by users who count, with which an item that came later is a task
 NEGATIVES = 8  # a pair, behind the drift

@@ -6,9 +6,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from pipeline.arrays import Ints
 from pipeline.errors import PipelineError
 
-Codes = npt.NDArray[np.int64] | npt.NDArray[np.str_]
+Codes = Ints | npt.NDArray[np.str_]
 
 
 def raw_codes(users: pa.Table, field: str) -> Codes:
@@ -29,7 +30,7 @@ def raw_codes(users: pa.Table, field: str) -> Codes:
             f"{field}; fill it in, or leave the field out."
         )
     if pa.types.is_integer(column.type):
-        numbers: npt.NDArray[np.int64] = column.to_numpy().astype(np.int64)
+        numbers: Ints = column.to_numpy().astype(np.int64)
         return numbers
     if pa.types.is_string(column.type):
         text: npt.NDArray[np.str_] = column.to_numpy(zero_copy_only=False).astype(str)
@@ -47,7 +48,7 @@ def distinct_codes(users: pa.Table, field: str, min_users: int = 1) -> Codes:
     return codes[first[count >= min_users]]
 
 
-def encode(raw: Codes, vocabulary: Codes) -> npt.NDArray[np.int64]:
+def encode(raw: Codes, vocabulary: Codes) -> Ints:
     """Row of each code in the sorted `vocabulary`; its length, one past the last, if it is not in.
 
     Example:

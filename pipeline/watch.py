@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.auc import Ints, Scores, Sides, task_aucs
+from pipeline.arrays import Floats, Ints
+from pipeline.auc import Sides, task_aucs
 from pipeline.ranks import ALONE, Ranks
 from pipeline.training.history import Row
 
@@ -12,7 +13,7 @@ from pipeline.training.history import Row
 def watch_auc(
     sides: Sides,
     users: Ints,
-    scores: Callable[[Ints, Ints], Scores],
+    scores: Callable[[Ints, Ints], Floats],
     *,
     most: int,
     ranks: Ranks = ALONE,

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.auc import Bools, Ints, Sides
+from pipeline.arrays import Bools, Ints
+from pipeline.auc import Sides
 from pipeline.labels import label_classes, task_classes
 from pipeline.pairs import Pairs, in_rows
 from pipeline.params import Label

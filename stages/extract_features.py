@@ -8,10 +8,9 @@ import typer
 from stages.shell import PARAMS, RUN_INFO, ParamsOption, Run, RunInfoOption, stage, stage_app
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import pyarrow as pa
 
+    from pipeline.arrays import Singles
     from pipeline.training.history import Row
 
 app = stage_app()
@@ -89,7 +88,7 @@ def _deepfm(
     splits: "pa.Table",
     model: Path,
     inputs: list[Path],
-) -> tuple["npt.NDArray[np.float32]", "list[Row]", str]:
+) -> tuple["Singles", "list[Row]", str]:
     """Train DeepFM and write it; x (U, f_dim), the history, and a word about it."""
     from pipeline.features import extract
     from pipeline.training.history import best_row, rounded
@@ -123,7 +122,7 @@ def _deepfm(
 
 def _closed_form(
     run: Run, users: "pa.Table", exposures: "pa.Table", splits: "pa.Table", model: Path
-) -> tuple["npt.NDArray[np.float32]", "list[Row]", str]:
+) -> tuple["Singles", "list[Row]", str]:
     """Decompose the visible exposures and write items' vectors; x (U, d), no history, a word."""
     from pipeline.features import closed_form
 
@@ -136,7 +135,7 @@ def _closed_form(
 
 def _ready_made(
     run: Run, users: "pa.Table", splits: "pa.Table", model: Path
-) -> tuple["npt.NDArray[np.float32]", "list[Row]", str]:
+) -> tuple["Singles", "list[Row]", str]:
     """Look vectors up and write their scale; x (U, d), no history, a word about them."""
     from pipeline.features import visible_users
     from pipeline.latents import true_latents

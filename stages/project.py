@@ -10,7 +10,8 @@ from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, s
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipeline.initialisation import Floats
+    from pipeline.arrays import Singles
+
 
 app = stage_app()
 
@@ -84,7 +85,7 @@ def main(
         run.say(f"{examples.tasks:,} tasks start from {started.e.shape[1]} numbers: {started.init}")
 
 
-def _vectors(graph_items: Path, tasks: "pa.Table") -> "Floats":
+def _vectors(graph_items: Path, tasks: "pa.Table") -> "Singles":
     """The graph's vectors of the tasks' items, (M, d)."""
     from pipeline import schemas
     from pipeline.pairs import rows_of

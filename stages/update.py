@@ -10,8 +10,9 @@ from stages.shell import PARAMS, ParamsOption, Run, stage, stage_app
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from pipeline.arrays import Singles
     from pipeline.running import Running
-    from pipeline.update import FoldIn, Report, Singles
+    from pipeline.update import FoldIn, Report
 
 app = stage_app()
 RETRAIN = 0.8  # share of what was learned that is left, below which to train again

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from pipeline.arrays import Bytes
 from pipeline.datasets.images import CIFAR10_FOLDER, MNIST_FOLDER, TEST_BATCH, TRAIN_BATCHES
-
-Bytes = npt.NDArray[np.uint8]
 
 # The segments of a seven-segment display, as (row, column, height, width) on 12 x 8 pixels.
 SEGMENTS = (

@@ -9,20 +9,14 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from pipeline.auc import (
-    Scores,
-    Sides,
-    mean_roc,
-    resample_weights,
-    resampled_means,
-    task_aucs,
-)
+from pipeline.arrays import Floats
+from pipeline.auc import Sides, mean_roc, resample_weights, resampled_means, task_aucs
 
 USERS = 12
 
 
 @st.composite
-def measured(draw: st.DrawFn) -> tuple[Scores, Sides]:
+def measured(draw: st.DrawFn) -> tuple[Floats, Sides]:
     """Scores of a few tasks, full of ties, and sides of which some are empty and some equal."""
     tasks = draw(st.integers(1, 5))
     row = st.lists(st.integers(-2, 2), min_size=USERS, max_size=USERS)
@@ -33,7 +27,7 @@ def measured(draw: st.DrawFn) -> tuple[Scores, Sides]:
     return scores, Sides(sides > 0, sides < 0)
 
 
-def sklearn_auc(scores: Scores, sides: Sides, task: int, weight: np.ndarray | None = None) -> float:
+def sklearn_auc(scores: Floats, sides: Sides, task: int, weight: np.ndarray | None = None) -> float:
     """AUC of one task, NaN where a side is empty or weighs nothing."""
     positive, negative = sides.positive[task], sides.negative[task]
     weight = np.ones(len(positive)) if weight is None else weight
@@ -44,7 +38,7 @@ def sklearn_auc(scores: Scores, sides: Sides, task: int, weight: np.ndarray | No
 
 
 @given(measured())
-def test_auc_equals_sklearns_with_ties(case: tuple[Scores, Sides]) -> None:
+def test_auc_equals_sklearns_with_ties(case: tuple[Floats, Sides]) -> None:
     scores, sides = case
     expected = [sklearn_auc(scores, sides, t) for t in range(len(scores))]
     found = task_aucs(scores, sides)
@@ -54,7 +48,7 @@ def test_auc_equals_sklearns_with_ties(case: tuple[Scores, Sides]) -> None:
 
 
 @given(measured())
-def test_ties_are_the_equal_pairs(case: tuple[Scores, Sides]) -> None:
+def test_ties_are_the_equal_pairs(case: tuple[Floats, Sides]) -> None:
     scores, sides = case
     found = task_aucs(scores, sides)
     for t, row in enumerate(scores):
@@ -65,7 +59,7 @@ def test_ties_are_the_equal_pairs(case: tuple[Scores, Sides]) -> None:
 
 @given(measured())
 def test_a_rising_map_changes_nothing_and_a_falling_one_gives_the_complement(
-    case: tuple[Scores, Sides],
+    case: tuple[Floats, Sides],
 ) -> None:
     scores, sides = case
     auc = task_aucs(scores, sides).auc
@@ -78,7 +72,7 @@ def test_a_rising_map_changes_nothing_and_a_falling_one_gives_the_complement(
 @settings(max_examples=20)  # each is up to 100 AUCs by scikit-learn
 @given(measured(), st.integers(0, 2**32 - 1))
 def test_resampled_means_equal_a_loop_over_tasks_and_resamples(
-    case: tuple[Scores, Sides], seed: int
+    case: tuple[Floats, Sides], seed: int
 ) -> None:
     scores, sides = case
     if not sides.defined.any():
@@ -150,7 +144,7 @@ def test_the_area_under_the_mean_roc_is_the_mean_auc() -> None:
     assert area == pytest.approx(task_aucs(scores, sides).defined.mean(), abs=1e-3)
 
 
-def random_case(gen: np.random.Generator, *, tasks: int, users: int) -> tuple[Scores, Sides]:
+def random_case(gen: np.random.Generator, *, tasks: int, users: int) -> tuple[Floats, Sides]:
     """Scores with ties, and sides; task 0 is undefined."""
     side = gen.integers(-1, 2, (tasks, users))
     side[0] = 0

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.arrays import Bools, Ints
 from pipeline.auc import task_aucs
 from pipeline.datasets.images import Images, read_mnist
 from pipeline.estimation import ratio_loss
@@ -31,7 +32,6 @@ from pipeline.image_tasks import (
 )
 from pipeline.models.conv_ratio import Augment, ConvPreEmbeddingNet, ConvRatioNet, Trunk
 from pipeline.models.weights import draw_layers
-from pipeline.pairs import Bools, Ints
 from pipeline.params import Schedule
 from pipeline.scoring import score_all
 from pipeline.steps.dropout import MaskSource, set_masks

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from pipeline.arrays import Bools, Ints
 from pipeline.errors import PipelineError
-from pipeline.pairs import Bools, Ints
 
 ASCII = bytes([*b"\t\n\r", *range(0x20, 0x7F)])
 LETTERS = {"ascii": ASCII, "latin-1": ASCII + bytes(range(0xA0, 0x100))}

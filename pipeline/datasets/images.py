@@ -9,16 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from pipeline.arrays import Bools, Bytes, Ints
 from pipeline.datasets.download import Archive
 from pipeline.errors import PipelineError
-
-Bytes = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 SIDE = 32  # pixels; MNIST's 28 are resized to it (Bai et al., appendix D.1)
 CATEGORIES = 10

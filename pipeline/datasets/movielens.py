@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.arrays import Ints
 from pipeline.datasets.dat_files import (
     DatFile,
     read_dat,
@@ -19,7 +20,6 @@ from pipeline.datasets.dat_files import (
 )
 from pipeline.datasets.download import Archive
 from pipeline.datasets.source import AGES, Source
-from pipeline.pairs import Ints
 
 ARCHIVE = Archive(
     url="https://files.grouplens.org/datasets/movielens/ml-1m.zip",

@@ -7,8 +7,9 @@ tastes, genres and years the appeal, and the ratio of every (user, item) is know
 import numpy as np
 import pyarrow as pa
 
+from pipeline.arrays import Doubles, Ints
 from pipeline.datasets.source import AGES, Source
-from pipeline.datasets.world import TASTE_RADIUS, Floats, Ints, World, calibrated, draw_pairs
+from pipeline.datasets.world import TASTE_RADIUS, World, calibrated, draw_pairs
 from pipeline.params import Simulation
 
 TASTE_DIM = 6
@@ -72,12 +73,14 @@ def _generator(size: Simulation, purpose: str) -> np.random.Generator:
     return np.random.default_rng([size.seed, streams.index(purpose)])
 
 
-def _axes(gen: np.random.Generator) -> Floats:
+def _axes(gen: np.random.Generator) -> Doubles:
     """An orthonormal basis of the taste space, (d, d), whose first rows age and gender follow."""
     return np.linalg.qr(gen.standard_normal((TASTE_DIM, TASTE_DIM)))[0]
 
 
-def _draw_users(n: int, axes: Floats, gen: np.random.Generator) -> tuple[pa.Table, Floats, Floats]:
+def _draw_users(
+    n: int, axes: Doubles, gen: np.random.Generator
+) -> tuple[pa.Table, Doubles, Doubles]:
     """Users with labels; their tastes (n, d), which the labels shape; their log activity (n,)."""
     age = gen.choice(len(AGES), n, p=AGE_SHARES)
     female = gen.random(n) < FEMALE_SHARE
@@ -103,7 +106,9 @@ def _draw_users(n: int, axes: Floats, gen: np.random.Generator) -> tuple[pa.Tabl
     return users, _into_ball(taste), _log_spread(ACTIVITY_SPREAD, n, gen)
 
 
-def _draw_items(n: int, axes: Floats, gen: np.random.Generator) -> tuple[pa.Table, Floats, Floats]:
+def _draw_items(
+    n: int, axes: Doubles, gen: np.random.Generator
+) -> tuple[pa.Table, Doubles, Doubles]:
     """Items with genres and years; their appeals (n, d); their log popularity (n,)."""
     names = np.array(GENRES)
     count = 1 + gen.choice(len(GENRE_COUNTS), n, p=GENRE_COUNTS)
@@ -140,21 +145,21 @@ def _draw_occupations(age: Ints, gen: np.random.Generator) -> Ints:
     return occupation
 
 
-def _age_line(age: Ints) -> Floats:
+def _age_line(age: Ints) -> Doubles:
     """The age classes as numbers of mean 0 and variance 1 in the population."""
     share = np.array(AGE_SHARES)
     place = np.arange(len(AGES)) - share @ np.arange(len(AGES))
-    line: Floats = (place / np.sqrt(share @ place**2))[age]
+    line: Doubles = (place / np.sqrt(share @ place**2))[age]
     return line
 
 
-def _into_ball(vectors: Floats) -> Floats:
+def _into_ball(vectors: Doubles) -> Doubles:
     """Shorten vectors (n, d), long ones the most, so that all lie within TASTE_RADIUS."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    inside: Floats = vectors / np.sqrt(1 + (length / TASTE_RADIUS) ** 2)
+    inside: Doubles = vectors / np.sqrt(1 + (length / TASTE_RADIUS) ** 2)
     return inside
 
 
-def _log_spread(spread: float, n: int, gen: np.random.Generator) -> Floats:
+def _log_spread(spread: float, n: int, gen: np.random.Generator) -> Doubles:
     """Logs of a log-normal quantity, (n,), cut at two standard deviations."""
     return np.clip(gen.normal(0, spread, n), -2 * spread, 2 * spread)

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from pipeline.arrays import Bools, Ints
 from pipeline.errors import PipelineError
-from pipeline.pairs import Bools, Ints
 from pipeline.storage import read_parquet
 
 NAMES = ("exposures", "users", "items", "features")

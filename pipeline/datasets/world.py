@@ -14,13 +14,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.arrays import Doubles, Ints
 from pipeline.params import Base
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 TASTE_RADIUS = 2.0  # of the balls in which tastes and appeals lie: |z_u . w_t| < 4
 CELLS = 2**20  # (user, item) cells, or proposed pairs, in memory at a time
@@ -42,32 +39,30 @@ class World:
 
     users: pa.Table
     items: pa.Table
-    activity: Floats
-    taste: Floats
-    popularity: Floats
-    appeal: Floats
+    activity: Doubles
+    taste: Doubles
+    popularity: Doubles
+    appeal: Doubles
 
     @property
-    def latents(self) -> Floats:
+    def latents(self) -> Doubles:
         """The true x of every user: taste and log activity, (U, d + 1)."""
         return np.column_stack([self.taste, self.activity])
 
-    def intensity(self, users: Ints | slice, items: Ints | slice) -> Floats:
+    def intensity(self, users: Ints | slice, items: Ints | slice) -> Doubles:
         """lambda_ut for rows of users (A,) and of items (B,): (A, B)."""
         # Not `@`: BLAS threads gain nothing at this width, and the last bits would depend on them.
         appeal = np.ascontiguousarray(self.appeal[items].T)  # (d, B)
-        log: Floats = np.einsum("ad,db->ab", self.taste[users], appeal)
+        log: Doubles = np.einsum("ad,db->ab", self.taste[users], appeal)
         log += self.activity[users, None]
         log += self.popularity[items]
         return np.exp(log, out=log)
 
-    def presence(self, users: Ints | slice, items: Ints | slice) -> Floats:
+    def presence(self, users: Ints | slice, items: Ints | slice) -> Doubles:
         """pi_ut, the chance that the pair is present, for rows of users and items: (A, B)."""
         return -np.expm1(-self.intensity(users, items))
 
-    def log_ratio(
-        self, users: Ints, items: Ints, base: Base, pool: Ints | None = None
-    ) -> npt.NDArray[np.float64]:
+    def log_ratio(self, users: Ints, items: Ints, base: Base, pool: Ints | None = None) -> Doubles:
         """The truth that `ratio` learns: log q_t(u)/p(u) in nats, HIGH = common, LOW = fresh.
 
         Args:
@@ -90,7 +85,7 @@ class World:
             p = np.full(len(users), 1 / len(everyone))
         else:
             p = presence.sum(0) / total.sum()  # sum_t m_t q_t(u), m_t = total_t / total
-        ratio: Floats = np.log(presence) - np.log(total)[:, None] - np.log(p)
+        ratio: Doubles = np.log(presence) - np.log(total)[:, None] - np.log(p)
         return ratio
 
 
@@ -117,7 +112,7 @@ def calibrated(world: World, pairs: int, gen: np.random.Generator) -> World:
 
 def _weighted_cells(
     world: World, gen: np.random.Generator
-) -> Callable[[], Iterator[tuple[Floats, Floats]]]:
+) -> Callable[[], Iterator[tuple[Doubles, Doubles]]]:
     """Intensities and weights by which they add up to sums over all cells, part by part.
 
     All cells once, or CELLS of them drawn in proportion to the rank-one bound of `draw_pairs`.
@@ -135,9 +130,9 @@ def _weighted_cells(
     return lambda: iter([(intensity, of_users[-1] * of_items[-1] / (CELLS * bound))])
 
 
-def _taste_bound(world: World) -> Floats:
+def _taste_bound(world: World) -> Doubles:
     """R |w_t|, R the radius of tastes, (T,): at least z_u . w_t."""
-    bound: Floats = TASTE_RADIUS * np.linalg.norm(world.appeal, axis=1)
+    bound: Doubles = TASTE_RADIUS * np.linalg.norm(world.appeal, axis=1)
     return bound
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.auc import Ints, Singles
+from pipeline.arrays import Ints, Singles
 from pipeline.peers.evidence import Evidence
 
 

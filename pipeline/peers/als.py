@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
-from pipeline.auc import Ints, Singles
+from pipeline.arrays import Ints, Singles
 from pipeline.errors import PipelineError
 from pipeline.peers.evidence import Evidence
 

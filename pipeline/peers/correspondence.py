@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
-from pipeline.auc import Ints, Singles
+from pipeline.arrays import Ints, Singles
 from pipeline.peers.evidence import Evidence
 
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.auc import Ints, Scores, Singles
+from pipeline.arrays import Floats, Ints, Singles
 from pipeline.peers.evidence import Evidence
 
-Fit = Callable[[Singles], Callable[[Singles], Scores]]
+Fit = Callable[[Singles], Callable[[Singles], Floats]]
 
 
 def detect(evidence: Evidence, users: Ints, fit: Fit) -> Singles:

@@ -6,7 +6,7 @@ Steck, "Embarrassingly shallow autoencoders for sparse data" (2019).
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from pipeline.auc import Ints, Singles
+from pipeline.arrays import Ints, Singles
 from pipeline.peers.evidence import Evidence
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.auc import Ints, Scores, Singles
+from pipeline.arrays import Floats, Ints, Singles
 from pipeline.peers.detectors import detect
 from pipeline.peers.evidence import Evidence
 
@@ -19,7 +19,7 @@ def ecod(evidence: Evidence, users: Ints) -> Singles:
     return detect(evidence, users, fit_ecod)
 
 
-def fit_ecod(own: Singles) -> Callable[[Singles], Scores]:
+def fit_ecod(own: Singles) -> Callable[[Singles], Floats]:
     """From a task's users (n, d) to a function from x (U, d) to scores (U,).
 
     A tail share counts the scored point itself, as if it alone had joined the task's users: then
@@ -27,13 +27,13 @@ def fit_ecod(own: Singles) -> Callable[[Singles], Scores]:
     """
     ordered = np.sort(own, axis=0)
 
-    def scores(x: Singles) -> Scores:
+    def scores(x: Singles) -> Floats:
         tail = np.empty(x.shape)  # how many lie at least as far out as the point, on its side
         for j, (known, values) in enumerate(zip(ordered.T, x.T, strict=True)):
             below = np.searchsorted(known, values, side="right")
             above = len(known) - np.searchsorted(known, values, side="left")
             tail[:, j] = np.minimum(below, above)
-        central: Scores = np.log((tail + 1) / (len(own) + 1)).sum(1)
+        central: Floats = np.log((tail + 1) / (len(own) + 1)).sum(1)
         return central
 
     return scores

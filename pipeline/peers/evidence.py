@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_array
 
+from pipeline.arrays import Ints
 from pipeline.examples import Examples
-from pipeline.pairs import Ints, exposure_matrix, ids_of, rows_of, shown
+from pipeline.pairs import exposure_matrix, ids_of, rows_of, shown
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ items as neighbours.
 
 import numpy as np
 
-from pipeline.auc import Ints, Singles
+from pipeline.arrays import Ints, Singles
 from pipeline.peers.evidence import Evidence
 
 

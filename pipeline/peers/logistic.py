@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from scipy.special import expit
 
-from pipeline.auc import Bools, Floats, Ints, Singles
+from pipeline.arrays import Bools, Doubles, Ints, Singles
 from pipeline.errors import PipelineError
 from pipeline.params import Base
 from pipeline.peers.evidence import Evidence
@@ -66,10 +66,10 @@ class Regressions:
     x: Singles
     y: Singles
     weight: Singles
-    ridge: Floats
+    ridge: Doubles
 
     @classmethod
-    def of(cls, x: Singles, exposed: Bools, base: Floats, penalty: float) -> Self:
+    def of(cls, x: Singles, exposed: Bools, base: Doubles, penalty: float) -> Self:
         """From who is a positive of each, (B, U), and each user's share of the negatives, (U,)."""
         y = exposed.astype(np.float32)
         weight = y + y.sum(1, keepdims=True) * base.astype(np.float32)
@@ -77,17 +77,17 @@ class Regressions:
         ridge[-1] = 1e-6  # enough to hold the constant of a task without exposures
         return cls(x, y, weight, ridge)
 
-    def newton_step(self, coefficients: Floats) -> Floats:
+    def newton_step(self, coefficients: Doubles) -> Doubles:
         """The inverse Hessian times the gradient of each, (B, d)."""
         chance = expit(coefficients.astype(np.float32) @ self.x.T)  # (B, U)
         gradient = (self.weight * chance - self.y) @ self.x + self.ridge * coefficients
         curvature = self.weight * chance * (1 - chance)
         hessian = np.matmul(curvature[:, None, :] * self.x.T, self.x) + np.diag(self.ridge)
-        step: Floats = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+        step: Doubles = np.linalg.solve(hessian, gradient[..., None])[..., 0]
         return step
 
 
-def solve(block: Regressions) -> Floats:
+def solve(block: Regressions) -> Doubles:
     """The coefficients (B, d) of least loss, by Newton's method from 0."""
     coefficients = np.zeros((len(block.y), block.x.shape[1]))
     for _ in range(STEPS):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from sklearn.svm import OneClassSVM
 
-from pipeline.auc import Ints, Scores, Singles
+from pipeline.arrays import Floats, Ints, Singles
 from pipeline.peers.detectors import detect
 from pipeline.peers.evidence import Evidence
 
@@ -22,8 +22,8 @@ def one_class_svm(evidence: Evidence, users: Ints, *, nu: float) -> Singles:
         nu: at most this share of a task's users lies outside.
     """
 
-    def fit(own: Singles) -> Callable[[Singles], Scores]:
-        scores: Callable[[Singles], Scores] = OneClassSVM(nu=nu).fit(own).score_samples
+    def fit(own: Singles) -> Callable[[Singles], Floats]:
+        scores: Callable[[Singles], Floats] = OneClassSVM(nu=nu).fit(own).score_samples
         return scores
 
     return detect(evidence, users, fit)

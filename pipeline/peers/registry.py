@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from pipeline.auc import Ints, Singles
+from pipeline.arrays import Ints, Singles
 from pipeline.peers.activity import activity
 from pipeline.peers.als import als
 from pipeline.peers.correspondence import correspondence

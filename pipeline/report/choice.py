@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from pipeline.pairs import Ints
+from pipeline.arrays import Ints
 from pipeline.params import Source
 
 WELL_KNOWN: Sequence[int] = (  # MovieLens' ids, kind by kind

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from pipeline.arrays import Doubles
 from pipeline.report.artefacts import Artefacts, Rows
 from pipeline.training.history import best_row
 
-Floats = npt.NDArray[np.float64]
 COLUMNS = {"train": "train_loss", "validation": "valid_loss", "held out": "held_out_loss"}
 
 
@@ -18,7 +17,7 @@ class Learning:
     """One network's losses, (epochs,) each, and the epoch of the lowest validation loss, from 1."""
 
     name: str
-    losses: Mapping[str, Floats]
+    losses: Mapping[str, Doubles]
     best: int
 
 

@@ -7,18 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.arrays import Ints, Singles
 from pipeline.datasets.codes import code_name
 from pipeline.labels import label_classes
-from pipeline.pairs import Ints, rows_of
+from pipeline.pairs import rows_of
 from pipeline.params import Params
 from pipeline.report.artefacts import Artefacts
 from pipeline.score_matrix import score_matrix
 from pipeline.splits import measured_users
-
-Singles = npt.NDArray[np.float32]
 
 MET = ("never", "visible", "held out")
 VISIBLE, HELD_OUT = 1, 2

@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from pipeline.arrays import Doubles
 from pipeline.errors import PipelineError
 from pipeline.labels import label_classes
 from pipeline.params import Init, Params
 from pipeline.report.artefacts import Artefacts, Rows
-
-Floats = npt.NDArray[np.float64]
 
 EXPOSURE = "exposure"  # the yardstick that needs no label
 PAPER = "Bai et al., arXiv 2209.09923, Table 1"
@@ -46,8 +44,8 @@ class Yardstick:
 
     key: str
     name: str
-    task_aucs: Floats
-    roc: tuple[Floats, Floats]
+    task_aucs: Doubles
+    roc: tuple[Doubles, Doubles]
     paper: float | None
 
 
@@ -191,11 +189,11 @@ def extremes(artefacts: Artefacts, n: int = 6) -> tuple[list[TaskAuc], list[Task
     return ranked[: -n - 1 : -1], ranked[:n]
 
 
-def _aucs(rows: Rows, label: str) -> Floats:
+def _aucs(rows: Rows, label: str) -> Doubles:
     return np.array([float(row["auc"]) for row in rows if row["label"] == label and row["auc"]])
 
 
-def _curve(rows: Rows, label: str) -> tuple[Floats, Floats]:
+def _curve(rows: Rows, label: str) -> tuple[Doubles, Doubles]:
     mine = [row for row in rows if row["label"] == label]
     fpr, tpr = (np.array([float(row[rate]) for row in mine]) for rate in ("fpr", "tpr"))
     return fpr, tpr

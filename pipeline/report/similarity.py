@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from pipeline.pairs import Ints, same_tasks
+from pipeline.arrays import Ints, Singles
+from pipeline.pairs import same_tasks
 from pipeline.params import Source
 from pipeline.report.artefacts import Artefacts
 from pipeline.report.choice import compared_tasks
 from pipeline.storage import matrix
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -20,8 +18,8 @@ class Similarity:
     """Cosine similarities (N, N) of the embeddings of N tasks."""
 
     titles: list[str]
-    start: Floats
-    trained: Floats
+    start: Singles
+    trained: Singles
 
 
 def similarity(artefacts: Artefacts, source: Source) -> Similarity:
@@ -44,15 +42,15 @@ def similarity(artefacts: Artefacts, source: Source) -> Similarity:
     )
 
 
-def _cosines(embeddings: Floats, rows: Ints) -> Floats:
+def _cosines(embeddings: Singles, rows: Ints) -> Singles:
     e = embeddings[rows]
     length = np.linalg.norm(e, axis=1, keepdims=True)
     unit = np.divide(e, length, out=np.zeros_like(e), where=length > 0)
-    cosines: Floats = unit @ unit.T
+    cosines: Singles = unit @ unit.T
     return cosines
 
 
-def _line_up(cosines: Floats) -> Ints:
+def _line_up(cosines: Singles) -> Ints:
     """An order that puts alike rows beside each other, by spectral seriation.
 
     Along the Fiedler vector of the graph whose edges weigh (1 + cosine) / 2 (Atkins et al., 1998).

@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.arrays import Ints
 from pipeline.datasets.pieces import Piece, pieces_of
 from pipeline.datasets.tables import own_pairs
 from pipeline.errors import PipelineError
 from pipeline.hashing import HELD_OUT, hash_of
-from pipeline.pairs import Ints, ids_of
+from pipeline.pairs import ids_of
 from pipeline.parts import part_name, part_of, replacing_parts
 from pipeline.schemas import EXPOSURES
 from pipeline.splits import split_of

@@ -18,16 +18,13 @@ from stages.images.shell import (
 from stages.shell import stage_app
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import torch
 
+    from pipeline.arrays import Singles
     from pipeline.examples import Examples
     from pipeline.image_params import ImageParams
     from pipeline.training.snapshot import Checkpoint
     from stages.shell import Run
-
-    Floats = npt.NDArray[np.float32]
 
 app = stage_app()
 Method = Literal["gaussian", "maf", "ratio-features"]
@@ -70,11 +67,11 @@ def _ratio(
     run: "Run[ImageParams]",
     method: Method,
     examples: "Examples",
-    test: "Floats",
+    test: "Singles",
     seed: int,
     device: "torch.device",
     kept: "Checkpoint",
-) -> "Floats":
+) -> "Singles":
     """Scores of every task and test image (M, U') by the conditional ratio."""
     import numpy as np
     import torch
@@ -113,11 +110,11 @@ def _density(
     run: "Run[ImageParams]",
     method: Method,
     examples: "Examples",
-    test: "Floats",
+    test: "Singles",
     seed: int,
     device: "torch.device",
     kept: "Checkpoint",
-) -> "Floats":
+) -> "Singles":
     """The same by a conditional density."""
     import torch
 

@@ -18,9 +18,7 @@ from stages.images.shell import (
 from stages.shell import stage_app
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
+    from pipeline.arrays import Ints, Singles
     from pipeline.image_params import ImageParams
     from pipeline.separate import Apart
     from stages.shell import Run
@@ -85,10 +83,10 @@ def _scores(
     k: int,
     method: str,
     data: "Apart",
-    inputs: "npt.NDArray[np.float32]",
-    test: "npt.NDArray[np.int64]",
+    inputs: "Singles",
+    test: "Ints",
     seed: int,
-) -> "npt.NDArray[np.float32]":
+) -> "Singles":
     """Scores of the test images by each task's own model, (M, test images)."""
     import torch
 

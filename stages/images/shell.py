@@ -11,16 +11,12 @@ import typer
 from stages.shell import Run, running
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import pyarrow as pa
 
+    from pipeline.arrays import Ints, Singles
     from pipeline.examples import Examples
     from pipeline.image_params import ImageParams
     from pipeline.image_tasks import TaskSet
-    from pipeline.pairs import Ints
-
-    Floats = npt.NDArray[np.float32]
 
 ParamsOption = Annotated[Path, typer.Option("--params", help="The params file.")]
 RootOption = Annotated[Path, typer.Option("--data", help="Reads and writes below this folder.")]
@@ -104,7 +100,7 @@ class Folder:
 
         return read_table(self.users, schemas.USERS), read_table(self.splits, schemas.SPLITS)
 
-    def pixels(self) -> "Floats":
+    def pixels(self) -> "Singles":
         """Standardised pixels (U, channels, side, side)."""
         from pipeline.image_tasks import standardised
         from pipeline.model_files import read_model
@@ -114,7 +110,7 @@ class Folder:
         users, splits = self.people()
         return standardised(tensors["pixels"].numpy(), split_rows(splits, users, "train"))
 
-    def load_features(self) -> "Floats":
+    def load_features(self) -> "Singles":
         """SimCLR's features (U, 128)."""
         from pipeline import schemas
         from pipeline.storage import matrix, read_table
@@ -130,7 +126,7 @@ class Folder:
         cluster: Ints = table.column("cluster").to_numpy()
         return cluster
 
-    def load_shares(self) -> "Floats":
+    def load_shares(self) -> "Singles":
         """Pixels as shares of the brightest, in [0, 1]: (U, channels, side, side)."""
         from pipeline.model_files import read_model
 
@@ -147,7 +143,7 @@ class Folder:
         exposures = read_table(self.tasks(k) / "exposures.parquet", schemas.EXPOSURES)
         return TaskSet(tasks, exposures)
 
-    def examples(self, x: "Floats", k: int) -> "Examples":
+    def examples(self, x: "Singles", k: int) -> "Examples":
         """What Algorithm 1 learns from; x are pixels or features."""
         from pipeline.image_tasks import image_examples
 

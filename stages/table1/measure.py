@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.arrays import Ints, Singles
 from stages.evaluate import PARAM_KEYS
 from stages.shell import stage
 from stages.table1.shell import Place
@@ -12,7 +13,6 @@ from stages.table1.shell import Place
 if TYPE_CHECKING:
     from torch import device
 
-    from pipeline.auc import Ints, Singles
     from pipeline.evaluation import History
 
     Score = Callable[[Ints, device], Singles]

@@ -23,7 +23,8 @@ from stages.table1.shell import (
 if TYPE_CHECKING:
     from torch import device
 
-    from pipeline.auc import Ints, Singles
+    from pipeline.arrays import Ints, Singles
+
 
 app = stage_app()
 
