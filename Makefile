@@ -31,7 +31,7 @@ repro: setup ## build everything that params.yaml asks for; by default on the em
 	@python -m experiments.summary
 	@echo 'For the `dvc` commands of the README: source $(VENV)/bin/activate'
 
-test: lint ## every check and the whole suite
+test: lint ## every check and the suite, in minutes
 	python -m pytest
 
 test-spark: $(READY_SPARK) ## the engine Spark against the embedded one; needs Java 17 or newer

@@ -1,4 +1,4 @@
-"""Run every benchmark and write docs/performance.md: `make benchmark`.
+"""Run the benchmarks of docs/performance.md and write it: `make benchmark`.
 
 One alone, which only prints its table: `python -m benchmarks.training`, and so on.
 """
@@ -6,6 +6,7 @@ One alone, which only prints its table: `python -m benchmarks.training`, and so 
 import subprocess
 import sys
 
+from benchmarks.command import command
 from benchmarks.page import render
 from benchmarks.stages import ROOT
 from pipeline.storage import write_bytes
@@ -17,16 +18,25 @@ BENCHMARKS = (
 PAGE = ROOT / "docs/performance.md"
 
 
-def main() -> None:
-    """Each in a process of its own, so that none leaves its memory to the next."""
+def main() -> str:
+    """Run the benchmarks of docs/performance.md, each in a process of its own, and write it.
+
+    Those of scale, engines, gpu, distributed, traffic and links have pages of their own.
+    """
     sections = []
     for name in BENCHMARKS:
-        command = [sys.executable, "-m", *f"benchmarks.{name}".split()]
-        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
-        print(printed.stdout, flush=True)
-        sections.append(printed.stdout.rstrip("\n") + "\n")
+        printed = _run(name)
+        print(printed, flush=True)
+        sections.append(printed.rstrip("\n") + "\n")
         write_bytes(render(sections).encode(), PAGE)  # interrupted, it keeps what is measured
+    return f"{PAGE.relative_to(ROOT)}: {len(sections)} sections"
+
+
+def _run(name: str) -> str:
+    """What a benchmark prints."""
+    line = [sys.executable, "-m", *f"benchmarks.{name}".split()]
+    return subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

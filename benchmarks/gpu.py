@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from benchmarks.command import command
 from benchmarks.data import EXPOSURES, TASKS, USERS, sample
 from benchmarks.page import Section
 from benchmarks.textbook import DROPOUT, HIDDEN, Textbook
@@ -109,7 +110,7 @@ def train(step: Step, pairs: PairSampler, batch: int, epochs: int, gen: torch.Ge
     return steps
 
 
-def main(
+def measured(
     device: torch.device,
     *,
     batches: Sequence[int] = BATCHES,
@@ -173,7 +174,12 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-if __name__ == "__main__":
+def main() -> str:
+    """Time Algorithm 1 on the CUDA device of this machine, step by step and whole."""
     if not torch.cuda.is_available():
         sys.exit("benchmarks.gpu: torch finds no CUDA device here; run it where there is one.")
-    print(main(torch.device("cuda")))
+    return measured(torch.device("cuda"))
+
+
+if __name__ == "__main__":
+    command(main)

@@ -6,6 +6,7 @@ triples and are tested on the same held-out ones.
 
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -47,9 +48,12 @@ class Found:
 
 
 def main(
-    file: Annotated[Path, typer.Argument(exists=True, help="A table of triples, .tsv.")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, help="A table of triples, .tsv: head, relation, tail.")
+    ],
 ) -> Section:
     """Link prediction by this pipeline and by PyKEEN: a row a library."""
+    import_module("pykeen.pipeline")  # before anything takes time
     torch.set_num_threads(1)
     params = load_sections(Params, ROOT / "params.yaml", "graph").graph.model_copy(update=CHANGED)
     parse = pa_csv.ParseOptions(delimiter="\t", quote_char=False)

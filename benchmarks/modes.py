@@ -95,7 +95,10 @@ def main(
 def prepared(raw_dir: str | None) -> tuple[Examples, Singles, Ratio]:
     """What `train` reads: the stages before it, run in a folder of their own."""
     stages = main_stages()
-    changes = {"data": {"source": "movielens-1m", "raw_dir": raw_dir}} if raw_dir else {}
+    changes = {}
+    if raw_dir:
+        resolved = str(Path(raw_dir).resolve())  # the stages run in another folder
+        changes = {"data": {"source": "movielens-1m", "raw_dir": resolved}}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run_stages(folder, changes, stages[: stages.index("train")])

@@ -32,7 +32,7 @@ TEXT = f"""
 no matter of size. CPU seconds of all threads, the start of Python included; in parentheses the
 seconds on the clock, which count what else the machine does; in brackets the most memory of the
 stage's process in MB. The slope is that of the logarithm of the CPU seconds on that of the
-exposures: 1 is linear. Measured once a size, on {{machines}}.
+exposures: 1 is linear, (!) above {LIMIT}. Measured once a size, on {{machines}}.
 """
 Sizes = Mapping[float, Sequence[Cost]]  # by millions of exposures
 
@@ -58,18 +58,26 @@ def main(
 
 def section(sizes: Sizes, machines: str) -> Section:
     """A row a stage, a column a size."""
-    with_totals = {million: [*costs, total(costs)] for million, costs in sorted(sizes.items())}
+    millions = sorted(sizes)
+    found: dict[str, dict[float, Cost]] = {}  # by stage, which one of the sizes may lack
+    for million in millions:
+        for cost in (*sizes[million], total(sizes[million])):
+            found.setdefault(cost.stage, {})[million] = cost
     rows = [
         [
-            costs[0].stage,
-            *(f"{c.cpu_seconds:.1f} ({c.seconds:.0f}) [{c.peak_mb:,}]" for c in costs),
-            slope(list(with_totals), [cost.cpu_seconds for cost in costs]),
+            stage,
+            *(_shown(costs[million]) if million in costs else "" for million in millions),
+            slope(list(costs), [cost.cpu_seconds for cost in costs.values()]),
         ]
-        for costs in zip(*with_totals.values(), strict=True)
+        for stage, costs in found.items()
     ]
-    header = ("n = 1", *(f"{million:g} M" for million in with_totals), "slope")
-    command = f"python -m benchmarks.scale {' '.join(f'{million:g}' for million in with_totals)}"
+    header = ("n = 1", *(f"{million:g} M" for million in millions), "slope")
+    command = f"python -m benchmarks.scale {' '.join(f'{million:g}' for million in millions)}"
     return Section("Measured", command, TEXT.format(machines=machines), header, rows)
+
+
+def _shown(cost: Cost) -> str:
+    return f"{cost.cpu_seconds:.1f} ({cost.seconds:.0f}) [{cost.peak_mb:,}]"
 
 
 def slope(millions: Sequence[float], seconds: Sequence[float]) -> str:

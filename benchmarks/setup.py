@@ -24,7 +24,8 @@ REQUIRED = ("-r", "requirements-dev.txt", "-c", "constraints.txt")
 TEXT = """
 What `make repro` does in a clean clone, step by step, once each; packages come from pip's cache
 where it has them. A stage's work is what its run facts tell; the rest of `dvc repro` is DVC itself
-and, for each stage, the start of Python and the imports of which some follow.
+and, for each stage, the start of Python and the imports of which some follow. `evaluate` has
+nothing to do where all comes out as committed, since metrics/ is in git.
 """
 
 
@@ -42,7 +43,6 @@ def main(
             rows.append(["packages", *_seconds(clone, own, *INSTALL, *REQUIRED)])
         whole = _seconds(clone, "dvc", "repro", "--quiet")
         files = [clone / f"data/run_info/{stage}.json" for stage in main_stages()]
-        # Where all comes out as committed, `evaluate` has nothing to do: metrics/ is in git.
         facts = [json.loads(file.read_text()) for file in files if file.exists()]
         work = sum(fact["seconds"] for fact in facts)
         rows.append(["`dvc repro`", *whole])
