@@ -4,8 +4,9 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -15,7 +16,9 @@ from pipeline.errors import PipelineError
 from pipeline.storage import write_bytes
 
 RAW_DIR = re.compile(r"^  raw_dir: .*$", re.MULTILINE)
+ARROW = re.compile(r'"(.+?)" -> "(.+?)"')
 DVC = ("dvc", "--wait-for-lock")
+Needs = Mapping[str, set[str]]  # of every target, the targets that must be there before it
 
 JobsOption = Annotated[
     int, typer.Option(min=1, help="Stages at once, each with its share of the CPU's cores.")
@@ -28,9 +31,9 @@ def run_folder(folder: Path, params: str, raw_dir: Path | None, jobs: int) -> No
     Interrupted, it goes on where it stopped: finished stages are not run again, and one that was
     at work goes on after the last epoch that it kept.
 
-    DVC runs one stage after the other. With several jobs, of each stage's matrix so many instances
-    run at once, each under a `dvc repro` of its own; they wait for one another where DVC keeps its
-    books.
+    DVC runs one stage after the other. With several jobs so many run at once, each under a `dvc
+    repro` of its own, as soon as what they need is there, and in the order of dvc.yaml where there
+    is a choice; they wait for one another where DVC keeps its books.
 
     Args:
         folder: which experiment; each stage of its dvc.yaml comes after those that it needs.
@@ -49,16 +52,28 @@ def run_folder(folder: Path, params: str, raw_dir: Path | None, jobs: int) -> No
     write_bytes(text.encode(), folder / "params.yaml")
     pipeline = f"{folder}/dvc.yaml"
     if jobs > 1:
-        for stage in stages(_told("stage", "list", "--name-only", pipeline).split()):
-            changed = json.loads(_told("status", "--json", stage))
-            _run_at_once([["--single-item", target] for target in changed], jobs)
-    _run_at_once([[pipeline]], 1)
-    raise typer.Exit
+        _run_at_once(_to_run(pipeline), jobs)
+    raise typer.Exit(_repro(pipeline).returncode)
 
 
-def stages(targets: Iterable[str]) -> list[str]:
-    """The stages of targets such as folder/dvc.yaml:train@cell0-random-0, in their order."""
-    return list(dict.fromkeys(target.split("@")[0] for target in targets))
+def _to_run(pipeline: str) -> Needs:
+    """The stages that changed and those after them, instance by instance, in their order."""
+    needs = needed(_told("stage", "list", "--name-only", pipeline), _told("dag", "--dot", pipeline))
+    changed = json.loads(_told("status", "--json", pipeline))
+    found: dict[str, set[str]] = {}
+    for target, needs_of in needs.items():
+        if target in changed or needs_of & found.keys():
+            found[target] = needs_of & found.keys()
+    return found
+
+
+def needed(targets: str, dot: str) -> Needs:
+    """The targets that DVC lists, each with those that it needs by DVC's graph."""
+    needs: dict[str, set[str]] = {target: set() for target in targets.split()}
+    for before, after in ARROW.findall(dot):
+        if before in needs and after in needs:
+            needs[after].add(before)
+    return needs
 
 
 def _told(*command: str) -> str:
@@ -69,25 +84,35 @@ def _told(*command: str) -> str:
     return done.stdout
 
 
-def _run_at_once(options: Sequence[Sequence[str]], jobs: int) -> None:
-    """Run `dvc repro` with each of the options, so many at once; after a failure start no more.
+def _run_at_once(needs: Needs, jobs: int) -> None:
+    """Run all targets, so many at once; after a failure start no more.
 
     Raises:
         typer.Exit: with the status of one that failed.
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    env = {"OMP_NUM_THREADS": str(threads), **os.environ} if jobs > 1 else None
-    failed: list[int] = []
-
-    def run(chosen: Sequence[str]) -> None:
-        if not failed:
-            done = subprocess.run([*DVC, "repro", *chosen], env=env, check=False)  # noqa: S603
-            failed.extend([done.returncode] if done.returncode else [])
-
+    env = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    order = {target: place for place, target in enumerate(needs)}
+    sorter = TopologicalSorter(needs)
+    sorter.prepare()
+    ready: list[str] = []
+    running: dict[Future[subprocess.CompletedProcess[bytes]], str] = {}
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(run, options))
-    if failed:
-        raise typer.Exit(failed[0])
+        while sorter.is_active():
+            ready = sorted([*ready, *sorter.get_ready()], key=order.__getitem__)
+            starting, ready = ready[: jobs - len(running)], ready[jobs - len(running) :]
+            for target in starting:
+                running[pool.submit(_repro, "--single-item", target, env=env)] = target
+            for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                if status := ended.result().returncode:
+                    raise typer.Exit(status)
+                sorter.done(running.pop(ended))
+
+
+def _repro(
+    *options: str, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*DVC, "repro", *options], env=env, check=False)  # noqa: S603
 
 
 def with_raw_dir(text: str, raw_dir: Path | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from experiments.folder import run_folder, stages
+from experiments.folder import needed, run_folder
 
 PIPELINE = """
 stages:
@@ -96,6 +96,21 @@ def test_a_pipeline_that_dvc_cannot_read_is_its_error_alone(folder: Path) -> Non
     assert run(folder, 2) != 0
 
 
-def test_stages_are_named_once_and_in_order() -> None:
-    listed = ["f/dvc.yaml:a@1", "f/dvc.yaml:a@2", "f/dvc.yaml:b", "f/dvc.yaml:c@x-1"]
-    assert stages(listed) == ["f/dvc.yaml:a", "f/dvc.yaml:b", "f/dvc.yaml:c"]
+def test_a_stage_needs_those_of_its_file_that_the_graph_says() -> None:
+    dot = 'strict digraph {\n"f/dvc.yaml:a@1";\n"f/dvc.yaml:a@1" -> "f/dvc.yaml:b";\n"x" -> "y";\n}'
+    assert needed("f/dvc.yaml:a@1\nf/dvc.yaml:b\n", dot) == {
+        "f/dvc.yaml:a@1": set(),
+        "f/dvc.yaml:b": {"f/dvc.yaml:a@1"},
+    }
+
+
+def test_a_stage_waits_for_what_it_needs_and_for_no_other(folder: Path) -> None:
+    """`second-1` needs `first-1` alone, and begins while `first-2` is at work."""
+    pipeline = PIPELINE.replace("n: [1, 2, 3, 4]", "n: [1, 2]")
+    pipeline = pipeline.replace("[first-1, first-2, first-3, first-4]", '["first-${item.n}"]')
+    (folder / "dvc.yaml").write_text(pipeline)
+    slow = ONE.replace("time.sleep(1)", "time.sleep(8 if (stage, n) == ('first', '2') else 0.1)")
+    (folder.parent / "one.py").write_text(slow)
+    assert run(folder, 2) == 0
+    assert times(folder, "second-1")[1] < times(folder, "first-2")[1]
+    assert times(folder, "second-2")[0] > times(folder, "first-2")[1]
