@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -86,6 +86,12 @@ class Simclr(Decaying):
     temperature: Positive
 
 
+class Perceptron(Schedule):
+    """A network with layers of these widths."""
+
+    hidden: Annotated[list[Count], Field(min_length=1)]
+
+
 class Decayed(Schedule):
     """A schedule with weight decay."""
 
@@ -120,7 +126,7 @@ class Separate(Section):
     tasks: Count | None
     draws: Count | None
     ratio: Schedule
-    features: Trunk
+    features: Perceptron
     maf: Flow
     svdd: Svdd
     csi: Csi
@@ -166,17 +172,25 @@ class ImageParams(ParamsFile):
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
-        for cell in self.cells:
-            if cell.dataset not in self.datasets:
-                raise ValueError(f"cells name {cell.dataset}; the datasets are {self.datasets}")
+        named = {cell.dataset for cell in self.cells}
+        if not named == {*self.datasets} == {*get_args(Dataset)}:
+            raise ValueError(
+                f"cells name {sorted(named)}, the datasets are {self.datasets}; the tables are of "
+                f"{' and '.join(get_args(Dataset))}, and of a cell of each at least"
+            )
         for init in self.inits:
             if seed_tasks_of(init) not in (None, *self.seed_tasks):
                 raise ValueError(f"inits name {init}; seed_tasks are {self.seed_tasks}")
-        ks = {cell.k for cell in self.cells if cell.dataset == self.unseen.dataset and cell.k > 1}
+        of = self.unseen.dataset
+        ks = {cell.k for cell in self.cells if cell.dataset == of and cell.k > 1}
         if len(ks) < 2 or not {self.unseen.train_k, self.unseen.test_k} <= ks:
             raise ValueError(
-                f"unseen needs two k > 1 of {self.unseen.dataset} at least, unseen.train_k and "
+                f"unseen needs two k > 1 of {of} at least, unseen.train_k and "
                 f"unseen.test_k among them; cells name {sorted(ks)}"
+            )
+        if not {*self.separate.ks} <= (known := {c.k for c in self.cells if c.dataset == of}):
+            raise ValueError(
+                f"separate.ks are {self.separate.ks}; cells of {of} name {sorted(known)}"
             )
         return self
 

@@ -32,7 +32,7 @@ class OwnImages:
     """The images of some tasks, on one device.
 
     Attributes:
-        own: (M, longest) rows of each task's own images, padded at the end.
+        own: (M, longest) rows of each task's own images, its first again where it has fewer.
         count: (M,) how many of them there are.
         base: (B,) rows of all tasks' images: a uniform draw is one of p.
     """
@@ -102,7 +102,8 @@ def set_apart(
     def of(part: Ints) -> OwnImages:
         mine = pairs.where(in_rows(pairs.user, part, len(examples.x)))
         rows = [torch.from_numpy(mine.user[mine.task == t]) for t in tasks]
-        own = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        longest = max(map(len, rows))
+        own = torch.stack([torch.cat([one, one[:1].expand(longest - len(one))]) for one in rows])
         count = torch.tensor([len(one) for one in rows])
         base = torch.from_numpy(mine.user)
         return OwnImages(own.to(device), count.to(device), base.to(device))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from pipeline.separate import BLOCK, VALID_SEED, Apart, score_apart, train_apart
 from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
 from pipeline.training.views import random_views
+
+VIEWS = 1  # beside the seed, of the stream that views are drawn from: images are by the seed alone
 
 
 def svdd_scores(
@@ -29,7 +32,8 @@ def svdd_scores(
     """Minus the squared distance of `test` (U', C, 32, 32) to each task's centre, (M, U').
 
     The networks start from those of autoencoders; only what follows is kept in `checkpoint`, since
-    the autoencoders are the shorter part.
+    the autoencoders are the shorter part. The centre is kept with it: autoencoders trained again
+    may differ in the last bits.
 
     Args:
         data: the tasks' own images.
@@ -56,9 +60,13 @@ def svdd_scores(
     with torch.no_grad():
         outputs = _in_blocks(lambda rows: net.call("encode", x[rows]), data.train.own)
         centre = centre_of(outputs, data.train.weights()[..., None])  # (M, d), fixed from here on
+    net.register_buffer("centre", centre)
+
+    def distance(images: Tensor) -> Tensor:
+        return squared_distance(net.call("encode", images), net.get_buffer("centre"))
 
     def loss(own: Tensor, _: Tensor) -> Tensor:
-        return squared_distance(net.call("encode", x[own]), centre).mean(1)
+        return distance(x[own]).mean(1)
 
     train_apart(
         net,
@@ -70,9 +78,7 @@ def svdd_scores(
         checkpoint=checkpoint,
         weight_decay=params.weight_decay,
     )
-    return score_apart(
-        lambda part: -squared_distance(net.call("encode", part), centre), test, tasks
-    )
+    return score_apart(lambda part: -distance(part), test, tasks)
 
 
 def csi_scores(
@@ -99,7 +105,8 @@ def csi_scores(
         checkpoint: where to keep the training, and to go on from; see `fit`.
     """
     tasks, device = len(data.tasks), x.device
-    gen = torch.Generator(device).manual_seed(seed)
+    own_seed = int(np.random.SeedSequence((seed, VIEWS)).generate_state(1)[0])
+    gen = torch.Generator(device).manual_seed(own_seed)
     net = Stacked(
         lambda: CsiNet(channels=x.shape[1], width=params.width),
         tasks,

@@ -15,6 +15,7 @@ from pipeline.image_tables import Measured, by_k, gain, generalisation
 from pipeline.image_tasks import choices
 from pipeline.params import load_sections
 from pipeline.similarity import agreement, cosine_similarity, overlap
+from pipeline.training.history import Row
 from stages.images import (
     evaluate,
     features,
@@ -29,6 +30,7 @@ from stages.images import (
     tasks,
     train,
 )
+from stages.progress import EpochReporter
 from tests.import_closure import import_closure
 from tests.made_images import write_cifar10, write_mnist
 
@@ -69,8 +71,13 @@ def test_full_has_the_sizes_of_the_paper() -> None:
     [
         ("  - random\n", "  - other\n", "inits.2"),
         ("seed_tasks: [10, 64]", "seed_tasks: [10]", "inits name learned-64"),
-        ("datasets: [cifar10, mnist]", "datasets: [cifar10]", "cells name mnist"),
+        (
+            "datasets: [cifar10, mnist]",
+            "datasets: [cifar10]",
+            "the tables are of",
+        ),
         ("train_k: 5 ", "train_k: 1 ", "unseen needs two k > 1"),
+        ("  - {dataset: cifar10, k: 1, epochs: 3}\n", "", "cells of cifar10 name .2, 3, 4, 5."),
     ],
 )
 def test_a_wrong_param_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -125,7 +132,7 @@ separate:
   tasks: 2
   draws: 8
   ratio: {lr: 0.01, batch_size: 8, max_epochs: 1, patience: 1}
-  features: {hidden: [4], dropout: [0], lr: 0.01, batch_size: 8, max_epochs: 1, patience: 1}
+  features: {hidden: [4], lr: 0.01, batch_size: 8, max_epochs: 1, patience: 1}
   maf: {hidden: 8, weight_decay: 0, lr: 0.01, batch_size: 8, max_epochs: 1, patience: 1}
   svdd: {width: 2, autoencoder_epochs: 1, weight_decay: 0, lr: 0.01, batch_size: 8, max_epochs: 1,
          patience: 1}
@@ -187,6 +194,52 @@ def test_every_stage_runs_and_the_tables_hold_every_row(made: Path) -> None:
     assert "At most 1 (k = 1), 1 (k = 2), 1 (k = 3) epochs." in text
     assert "stages" in text.splitlines()[-1]
     assert (made / "metrics/images/tiny-figure3.svg").read_text().startswith("<svg")
+
+
+def test_what_other_params_left_behind_is_in_no_table(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seed, a k, an initialisation and a stage that were measured once and are not wanted now."""
+    monkeypatch.chdir(made)
+    before = (made / "metrics/images/tiny.md").read_text()
+    data = made / "experiments/images/data"
+    left = [data / "cifar10/seed1/k2/auc.csv", data / "cifar10/seed0/k5/auc.csv"]
+    for path, place in zip(left, ("seed0/k2", "seed0/k3"), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = (data / "cifar10" / place / "auc.csv").read_text()
+        path.write_text(text.replace(",0,", ",1,"))
+    info = data / "run_info/train-cifar10-k2-random-1.json"
+    info.write_text((data / "run_info/train-cifar10-k2-random-0.json").read_text())
+    monkeypatch.setenv("COLUMNS", "200")
+    run(tables)
+    for path in (*left, info):
+        path.unlink()
+    assert (made / "metrics/images/tiny.md").read_text() == before
+
+
+def test_a_table_s_cell_that_was_not_measured_is_named(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made)
+    file = made / "experiments/images/data/cifar10/on_features/k1/maf-0.csv"
+    text = file.read_text()
+    file.unlink()
+    done = CliRunner().invoke(tables.app, ["--params", "params.yaml"])
+    file.write_text(text)
+    assert done.exit_code == 1
+    assert "on_features/k1/maf-0.csv: there is no such file" in done.stderr
+
+
+@pytest.mark.parametrize("method", ["maf", "ratio-features"])
+def test_the_watched_auc_of_methods_on_features_is_a_number(
+    made: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    rows: list[Row] = []
+    monkeypatch.chdir(made)
+    monkeypatch.setattr(EpochReporter, "__call__", lambda self, row: rows.append(row))
+    run(on_features, "--dataset", "cifar10", "--k", "1", *SEED, "--method", method)
+    assert all(0 < row["valid_auc"] < 1 for row in rows)
+    assert rows
 
 
 def test_a_frozen_e_is_where_it_started(made: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 
+from pipeline import separate_images
 from pipeline.auc import Sides, task_aucs
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
@@ -25,6 +27,7 @@ from pipeline.separate import OwnImages, choose_tasks, set_apart, train_apart
 from pipeline.separate_density import OwnFlow, gaussian_scores, maf_scores, settle
 from pipeline.separate_images import csi_scores, svdd_scores
 from pipeline.separate_ratio import feature_net, image_net, ratio_scores
+from pipeline.training.checkpoint import CheckpointFile
 from tests.made_images import digits
 
 CPU = torch.device("cpu")
@@ -318,6 +321,36 @@ def test_svdd_and_csi_score_every_image_under_every_task_the_same_way_again() ->
         assert np.isfinite(first).all()
         assert len(np.unique(first)) == 14
         np.testing.assert_allclose(scores(), first, rtol=1e-4)
+
+
+def test_deep_svdd_goes_on_with_the_centre_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Autoencoders that are trained again may end elsewhere: on another device, or more threads."""
+    made, _ = examples(120)
+    data, x = set_apart(made, np.array([0, 3]), CPU), torch.from_numpy(made.x)
+    params = Svdd(
+        width=2,
+        autoencoder_epochs=1,
+        weight_decay=0,
+        lr=1e-3,
+        batch_size=4,
+        max_epochs=2,
+        patience=2,
+    )
+
+    def scores(epochs: int, kept: CheckpointFile | None) -> np.ndarray:
+        wanted = params.model_copy(update={"max_epochs": epochs})
+        return svdd_scores(data, x, x[:7], wanted, **(quiet() | {"checkpoint": kept}))
+
+    whole, file = scores(2, None), tmp_path / "svdd.safetensors"
+    with CheckpointFile(file, seconds=0, tell=print) as kept:
+        scores(1, kept)
+    with monkeypatch.context() as patch:
+        patch.setattr(separate_images, "centre_of", lambda *of: centre_of(*of) + 1)
+        with CheckpointFile(file, seconds=0, tell=print) as kept:
+            resumed = scores(2, kept)
+    np.testing.assert_allclose(resumed, whole, rtol=1e-5)
 
 
 def test_the_flow_of_a_task_is_the_conditional_one_without_modulation() -> None:

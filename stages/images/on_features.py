@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.arrays import Singles
+    from pipeline.auc import Sides
     from pipeline.examples import Examples
     from pipeline.image_params import ImageParams
     from pipeline.training.snapshot import Checkpoint
@@ -41,7 +42,7 @@ def main(
 ) -> None:
     """Learn all tasks of a k together on features, by one method; AUC on test images (Table 2)."""
     folder = Folder(root, dataset)
-    out = folder.runs(k, seed) / "on_features" / f"{method}.csv"
+    out = folder.measured("on_features", k, method, seed)
     name = f"on_features-{dataset}-k{k}-{method}-{seed}"
     keys = ("on_features", "projection")
     with image_stage(name, params, *keys, outputs=[out], root=root) as run:
@@ -53,10 +54,11 @@ def main(
         x = folder.load_features()
         examples = folder.examples(x, k)
         test, category = folder.split("test")
+        active = active_categories(folder.task_set(k).tasks)
+        watched = category_sides(active, folder.split("valid")[1])
         kept = checkpoint(run, folder.features / "users.parquet", *folder.inputs(k))
         learn = _ratio if method == "ratio-features" else _density
-        scores = learn(run, method, examples, x[test], seed, run.device(), kept)
-        active = active_categories(folder.task_set(k).tasks)
+        scores = learn(run, method, examples, x[test], watched, seed, run.device(), kept)
         auc = float(task_aucs(scores, category_sides(active, category)).defined.mean())
         row = {"dataset": dataset, "k": k, "seed": seed, "method": method, "auc": round(auc, 6)}
         write_csv([row], out)
@@ -68,15 +70,14 @@ def _ratio(
     method: Method,
     examples: "Examples",
     test: "Singles",
+    watched: "Sides",
     seed: int,
     device: "torch.device",
     kept: "Checkpoint",
 ) -> "Singles":
     """Scores of every task and test image (M, U') by the conditional ratio."""
-    import numpy as np
     import torch
 
-    from pipeline.auc import Sides
     from pipeline.conditional import train_network
     from pipeline.image_ratio import start
     from pipeline.models.ratio import RatioNet
@@ -88,13 +89,12 @@ def _ratio(
     net = RatioNet(
         x_dim=test.shape[1], task_dim=e.shape[1], hidden=wanted.hidden, dropout=wanted.dropout
     )
-    nobody = np.zeros((examples.tasks, len(examples.valid)), bool)
     with EpochReporter(run.name, wanted.max_epochs) as report:
         made = train_network(
             net,
             examples,
             e,
-            watched=Sides(nobody, nobody),
+            watched=watched,
             base="exposures",
             freeze_e=False,
             schedule=wanted,
@@ -111,6 +111,7 @@ def _density(
     method: Method,
     examples: "Examples",
     test: "Singles",
+    watched: "Sides",
     seed: int,
     device: "torch.device",
     kept: "Checkpoint",
@@ -132,6 +133,7 @@ def _density(
         train_density(
             net,
             examples,
+            watched=watched,
             schedule=schedule,
             weight_decay=schedule.weight_decay,
             seed=seed,

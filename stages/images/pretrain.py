@@ -26,7 +26,9 @@ def main(
     dataset: DatasetOption,
     k: KOption,
     seed: SeedOption,
-    seed_tasks: Annotated[int, typer.Option(help="M0: so many tasks, or all if there are fewer.")],
+    seed_tasks: Annotated[
+        int, typer.Option(min=1, help="M0: so many tasks, or all if there are fewer.")
+    ],
     epochs: EpochsOption,
     root: RootOption = ROOT,
     params: ParamsOption = PARAMS,

@@ -39,7 +39,7 @@ def main(
 ) -> None:
     """Learn some tasks of a k one by one, by one method; AUC on test images (Table 2, left)."""
     folder = Folder(root, dataset)
-    out = folder.runs(k, seed) / "separate" / f"{method}.csv"
+    out = folder.measured("separate", k, method, seed)
     name = f"separate-{dataset}-k{k}-{method}-{seed}"
     keys = ("separate", "network")
     with image_stage(name, params, *keys, outputs=[out], root=root) as run:

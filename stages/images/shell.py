@@ -22,9 +22,9 @@ ParamsOption = Annotated[Path, typer.Option("--params", help="The params file.")
 RootOption = Annotated[Path, typer.Option("--data", help="Reads and writes below this folder.")]
 Dataset = Literal["cifar10", "mnist"]
 DatasetOption = Annotated[Dataset, typer.Option(help="Which images.")]
-KOption = Annotated[int, typer.Option(help="Number of active categories.")]
+KOption = Annotated[int, typer.Option(min=1, max=5, help="Number of active categories.")]
 EpochsOption = Annotated[int, typer.Option(min=1, help="At most.")]
-SeedOption = Annotated[int, typer.Option(help="Of weights, batches and negatives.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of weights, batches and negatives.")]
 PARAMS = Path("experiments/images/params.yaml")
 ROOT = Path("experiments/images/data")
 
@@ -42,6 +42,7 @@ def image_stage(
         return load_sections(ImageParams, params_file, *keys)
 
     with running(name, load, outputs=outputs, run_info=root / "run_info") as run:
+        run.refuse_several()
         yield run
 
 
@@ -84,6 +85,10 @@ class Folder:
     def runs(self, k: int, seed: int) -> Path:
         """The folder of what is learned on them."""
         return self.root / self.dataset / f"seed{seed}" / f"k{k}"
+
+    def measured(self, kind: str, k: int, method: str, seed: int) -> Path:
+        """The AUCs of a method of Table 2, of the stage `separate` or `on_features`."""
+        return self.root / self.dataset / kind / f"k{k}" / f"{method}-{seed}.csv"
 
     def inputs(self, k: int) -> list[Path]:
         """The files that every training on pixels follows from."""

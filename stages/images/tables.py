@@ -1,6 +1,7 @@
 """Tables 2, 3 and 6 and figure 3, ours beside the paper's, from all that was measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +11,11 @@ from stages.images.shell import PARAMS, ROOT, Folder, ParamsOption, RootOption, 
 from stages.shell import stage_app
 
 if TYPE_CHECKING:
-    from pipeline.image_params import ImageParams
+    from pipeline.image_params import Dataset, ImageParams
     from pipeline.image_tables import Record
 
 app = stage_app()
+ON_FEATURES = ("gaussian", "maf", "ratio-features")  # methods of Table 2 that all tasks share
 
 
 @app.command()
@@ -25,7 +27,7 @@ def main(
     params: ParamsOption = PARAMS,
 ) -> None:
     """Tables 2, 3 and 6 and figure 3, ours beside the paper's, from all that was measured."""
-    keys = ("name", "cells", "inits", "seeds", "datasets", "unseen", "separate")
+    keys = ("name", "cells", "inits", "seed_tasks", "seeds", "datasets", "unseen", "separate")
     with image_stage("tables", params, *keys, outputs=[], root=root) as run:
         from pipeline.storage import write_bytes, write_json
 
@@ -37,11 +39,19 @@ def main(
         run.say(f"{outputs[0]}: {len(figures)} figures beside it in {outputs[1].name}")
 
 
-def _records(root: Path, pattern: str) -> list["Record"]:
-    """The rows of all CSV files that match."""
+def _records(paths: "Iterable[Path]") -> list["Record"]:
+    """The rows of all these CSV files, and of no other: there may be those of other params."""
     from pipeline.storage import read_csv
 
-    return [row for path in sorted(root.glob(pattern)) for row in read_csv(path)]
+    return [row for path in paths for row in read_csv(path)]
+
+
+def _by_cell(params: "ImageParams", root: Path, dataset: "Dataset") -> list["Record"]:
+    """What `evaluate` measured of each cell and seed, under the initialisations of the params."""
+    folder = Folder(root, dataset)
+    ks = [cell.k for cell in params.cells if cell.dataset == dataset]
+    paths = (folder.runs(k, seed) / "auc.csv" for k, seed in product(ks, params.seeds))
+    return [row for row in _records(paths) if row["init"] in params.inits]
 
 
 def _tables(params: "ImageParams", root: Path) -> tuple[str, dict[str, float]]:
@@ -55,7 +65,7 @@ def _tables(params: "ImageParams", root: Path) -> tuple[str, dict[str, float]]:
         *_unseen(params, root, figures),
         "## Features and figure 3\n",
         _facts(figures),
-        _ran(root),
+        _ran(params, root),
     ]
     return "\n".join(parts), figures
 
@@ -69,9 +79,9 @@ def _by_initialisation(
     from pipeline import image_tables as made
 
     for dataset in params.datasets:
-        probe = _records(root, f"{dataset}/features/probe.csv")
+        probe = _records([Folder(root, dataset).features / "probe.csv"])
         figures[f"{dataset}.probe"] = float(probe[0]["accuracy"])
-        measured = made.Measured.of(_records(root, f"{dataset}/seed*/k*/auc.csv"), "init", "k")
+        measured = made.Measured.of(_by_cell(params, root, dataset), "init", "k")
         ks = [cell.k for cell in params.cells if cell.dataset == dataset]
         title, paper = made.BY_INITIALISATION[dataset]
         yield f"## {title}\n"
@@ -96,13 +106,15 @@ def _unseen(params: "ImageParams", root: Path, figures: dict[str, float]) -> Ite
     from pipeline import image_tables as made
 
     folder = root / params.unseen.dataset
-    records = _records(folder, "generalisation/*.csv")
+    records = _records(folder / "generalisation" / f"{seed}.csv" for seed in params.seeds)
     measured = made.Measured.of(records, "init", "train_k", "test_k")
     ks = sorted({int(row["train_k"]) for row in records})
     yield "## Table 3, right: tasks placed by projection alone\n"
     for init in dict.fromkeys(row["init"] for row in records):
         yield made.generalisation(measured, init, ks)
-    correlations = _records(folder, "similarity/*/spearman.csv")
+    correlations = _records(
+        folder / "similarity" / f"{seed}" / "spearman.csv" for seed in params.seeds
+    )
     for n in dict.fromkeys(row["coordinates"] for row in correlations):
         found = [float(row["spearman"]) for row in correlations if row["coordinates"] == n]
         figures[f"similarity.{n}"] = round(mean(found), 4)
@@ -112,15 +124,16 @@ def _table_2(params: "ImageParams", root: Path) -> list[str]:
     """Table 2, both halves."""
     from pipeline import image_tables as made
 
-    dataset = params.unseen.dataset
-    apart = _records(root, f"{dataset}/seed*/k*/separate/*.csv")
-    together = _records(root, f"{dataset}/seed*/k*/on_features/*.csv")
+    folder, ks, methods = Folder(root, params.unseen.dataset), params.separate.ks, ON_FEATURES
+    apart, together = (
+        _records(folder.measured(kind, *each) for each in product(ks, of, params.seeds))
+        for kind, of in (("separate", params.separate.methods), ("on_features", methods))
+    )
     together += [
         {**row, "method": "ratio"}
-        for row in _records(root, f"{dataset}/seed*/k*/auc.csv")
+        for row in _by_cell(params, root, folder.dataset)
         if row["init"] == "random"
     ]
-    ks = params.separate.ks
     count = params.separate.tasks
     sampled = f"{count} tasks drawn for each k and seed" if count else "all tasks"
     return [
@@ -134,7 +147,7 @@ def _table_2(params: "ImageParams", root: Path) -> list[str]:
         "## Table 2, right: conditional learning, random embeddings (all tasks; † on features)\n",
         made.by_k(
             made.Measured.of(together, "method", "k"),
-            list(dict.fromkeys(row["method"] for row in together)),
+            [*methods, "ratio"],
             ks,
             made.TABLE_2_CONDITIONAL,
         ),
@@ -158,12 +171,30 @@ def _facts(figures: dict[str, float]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _ran(root: Path) -> str:
-    """Where it ran and how long, from the facts that each stage leaves."""
-    import json
+def _stages(params: "ImageParams") -> Iterator[str]:
+    """The names of all stages that the tables follow from."""
+    of = params.unseen.dataset
+    for dataset in params.datasets:
+        yield from (f"prepare-{dataset}", f"features-{dataset}")
+    for cell in params.cells:
+        place = f"{cell.dataset}-k{cell.k}"
+        yield f"tasks-{place}"
+        for seed in params.seeds:
+            yield from (f"project-{place}-{seed}", f"evaluate-{place}-{seed}")
+            yield from (f"pretrain-{place}-{count}-{seed}" for count in params.seed_tasks)
+            yield from (f"train-{place}-{init}-{seed}" for init in params.inits)
+    for seed in params.seeds:
+        yield from (f"generalise-{of}-{seed}", f"similarity-{of}-{seed}")
+        for k in params.separate.ks:
+            yield from (f"separate-{of}-k{k}-{m}-{seed}" for m in params.separate.methods)
+            yield from (f"on_features-{of}-k{k}-{m}-{seed}" for m in ON_FEATURES)
 
-    facts = [json.loads(path.read_text()) for path in sorted((root / "run_info").glob("*.json"))]
-    facts = [one for one in facts if one["stage"] != "tables"]
+
+def _ran(params: "ImageParams", root: Path) -> str:
+    """Where it ran and how long, from the facts that each stage leaves."""
+    from pipeline.storage import read_json
+
+    facts = [read_json(root / "run_info" / f"{name}.json") for name in _stages(params)]
     devices = sorted({one["device"] for one in facts})
     seconds = sum(one["seconds"] for one in facts)
     return f"{len(facts)} stages, {seconds:,.0f} s in all, on {'; '.join(devices)}.\n"
