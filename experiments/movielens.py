@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.runs import METRICS, figure, git, read_from, run_experiment
+from experiments.runs import METRICS, figure, git, name_of, read_from, run_experiment
 from pipeline.errors import PipelineError
 from pipeline.storage import write_bytes
 
@@ -30,8 +30,9 @@ def main(
     if raw_dir is not None:
         settings.append(f"data.raw_dir={raw_dir.resolve()}")
     try:
-        metrics = run_experiment(NAME, settings)
-        write_bytes(read_from(NAME, METRICS).encode(), KEPT)
+        name = name_of([NAME])  # another one where params or code are changed and not committed
+        metrics = run_experiment(name, settings)
+        write_bytes(read_from(name, METRICS).encode(), KEPT)
         git("add", str(KEPT))
         if git("status", "--porcelain", str(KEPT)):
             git("commit", "--quiet", "-m", "Measure MovieLens 1M", "--", str(KEPT))
@@ -44,7 +45,7 @@ def main(
         if (value := figure(metrics, f"{key}.auc")) is not None
     )
     typer.echo(f"AUC x 100: {shown}; committed as {KEPT}.")
-    typer.echo(f"Its report: `dvc exp apply {NAME}`, then data/report/report.html.")
+    typer.echo(f"Its report: `dvc exp apply {name}`, then data/report/report.html.")
 
 
 if __name__ == "__main__":

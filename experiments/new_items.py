@@ -12,14 +12,15 @@ import numpy as np
 import typer
 from matplotlib.figure import Figure
 
+from experiments.runs import counts_of
 from pipeline import schemas
 from pipeline.device import prepare_device
 from pipeline.errors import PipelineError
 from pipeline.new_items import Point, Tables, curve, learn_without, new_tasks
-from pipeline.pairs import split_rows
 from pipeline.params import Params, load_params
 from pipeline.plots import COMMON, COMMON_SOFT, MUTED, write_svg
 from pipeline.score_matrix import score_matrix
+from pipeline.splits import measured_users
 from pipeline.storage import read_table, write_csv
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -41,7 +42,7 @@ def main(
 ) -> None:
     """Measure how good tasks are that are placed by their first exposures, without training."""
     try:
-        numbers = [int(number) for number in counts.split(",")]
+        numbers = counts_of("--counts", counts)
         wanted = load_params(params, *KEYS)
         points = _measured(data, wanted, numbers)
         rows = [
@@ -70,12 +71,13 @@ def _measured(data: Path, params: Params, counts: list[int]) -> list[Point]:
     )
     scores = read_table(data / "evaluation/scores.parquet", schemas.SCORES)
     ids = tables.features.column("user_id").to_numpy()
-    valid, test = (split_rows(tables.splits, tables.features, name) for name in ("valid", "test"))
-    scored = np.sort(np.concatenate((valid, test)))
+    measured = measured_users(tables.splits, tables.features, params.evaluate.users)
     new = new_tasks(tables, max(counts))
-    trained = score_matrix(scores, tables.tasks, ids[scored])[new][:, np.searchsorted(scored, test)]
+    trained = score_matrix(scores, tables.tasks, ids[measured.rows])[new]
+    trained = trained[:, np.searchsorted(measured.rows, measured.test)]
     known = learn_without(tables, new, params, prepare_device(params.runtime))
-    return curve(known, tables, new, trained, counts, resamples=params.evaluate.bootstrap)
+    resamples = params.evaluate.bootstrap
+    return curve(known, tables, new, measured.test, trained, counts, resamples=resamples)
 
 
 def figure_of(points: list[Point]) -> Figure:

@@ -24,6 +24,18 @@ def name_of(settings: Sequence[str]) -> str:
     return f"{name}-{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else name
 
 
+def counts_of(option: str, text: str) -> list[int]:
+    """The numbers of an option such as `--counts 5,10`, all above 0.
+
+    Raises:
+        PipelineError: it is something else.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch("[1-9][0-9]*", part) for part in parts):
+        raise PipelineError(f"{option} {text}: expected whole numbers above 0, as in 5,10.")
+    return [int(part) for part in parts]
+
+
 def run_experiment(name: str, settings: Sequence[str]) -> dict[str, object]:
     """Run the pipeline with `settings` ("key=value") and return its metrics/auc.json.
 
@@ -64,7 +76,7 @@ def git(*arguments: str) -> str:
     """What a git command prints.
 
     Raises:
-        PipelineError: it fails; its own message stands on stderr.
+        PipelineError: it fails, and its own message stands on stderr; or there is no git.
     """
     return _output("git", *arguments)
 
@@ -74,9 +86,14 @@ def _dvc(*arguments: str) -> str:
 
 
 def _output(*command: str) -> str:
-    done = subprocess.run(  # noqa: S603 - settings come from whoever typed the command
-        command, check=False, stdout=subprocess.PIPE, text=True
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - settings come from whoever typed the command
+            command, check=False, stdout=subprocess.PIPE, text=True
+        )
+    except FileNotFoundError:
+        raise PipelineError(
+            f"{command[0]}: there is no such command here; first `source .venv/bin/activate`."
+        ) from None
     if done.returncode:
         raise PipelineError(
             f"`{' '.join(command)}` ended with {done.returncode}; its message stands above. "

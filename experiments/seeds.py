@@ -17,7 +17,7 @@ import numpy as np
 import typer
 from matplotlib.figure import Figure
 
-from experiments.runs import figure, name_of, read_from, run_experiment
+from experiments.runs import counts_of, figure, name_of, read_from, run_experiment
 from pipeline.arrays import Doubles
 from pipeline.errors import PipelineError
 from pipeline.params import SeedMethod
@@ -50,7 +50,9 @@ def main(
     Interrupted, it goes on where it stopped: what was run is not run again.
     """
     try:
-        rows = compared(_run_all(methods.split(","), counts.split(","), seeds.split(","), fixed))
+        rows = compared(
+            _run_all(methods.split(","), counts_of("--counts", counts), seeds.split(","), fixed)
+        )
         table = as_table(rows, len(seeds.split(",")))
         write_csv([asdict(row) for row in rows], out / "seeds.csv")
         write_bytes(table.encode(), out / "seeds.md")
@@ -65,14 +67,14 @@ Outcome = Mapping[str, Doubles]  # by yardstick, the AUC of each task (M,); the 
 
 
 def _run_all(
-    methods: Sequence[str], counts: Sequence[str], seeds: Sequence[str], fixed: Sequence[str] | None
+    methods: Sequence[str], counts: Sequence[int], seeds: Sequence[str], fixed: Sequence[str] | None
 ) -> dict[Key, list[Outcome]]:
     if CHANCE not in methods or not set(methods) <= set(METHODS):
         raise PipelineError(
             f"--methods {','.join(methods)}: expected some of {','.join(METHODS)}, and {CHANCE} "
             "among them, to which the others are compared."
         )
-    keys = itertools.product(methods, map(int, counts))
+    keys = itertools.product(methods, counts)
     return {key: [run_one(key, seed, fixed or []) for seed in seeds] for key in keys}
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.arrays import Singles
+from pipeline.auc import Sides
 from pipeline.estimation import make_estimation
 from pipeline.examples import Examples
 from pipeline.models.gaussian import ConditionalGaussian
@@ -21,7 +22,6 @@ from pipeline.training.history import Row
 from pipeline.training.loop import Patience, fit
 from pipeline.training.snapshot import Checkpoint
 from pipeline.watch import watch_auc
-from pipeline.yardsticks import exposure_sides
 
 Density = ConditionalGaussian | ConditionalMaf
 BLOCK = 1 << 14  # pairs scored at a time
@@ -32,6 +32,7 @@ def train_density(
     net: Density,
     examples: Examples,
     *,
+    watched: Sides,
     schedule: Schedule,
     weight_decay: float,
     noise: float = 0.0,
@@ -45,6 +46,8 @@ def train_density(
     Args:
         net: drawn anew here; left on the CPU at its best epoch, in eval mode.
         examples: users' vectors and their exposures to the tasks.
+        watched: the validation users that each task should tell apart, (M, valid users); theirs is
+            the `valid_auc`.
         schedule: learning rate, batch size, epochs, patience.
         weight_decay: Adam's.
         noise: what is added to x in training, normal, in standard deviations of each of its
@@ -77,7 +80,7 @@ def train_density(
         return -mean
 
     watch = watch_auc(
-        exposure_sides(examples.pairs, examples.valid, examples.tasks),
+        watched,
         examples.valid,
         lambda tasks, users: density_scores(net, x[users], torch.from_numpy(tasks).to(device)),
         most=WATCHED,

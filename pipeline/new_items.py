@@ -158,6 +158,7 @@ def curve(
     known: Known,
     tables: Tables,
     new: Ints,
+    test: Ints,
     trained: Floats,
     counts: Sequence[int],
     *,
@@ -171,6 +172,7 @@ def curve(
         known: what was learned without them.
         tables: all there is.
         new: rows of tasks.
+        test: rows of the test users who are measured, (T,).
         trained: (N, T) scores of the same tasks and the test users by the pipeline, which trained
             them with all their exposures.
         counts: numbers of exposures; the first by time where there are timestamps.
@@ -178,7 +180,7 @@ def curve(
     """
     pairs = task_pairs(tables.exposures, tables.features, tables.tasks)
     moment = task_moments(tables)
-    test, train = (split_rows(tables.splits, tables.features, name) for name in ("test", "train"))
+    train = split_rows(tables.splits, tables.features, "train")
     sides = exposure_sides(pairs, test, tables.tasks.num_rows)
     sides = Sides(sides.positive[new], sides.negative[new])
     of_new = in_rows(pairs.task, new, tables.tasks.num_rows)

@@ -48,6 +48,7 @@ NAMES = {
 }
 FIGURES = ("exposure", "exposure_valid")  # beside the labels
 NO_X = "without x"  # in place of a feature setting
+OWN_X = "an x of its own"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class Cell:
     Attributes:
         row: which scorer; with @ and a preset, on the preset's x.
         base: which p the ratio has; empty for other scorers.
-        fields: which user fields x has; NO_X where the scorer does not look at it.
+        fields: which user fields x has; NO_X where the scorer does not look at it, OWN_X where it
+            is that of a preset.
         seed: of the cell.
         measured: what `evaluate` found, and `seconds`.
     """
@@ -176,7 +178,11 @@ def page(
         "vectors, the graph and the pre-embedding model; of a cell that was interrupted, since it "
         "went on. \\* extra knowledge.\n",
     ]
-    for fields, title in {**titles, NO_X: "Recommenders: who has seen what, and no x"}.items():
+    own = {
+        OWN_X: "Presets: settings of their own, x among them",
+        NO_X: "Recommenders: who has seen what, and no x",
+    }
+    for fields, title in {**titles, **own}.items():
         if body := [line.shown_whole(labels) for line in together if line.fields == fields]:
             parts += [f"## {title}\n", markdown(header, body)]
     parts += ["## What the yardsticks allow\n", markdown(header, references(cells, labels))]

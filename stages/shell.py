@@ -75,6 +75,18 @@ class Run(Generic[P]):
             self.handed_on = True
         return self.handed_on
 
+    def refuse_several(self) -> None:
+        """Where several processes cannot share the work, as in the experiments' own stages.
+
+        Raises:
+            PipelineError: `runtime` asks for several.
+        """
+        if (processes := self.params.runtime.processes) > 1:
+            raise PipelineError(
+                f"runtime.processes: {processes}: only stages of the main pipeline train in "
+                "several processes; set 1, and `make ... JOBS=2` to run two stages at once."
+            )
+
     def ranks(self) -> "Ranks":
         """The processes that train together, once they have met; alone without torchrun."""
         from pipeline.ranks import join_ranks, leave_ranks

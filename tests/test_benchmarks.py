@@ -114,7 +114,7 @@ def test_the_steps_that_a_gpu_would_run_learn_on_a_cpu_too(
 def test_the_whole_gpu_table_comes_out_on_a_cpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "STEPS", 1)
     monkeypatch.setattr(gpu, "ROUNDS", 2)
-    page = gpu.main(CPU, batches=(64, 128), exposures=1000, epochs=1)
+    page = gpu.measured(CPU, batches=(64, 128), exposures=1000, epochs=1)
     tables = [line for line in page.splitlines() if line.startswith("| ")]
     assert len(tables) == 2 * (2 + 2)
     assert all(line.count("|") == len(gpu.COLUMNS) + 2 for line in tables)
@@ -149,6 +149,18 @@ def test_sizes_are_kept_beside_each_other_and_measured_again_one_by_one(tmp_path
         ["b", "2.0 (2) [7]", "8.0 (8) [7]", "32.0 (32) [7]", "2.00 (!)"],
         ["all", "3.0 (3) [10]", "10.0 (10) [11]", "36.0 (36) [10]", "1.79 (!)"],
     ]
+
+
+def test_a_stage_that_a_size_was_measured_without_leaves_its_place_empty() -> None:
+    one, three = Cost("a", 1.0, 1.0, 10), Cost("a", 3.0, 3.0, 10)
+    found = scale.section({1.0: [one], 3.0: [Cost("new", 2.0, 2.0, 5), three]}, "one")
+    assert [row[:3] for row in found.rows] == [
+        ["a", "1.0 (1) [10]", "3.0 (3) [10]"],
+        ["all", "1.0 (1) [10]", "5.0 (5) [10]"],
+        ["new", "", "2.0 (2) [5]"],
+    ]
+    assert found.rows[0][3] == "1.00"
+    assert found.rows[2][3] == ""
 
 
 def test_the_table_of_the_page_on_scale_is_what_was_measured() -> None:

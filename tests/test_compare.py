@@ -1,5 +1,6 @@
 """One table of many runs: its figures do not depend on the order in which they ran."""
 
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 from experiments import compare as module
 from experiments import runs
 from experiments.compare import compare
-from experiments.runs import name_of
+from experiments.runs import counts_of, git, name_of
+from pipeline.errors import PipelineError
 
 KEYS = ["age.auc", "loss.valid", "deepfm.pair_auc"]
 
@@ -72,3 +74,16 @@ def test_what_is_not_committed_has_a_name_of_its_own(
         params.write_text(text)
         names.add(name_of(["init=random", "seed=0"]))
     assert len(names) == 3
+
+
+def test_numbers_of_an_option_are_whole_and_above_0() -> None:
+    assert counts_of("--counts", "5, 10") == [5, 10]
+    for wrong in ("10,", "a", "0", "-1", "1.5", ""):
+        with pytest.raises(PipelineError, match=f"--counts {re.escape(wrong)}: expected whole"):
+            counts_of("--counts", wrong)
+
+
+def test_a_command_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(PipelineError, match="git: there is no such command here; first"):
+        git("status")

@@ -16,6 +16,7 @@ from pipeline.models.maf import ConditionalMaf
 from pipeline.pairs import Pairs
 from pipeline.params import Schedule
 from pipeline.training.history import Row, best_row
+from pipeline.yardsticks import exposure_sides
 
 CPU = torch.device("cpu")
 MEANS = np.array([[0, 0], [3, -2], [-1, 4]], np.float32)
@@ -49,6 +50,7 @@ def train(
     return train_density(
         net,
         data,
+        watched=exposure_sides(data.pairs, data.valid, data.tasks),
         schedule=Schedule(lr=lr, batch_size=128, max_epochs=epochs, patience=10),
         weight_decay=0,
         noise=noise,

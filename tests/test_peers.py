@@ -176,6 +176,15 @@ def test_correspondence_is_the_svd_of_the_table_less_its_margins(
     np.testing.assert_allclose(found[:, active], expected[:, active], atol=1e-4)
 
 
+def test_correspondence_says_how_many_terms_it_can_have(
+    evidence: Evidence, users: np.ndarray
+) -> None:
+    most = min(evidence.seen.shape) - 2
+    assert np.isfinite(correspondence(evidence, users, dim=most)).all()
+    with pytest.raises(PipelineError, match=f"correspondence.dim: .* lower it to {most}"):
+        correspondence(evidence, users, dim=most + 1)
+
+
 @pytest.mark.parametrize("base", ["users", "exposures"])
 def test_logistic_is_scikit_learns_a_task_at_a_time(
     evidence: Evidence, users: np.ndarray, base: str

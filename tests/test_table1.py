@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from pipeline.errors import PipelineError
 from pipeline.params import Params, load_whole
 from pipeline.storage import read_csv
-from pipeline.table1 import NO_X, Cell, lines, page
+from pipeline.table1 import NO_X, OWN_X, Cell, lines, page
 from pipeline.table1_params import Table1Params
 from stages.table1 import density, features, graph, peer, prepare, pretrain, ratio, table
 from stages.table1.shell import Place
@@ -223,6 +223,7 @@ CELLS = [
     *(cell("learned", seed, auc, base="users") for seed, auc in enumerate((0.6, 0.6, 0.6))),
     cell("gaussian", 0, 0.5, fields="paper"),
     cell("ease", 0, 0.9, fields=NO_X),
+    cell("wide", 0, 0.9, base="users", fields=OWN_X),
 ]
 
 
@@ -254,6 +255,12 @@ def test_a_line_stands_under_the_features_it_was_measured_with() -> None:
     ]
 
 
+def test_a_preset_stands_apart_from_the_features_that_it_does_not_have() -> None:
+    text = shown(CELLS)
+    under = text[text.index("## Presets: settings of their own, x among them") :]
+    assert under[4].startswith("| ratio, wide, users base | 90.0 | ")
+
+
 def test_the_yardsticks_stand_below_a_line_a_base() -> None:
     assert shown(CELLS)[-3:] == [
         "| random scores | 50.0 | 50.0 | 50.0 |  |  |",
@@ -265,6 +272,18 @@ def test_the_yardsticks_stand_below_a_line_a_base() -> None:
 def test_a_histogram_has_the_papers_figure_under_its_own_label_alone() -> None:
     (line,) = lines([cell("histogram-age", 0, 0.7, base="exposures").record(LABELS)])
     assert (line.shown("age"), line.shown("occupation")) == ("70.0 (82.6)", "70.0")
+
+
+def test_several_processes_are_refused_in_one_line(tmp_path: Path) -> None:
+    text = (FOLDER / "small.yaml").read_text()
+    assert text.count("\nruntime:") == 1
+    file = tmp_path / "params.yaml"
+    file.write_text(text.replace("\nruntime:", "\nruntime:\n  processes: 2"))
+    options = [f"--params={file}", "--start=random", "--base=users", "--fields=paper", "--seed=0"]
+    done = CliRunner().invoke(ratio.app, options)
+    assert done.exit_code == 1
+    assert "runtime.processes: 2: only stages of the main pipeline" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_figure_that_a_cell_lacks_is_an_error_and_not_a_nought() -> None:

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
 from pipeline.arrays import Ints, Singles
+from pipeline.errors import PipelineError
 from pipeline.peers.evidence import Evidence
 
 
@@ -20,9 +21,17 @@ def correspondence(evidence: Evidence, users: Ints, *, dim: int) -> Singles:
     Args:
         evidence: what may be seen.
         users: rows of the users to score, (U,).
-        dim: number of terms, k; at most one less than there are users and items.
+        dim: number of terms, k; at most two less than there are users and items.
+
+    Raises:
+        PipelineError: there are too few of either.
     """
     seen = evidence.seen
+    if dim + 1 >= min(seen.shape):
+        raise PipelineError(
+            f"peers.correspondence.dim: {dim} terms are wanted of {seen.shape[0]} users and "
+            f"{seen.shape[1]} items; lower it to {min(seen.shape) - 2} at most."
+        )
     row = 1 / np.sqrt(np.maximum(evidence.activity, 1))  # (U,) up to the root of the total
     column = 1 / np.sqrt(np.maximum(evidence.popularity, 1))  # (I,)
     user = np.repeat(np.arange(seen.shape[0]), evidence.activity)

@@ -57,6 +57,7 @@ def main(
         from pipeline.examples import Examples
         from pipeline.storage import read_table
         from pipeline.training.history import best_row, rounded
+        from pipeline.yardsticks import exposure_sides
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 
@@ -68,6 +69,7 @@ def main(
             history = train_density(
                 net,
                 examples,
+                watched=exposure_sides(examples.pairs, examples.valid, examples.tasks),
                 schedule=wanted,
                 weight_decay=wanted.weight_decay,
                 noise=wanted.noise,

@@ -19,7 +19,7 @@ RootOption = Annotated[Path, typer.Option("--data", help="Reads and writes below
 StartOption = Annotated[str, typer.Option(help="The change that says where embeddings start.")]
 BaseOption = Annotated[str, typer.Option(help="The change that says which base p is.")]
 FieldsOption = Annotated[str, typer.Option(help="The change that says which user fields x has.")]
-SeedOption = Annotated[int, typer.Option(help="Of all that is drawn, but for the split.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of all that is drawn, but for the split.")]
 PARAMS = Path("experiments/table1/params.yaml")
 ROOT = Path("experiments/table1/data")
 
@@ -72,6 +72,7 @@ def main_params(name: str, params_file: Path, changes: Sequence[str], seed: int)
     with running(name, load, outputs=[], run_info=None) as run, TemporaryDirectory() as folder:
         from ruamel.yaml import YAML
 
+        run.refuse_several()
         file = Path(folder) / "params.yaml"
         YAML().dump(run.params.cell(changes, seed=seed).model_dump(), file)
         yield file
@@ -88,4 +89,5 @@ def table1_stage(name: str, params_file: Path, *keys: str) -> "Iterator[Run[Tabl
         return load_sections(Table1Params, params_file, *keys)
 
     with running(name, load, outputs=[], run_info=None) as run:
+        run.refuse_several()
         yield run

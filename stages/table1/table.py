@@ -64,7 +64,7 @@ def _cells(wanted: "Table", place: Place) -> "Iterator[Cell]":
         PipelineError: a cell was not measured.
     """
     from pipeline.storage import read_json
-    from pipeline.table1 import NO_X, Cell
+    from pipeline.table1 import NO_X, OWN_X, Cell
 
     settings = [(fields, seed) for fields in wanted.fields for seed in wanted.seeds]
     row: str
@@ -78,10 +78,10 @@ def _cells(wanted: "Table", place: Place) -> "Iterator[Cell]":
                 yield Cell(row, base, fields, seed, measured)
     for row, seed in product(wanted.presets, wanted.seeds):
         measured = read_json(place.cell(row, wanted.preset_base, row, seed))
-        yield Cell(row, wanted.preset_base, wanted.fields[0], seed, measured)
+        yield Cell(row, wanted.preset_base, OWN_X, seed, measured)
     for peer, row, seed in product(wanted.preset_detectors, wanted.presets, wanted.seeds):
         measured = read_json(place.cell(peer, row, seed))
-        yield Cell(f"{peer}@{row}", "", wanted.fields[0], seed, measured)
+        yield Cell(f"{peer}@{row}", "", OWN_X, seed, measured)
     for row in wanted.recommenders:
         for seed in wanted.seeds:
             yield Cell(row, "", NO_X, seed, read_json(place.cell(row, wanted.fields[0], seed)))
