@@ -16,7 +16,8 @@ import typer
 
 from benchmarks.command import command
 from benchmarks.page import Section, machine
-from benchmarks.stages import ROOT, Cost, run_stages, total
+from benchmarks.stages import ROOT, Cost, main_stages, run_stages, total
+from pipeline.params import Params, load_sections
 from pipeline.storage import read_csv, write_csv, write_text
 
 KEPT, PAGE = ROOT / "metrics/scale.csv", ROOT / "docs/scale.md"
@@ -29,16 +30,20 @@ TEXT = f"""
 {USERS:,} users and {ITEMS:,} items for every million exposures; at most {MEASURED:,} validation and
 {MEASURED:,} test users measured (`evaluate.users`); a fixed number of epochs
 ({", ".join(f"{name} {n}" for name, n in EPOCHS.items())}), since how many it takes to converge is
-no matter of size. CPU seconds of all threads, the start of Python included; in parentheses the
-seconds on the clock, which count what else the machine does; in brackets the most memory of the
-stage's process in MB. The slope is that of the logarithm of the CPU seconds on that of the
-exposures: 1 is linear, (!) above {LIMIT}. Measured once a size, on {{machines}}.
+no matter of size. DeepFM's batch is that of params.yaml, or a quarter of the users where that is
+more (50,000 at 32 M; see below). CPU seconds of all threads, the start of Python included; in
+parentheses the seconds on the clock, which count what else the machine does; in brackets the most
+memory of the stage's process in MB. The slope is that of the logarithm of the CPU seconds on that
+of the exposures: 1 is linear, (!) above {LIMIT}. Measured once a size, on {{machines}}.
 """
 Sizes = Mapping[float, Sequence[Cost]]  # by millions of exposures
 
 
 def main(
     millions: Annotated[list[float] | None, typer.Argument(help="Exposures; 1 and 3.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="The last stage to run; what is known of others stays.")
+    ] = None,
     to_convergence: Annotated[
         float | None, typer.Option(help="One size with the epochs of params.yaml; only shown.")
     ] = None,
@@ -48,7 +53,7 @@ def main(
         return converged(to_convergence)
     millions = millions or [1.0, 3.0]
     for million in millions:
-        keep(million, _run(million, EPOCHS), machine(), KEPT)
+        keep(million, _run(million, EPOCHS, until), machine(), KEPT)
         page = PAGE.read_text()
         before, rest = page.split(START)
         after = rest.split(END)[1]
@@ -89,11 +94,11 @@ def slope(millions: Sequence[float], seconds: Sequence[float]) -> str:
 
 
 def keep(million: float, costs: Sequence[Cost], on: str, path: Path) -> None:
-    """Put the costs of a size in the place of what was known of it."""
+    """Put the costs of a size in the place of what was known of these stages of it."""
     known = read_csv(path) if path.exists() else []
-    rows = [row for row in known if float(row["millions"]) != million]
-    rows += [
-        {
+    rows = {(float(row["millions"]), row["stage"]): row for row in known}
+    for cost in costs:
+        rows[million, cost.stage] = {
             "millions": f"{million:g}",
             "stage": cost.stage,
             "seconds": f"{cost.seconds:.2f}",
@@ -101,9 +106,7 @@ def keep(million: float, costs: Sequence[Cost], on: str, path: Path) -> None:
             "peak_mb": str(cost.peak_mb),
             "machine": on,
         }
-        for cost in costs
-    ]
-    write_csv(rows, path)
+    write_csv(list(rows.values()), path)
 
 
 def kept(path: Path) -> tuple[Sizes, str]:
@@ -131,15 +134,25 @@ def converged(million: float) -> Section:
     return Section("To convergence", command, text, header, rows)
 
 
-def _run(million: float, epochs: Mapping[str, int]) -> list[Cost]:
+def batch_size(million: float) -> int:
+    """Of DeepFM: that of params.yaml, or a quarter of the users where these are more."""
+    usual = load_sections(Params, ROOT / "params.yaml", "features").features.batch_size
+    return max(usual, round(million * USERS / 4))
+
+
+def _run(million: float, epochs: Mapping[str, int], until: str | None = None) -> list[Cost]:
+    stages = main_stages()
+    if until is not None:
+        stages = stages[: stages.index(until) + 1]
     size = {"users": USERS, "items": ITEMS, "exposures": 1_000_000}
     changes: dict[str, Mapping[str, object]] = {
         "simulation": {name: round(million * count) for name, count in size.items()},
         "evaluate": {"users": MEASURED},
         **{section: {"max_epochs": most} for section, most in epochs.items()},
     }
+    changes["features"] = {**changes.get("features", {}), "batch_size": batch_size(million)}
     with tempfile.TemporaryDirectory() as folder:
-        return run_stages(Path(folder), changes)
+        return run_stages(Path(folder), changes, stages)
 
 
 if __name__ == "__main__":

@@ -151,6 +151,18 @@ def test_sizes_are_kept_beside_each_other_and_measured_again_one_by_one(tmp_path
     ]
 
 
+def test_a_stage_is_measured_again_beside_what_is_known_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "scale.csv"
+    scale.keep(1, [Cost("a", 1.0, 1.0, 10), Cost("b", 2.0, 2.0, 10)], "one", path)
+    scale.keep(1, [Cost("a", 3.0, 3.0, 10)], "one", path)
+    costs = scale.kept(path)[0][1]
+    assert [(cost.stage, cost.seconds) for cost in costs] == [("a", 3.0), ("b", 2.0)]
+
+
+def test_the_batch_grows_with_the_users_once_they_are_many() -> None:
+    assert [scale.batch_size(million) for million in (1, 10, 32)] == [16_384, 16_384, 50_000]
+
+
 def test_a_stage_that_a_size_was_measured_without_leaves_its_place_empty() -> None:
     one, three = Cost("a", 1.0, 1.0, 10), Cost("a", 3.0, 3.0, 10)
     found = scale.section({1.0: [one], 3.0: [Cost("new", 2.0, 2.0, 5), three]}, "one")
