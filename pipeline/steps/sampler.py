@@ -36,7 +36,7 @@ class PairSampler:
         """Every positive pair once, in random order, each with a fresh negative of the same task.
 
         Yields (user (2, N), task (N,)): row 0 of `user` holds the positives, row 1 the negatives.
-        Batches are of equal size but for one, near `batch_size`, so that none is tiny.
+        Batches are near `batch_size` and of equal size, but for the last, which may be smaller.
         """
         users, tasks = self._shuffled(gen)
         batches = max(1, round(len(tasks) / batch_size))
