@@ -276,7 +276,7 @@ def test_ecod_is_its_definition() -> None:
 
 def test_ecod_is_pyods() -> None:
     """PyOD counts a new point among the known: ours one at a time."""
-    pyod = pytest.importorskip("pyod.models.ecod", reason="PyOD is not installed")
+    pyod = pytest.importorskip("pyod.models.ecod", reason="pip install -r requirements-pyod.txt")
     rng = np.random.default_rng(0)
     own = rng.exponential(size=(60, 4)) * [1, -1, 1, -1]
     x = rng.normal(size=(20, 4))
