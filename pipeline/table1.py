@@ -130,6 +130,15 @@ def lines(records: Iterable[Mapping[str, Any]]) -> list[Line]:
     return [Line(*key, of) for key, of in found.items()]
 
 
+def ceilings(cells: Iterable[Cell], labels: Sequence[str]) -> dict[tuple[str, str], float]:
+    """By base and label, the AUC of a scorer that knows everybody's label and nothing else."""
+    found: dict[tuple[str, str], float] = {}
+    for cell in cells:
+        for name in labels if cell.base else ():
+            found.setdefault((cell.base, name), cell.measured[name]["perfect_label"])
+    return found
+
+
 def references(cells: Sequence[Cell], labels: Sequence[str]) -> list[list[str]]:
     """What the yardsticks themselves allow: rows of the table, without seconds.
 
@@ -138,10 +147,10 @@ def references(cells: Sequence[Cell], labels: Sequence[str]) -> list[list[str]]:
     trivial = cells[0].measured["trivial"]["random"]
     chance = [*(trivial[name] for name in (*labels, "exposure")), None]
     rows: dict[str, list[float | None]] = {"random scores": chance}
-    for cell in cells:
-        if cell.base:
-            known: list[float | None] = [cell.measured[name]["perfect_label"] for name in labels]
-            rows.setdefault(f"knows every label, {cell.base} base", [*known, None, None])
+    known = ceilings(cells, labels)
+    for base in dict.fromkeys(base for base, _ in known):
+        row = [known[base, name] for name in labels]
+        rows[f"knows every label, {base} base"] = [*row, None, None]
     return [
         [name, *("" if value is None else f"{100 * value:.1f}" for value in row), ""]
         for name, row in rows.items()

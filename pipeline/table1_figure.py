@@ -1,25 +1,31 @@
 """The figure of Table 1: a panel a yardstick, a row a scorer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.plots import COMMON, COMMON_SOFT, DOTTED, EXPOSURE, FRESH, INK, as_svg
+from pipeline.plots import COMMON, COMMON_SOFT, DOTTED, EXPOSURE, FRESH, INK, MUTED, as_svg
 from pipeline.table1 import NO_X, Line
 
 LABEL_WIDTH, PANEL_WIDTH, ROW_HEIGHT = 2.6, 2.1, 0.2  # inches
 
 
 @as_svg
-def rows_of_auc(lines: Sequence[Line], panels: Sequence[str], settings: Sequence[str]) -> Figure:
-    """AUCs x 100: a dot a seed, a bar at their mean, a mark at the paper's.
+def rows_of_auc(
+    lines: Sequence[Line],
+    panels: Sequence[str],
+    settings: Sequence[str],
+    known: Mapping[tuple[str, str], float],
+) -> Figure:
+    """AUCs x 100: a dot a seed, a bar at their mean, marks at the paper's and at the ceiling.
 
     Args:
         lines: the table; lines of the same scorer share a row.
         panels: figures of the records, a panel each.
         settings: of the user fields; the first is drawn lightest.
+        known: the ceiling by base and panel, see `ceilings`.
     """
     names = list(dict.fromkeys(line.name for line in lines))
     colors = dict(zip(settings, (COMMON_SOFT, COMMON), strict=False)) | {NO_X: EXPOSURE}
@@ -31,6 +37,10 @@ def rows_of_auc(lines: Sequence[Line], panels: Sequence[str], settings: Sequence
         for line in lines:
             row, color = names.index(line.name), colors.get(line.fields, INK)
             _draw_line(axes, line, panel, row, color)
+            if (ceiling := known.get((line.base, panel))) is not None:
+                axes.plot(
+                    100 * ceiling, row, "x", color=MUTED, markersize=4, label="knows every label"
+                )
         axes.axvline(50, **DOTTED)
         axes.set_yticks(range(len(names)), names if n == 0 else [""] * len(names), color=INK)
         axes.set_ylim(len(names) - 0.4, -0.6)

@@ -50,7 +50,12 @@ def main(
             },
             seeds=wanted.seeds,
         )
-        figure = rows_of_auc(table1.lines(records), [*labels, "exposure"], wanted.fields)
+        figure = rows_of_auc(
+            table1.lines(records),
+            [*labels, "exposure"],
+            wanted.fields,
+            table1.ceilings(cells, labels),
+        )
         write_bytes(text.encode(), out / "table1.md")
         write_csv(records, out / "table1.csv")
         write_bytes(figure.encode(), out / "table1.svg")
