@@ -1,5 +1,6 @@
 """The image experiments as a whole: params files, dvc.yaml, every stage in order, tables."""
 
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -210,11 +211,25 @@ def test_what_other_params_left_behind_is_in_no_table(
         path.write_text(text.replace(",0,", ",1,"))
     info = data / "run_info/train-cifar10-k2-random-1.json"
     info.write_text((data / "run_info/train-cifar10-k2-random-0.json").read_text())
-    monkeypatch.setenv("COLUMNS", "200")
     run(tables)
     for path in (*left, info):
         path.unlink()
     assert (made / "metrics/images/tiny.md").read_text() == before
+
+
+def test_a_stage_that_dvc_restored_left_no_facts_and_is_counted(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made)
+    page = made / "metrics/images/tiny.md"
+    before = page.read_text()
+    facts = made / "experiments/images/data/run_info/tasks-cifar10-k2.json"
+    kept = facts.rename(made / "kept.json")
+    run(tables)
+    last = page.read_text().splitlines()[-1]
+    kept.rename(facts)
+    page.write_text(before)
+    assert re.search(r"^\d+ stages and 1 that DVC restored, [\d,]+ s in all, on ", last)
 
 
 def test_a_table_s_cell_that_was_not_measured_is_named(

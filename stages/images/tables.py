@@ -191,13 +191,17 @@ def _stages(params: "ImageParams") -> Iterator[str]:
 
 
 def _ran(params: "ImageParams", root: Path) -> str:
-    """Where it ran and how long, from the facts that each stage leaves."""
+    """Where it ran and how long, from the facts that each stage leaves where it runs."""
     from pipeline.storage import read_json
 
-    facts = [read_json(root / "run_info" / f"{name}.json") for name in _stages(params)]
+    files = [root / "run_info" / f"{name}.json" for name in _stages(params)]
+    facts = [read_json(file) for file in files if file.exists()]
+    restored = len(files) - len(facts)
+    by_dvc = f" and {restored} that DVC restored" if restored else ""
     devices = sorted({one["device"] for one in facts})
     seconds = sum(one["seconds"] for one in facts)
-    return f"{len(facts)} stages, {seconds:,.0f} s in all, on {'; '.join(devices)}.\n"
+    where = f", on {'; '.join(devices)}" if devices else ""
+    return f"{len(facts)} stages{by_dvc}, {seconds:,.0f} s in all{where}.\n"
 
 
 def _draw(params: "ImageParams", root: Path, out: Path) -> None:
