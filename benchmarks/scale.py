@@ -143,6 +143,8 @@ def batch_size(million: float) -> int:
 def _run(million: float, epochs: Mapping[str, int], until: str | None = None) -> list[Cost]:
     stages = main_stages()
     if until is not None:
+        if until not in stages:
+            raise typer.BadParameter(f"--until {until}: the stages are {', '.join(stages)}.")
         stages = stages[: stages.index(until) + 1]
     size = {"users": USERS, "items": ITEMS, "exposures": 1_000_000}
     changes: dict[str, Mapping[str, object]] = {

@@ -1,6 +1,8 @@
 """The image experiments as a whole: params files, dvc.yaml, every stage in order, tables."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -197,6 +199,15 @@ def test_every_stage_runs_and_the_tables_hold_every_row(made: Path) -> None:
     assert (made / "metrics/images/tiny-figure3.svg").read_text().startswith("<svg")
 
 
+@contextmanager
+def without(file: Path) -> Iterator[None]:
+    """The file is away, for a while."""
+    text = file.read_text()
+    file.unlink()
+    yield
+    file.write_text(text)
+
+
 def test_what_other_params_left_behind_is_in_no_table(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,11 +234,9 @@ def test_a_stage_that_dvc_restored_left_no_facts_and_is_counted(
     monkeypatch.chdir(made)
     page = made / "metrics/images/tiny.md"
     before = page.read_text()
-    facts = made / "experiments/images/data/run_info/tasks-cifar10-k2.json"
-    kept = facts.rename(made / "kept.json")
-    run(tables)
+    with without(made / "experiments/images/data/run_info/tasks-cifar10-k2.json"):
+        run(tables)
     last = page.read_text().splitlines()[-1]
-    kept.rename(facts)
     page.write_text(before)
     assert re.search(r"^\d+ stages and 1 that DVC restored, [\d,]+ s in all, on ", last)
 
@@ -236,11 +245,8 @@ def test_a_table_s_cell_that_was_not_measured_is_named(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(made)
-    file = made / "experiments/images/data/cifar10/on_features/k1/maf-0.csv"
-    text = file.read_text()
-    file.unlink()
-    done = CliRunner().invoke(tables.app, ["--params", "params.yaml"])
-    file.write_text(text)
+    with without(made / "experiments/images/data/cifar10/on_features/k1/maf-0.csv"):
+        done = CliRunner().invoke(tables.app, ["--params", "params.yaml"])
     assert done.exit_code == 1
     assert "on_features/k1/maf-0.csv: there is no such file" in done.stderr
 

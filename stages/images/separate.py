@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from stages.images.shell import (
+    ON_FEATURES,
     PARAMS,
     ROOT,
     DatasetOption,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 app = stage_app()
 Method = Literal["gaussian", "maf", "ratio-features", "ratio", "svdd", "csi"]
-ON_FEATURES = ("gaussian", "maf", "ratio-features")
 
 
 @app.command()

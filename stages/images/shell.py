@@ -25,6 +25,7 @@ DatasetOption = Annotated[Dataset, typer.Option(help="Which images.")]
 KOption = Annotated[int, typer.Option(min=1, max=5, help="Number of active categories.")]
 EpochsOption = Annotated[int, typer.Option(min=1, help="At most.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of weights, batches and negatives.")]
+ON_FEATURES = ("gaussian", "maf", "ratio-features")  # methods of Table 2 that look at features
 PARAMS = Path("experiments/images/params.yaml")
 ROOT = Path("experiments/images/data")
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.images.shell import PARAMS, ROOT, Folder, ParamsOption, RootOption, image_stage
+from stages.images.shell import (
+    ON_FEATURES,
+    PARAMS,
+    ROOT,
+    Folder,
+    ParamsOption,
+    RootOption,
+    image_stage,
+)
 from stages.shell import stage_app
 
 if TYPE_CHECKING:
@@ -15,7 +23,6 @@ if TYPE_CHECKING:
     from pipeline.image_tables import Record
 
 app = stage_app()
-ON_FEATURES = ("gaussian", "maf", "ratio-features")  # methods of Table 2 that all tasks share
 
 
 @app.command()
