@@ -52,8 +52,17 @@ def run_folder(folder: Path, params: str, raw_dir: Path | None, jobs: int) -> No
     write_bytes(text.encode(), folder / "params.yaml")
     pipeline = f"{folder}/dvc.yaml"
     if jobs > 1:
+        _note_code(pipeline)
         _run_at_once(_to_run(pipeline), jobs)
     raise typer.Exit(_repro(pipeline).returncode)
+
+
+def _note_code(pipeline: str) -> None:
+    """Run the stage `code`, if there is one: what changed is known by its files only then."""
+    target = f"{pipeline}:code"
+    there = target in _told("stage", "list", "--name-only", pipeline).split()
+    if there and (status := _repro("--single-item", target).returncode):
+        raise typer.Exit(status)
 
 
 def _to_run(pipeline: str) -> Needs:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from tests.import_closure import ROOMS
+from stages.imports import ROOMS
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 from pipeline import params
 from pipeline.errors import PipelineError
 from pipeline.params import Runtime, declared_params
+from pipeline.storage import read_json, sha256
+from stages import imports
+from stages.imports import ROOMS, import_closure, module_file
 from tests.dvc_stages import Stage, read_stages
-from tests.import_closure import ROOMS, import_closure, module_file
 
 ROOT = Path(__file__).parents[1]
 DOWNLOADS = "data/raw"  # ignored by git and DVC: a deleted output never downloads again
@@ -63,9 +65,29 @@ def test_a_stage_exists_and_says_what_it_does(stage: Stage) -> None:
     assert stage.desc.endswith(".")
 
 
-@all_stages
+@main_stages
 def test_a_stage_declares_the_code_it_imports_and_no_other(stage: Stage) -> None:
     assert code_gaps(stage, ROOT) == {"missing": set(), "stale": set()}
+
+
+@pytest.mark.parametrize("folder", ["images", "table1"])
+def test_of_an_experiment_each_depends_on_the_note_of_its_code(folder: str) -> None:
+    place = f"experiments/{folder}/data/code"
+    code, *stages = read_stages(ROOT / f"experiments/{folder}/dvc.yaml")
+    assert (code.name, code.deps, code.outs) == ("code", {"pipeline", "stages"}, {place})
+    for stage in stages:
+        assert stage.module.startswith(f"stages.{folder}.")
+        note = f"{place}/{stage.module.split('.')[-1]}.json"
+        assert [dep for dep in stage.deps if dep.startswith((place, "pipeline", "stages"))] == [note]
+
+
+def test_the_note_of_a_stage_s_code_follows_from_what_it_imports(tmp_path: Path) -> None:
+    ran = CliRunner().invoke(imports.app, ["stages.images", str(tmp_path)])
+    assert ran.exit_code == 0, ran.output
+    for stage in ("prepare", "train"):
+        noted = read_json(tmp_path / f"{stage}.json")
+        assert set(noted) == import_closure(f"stages.images.{stage}", ROOT)
+        assert noted[f"stages/images/{stage}.py"] == sha256(ROOT / f"stages/images/{stage}.py")
 
 
 @pytest.fixture

@@ -17,13 +17,14 @@ from pipeline.params import Params, load_whole
 from pipeline.storage import read_csv
 from pipeline.table1 import NO_X, OWN_X, Cell, lines, page
 from pipeline.table1_params import Table1Params
+from stages import imports
 from stages.table1 import density, features, graph, peer, prepare, pretrain, ratio, table
 from stages.table1.shell import Place
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "experiments" / "table1"
 STAGES: Mapping[str, Any] = YAML(typ="safe").load(FOLDER / "dvc.yaml")["stages"]
-MODULES = (prepare, features, graph, pretrain, ratio, density, peer, table)
+MODULES = (imports, prepare, features, graph, pretrain, ratio, density, peer, table)
 LABELS = ["age", "occupation"]
 
 
@@ -115,6 +116,8 @@ def test_the_table_reads_every_cell_that_a_stage_writes_and_no_other(
 def test_a_row_follows_from_its_own_settings_and_no_other_rows() -> None:
     """What a cell's matrix names, it depends on; a model of other rows, it does not."""
     for name, stage in STAGES.items():
+        if name == "code":
+            continue
         (declared,) = stage["params"][0].values()
         for key in stage.get("matrix", {}):
             own, named = {

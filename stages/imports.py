@@ -1,10 +1,36 @@
-"""Which files of the repository a module needs, directly or through others."""
+"""Which files of the repository a module needs, directly or through others; as a stage, for many.
+
+An experiment has hundreds of stages. Were each to name all files that it imports, DVC would read
+and write tens of thousands of lines about them before and after every single one. So a stage
+`code` notes them in a file a module, and the other stages depend on that of theirs.
+"""
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import iter_modules
+from typing import Annotated
 
+import typer
+
+from pipeline.storage import sha256, write_json
+from stages.shell import stage_app
+
+app = stage_app()
+ROOT = Path(__file__).parents[1]
 ROOMS = ("pipeline", "stages")
+
+
+@app.command()
+def main(
+    package: Annotated[str, typer.Argument(help="Of the stages, such as stages.images.")],
+    out: Annotated[Path, typer.Argument(help="Writes: a file NAME.json a module of it.")],
+) -> None:
+    """Note the files that each stage of a package imports, each with its SHA-256."""
+    folder = ROOT.joinpath(*package.split("."))
+    for module in iter_modules([str(folder)]):
+        files = sorted(import_closure(f"{package}.{module.name}", ROOT))
+        write_json({file: sha256(ROOT / file) for file in files}, out / f"{module.name}.json")
 
 
 def import_closure(module: str, root: Path) -> set[str]:
@@ -27,6 +53,7 @@ def import_closure(module: str, root: Path) -> set[str]:
 
 
 def module_file(module: str, root: Path) -> Path | None:
+    """The file of a module or package below `root`, if it has one."""
     path = root.joinpath(*module.split("."))
     candidates = (path.with_suffix(".py"), path / "__init__.py")
     return next((file for file in candidates if file.is_file()), None)
@@ -52,3 +79,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
                 parts = name.split(".")
                 yield from (".".join(parts[:n]) for n in range(1, len(parts) + 1))
         yield from imported(node)
+
+
+if __name__ == "__main__":
+    app()
