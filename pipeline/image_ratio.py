@@ -18,7 +18,7 @@ from pipeline.datasets.images import CATEGORIES, SOURCES
 from pipeline.embeddings import Projection, histogram_values, random_embeddings, task_means
 from pipeline.examples import Examples
 from pipeline.image_params import Dataset, ImageProjection, Network, seed_tasks_of
-from pipeline.models.conv_ratio import ConvPreEmbeddingNet, ConvRatioNet
+from pipeline.models.conv_ratio import ConvPreEmbeddingNet, ConvRatioNet, black
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet
 from pipeline.models.weights import device_of
 from pipeline.params import Schedule
@@ -53,7 +53,7 @@ def pretrain_images(
     chosen = random_seed_tasks(learned, wanted, np.random.default_rng(seed))
     net = ConvPreEmbeddingNet(
         heads=wanted,
-        channels=examples.x.shape[1],
+        black=black(examples.x),
         width=network.width,
         head=network.head,
         flips=SOURCES[dataset].flips,
@@ -92,7 +92,7 @@ def train_images(
     """
     net = ConvRatioNet(
         task_dim=task_init.shape[1],
-        channels=examples.x.shape[1],
+        black=black(examples.x),
         width=network.width,
         head=network.head,
         flips=SOURCES[dataset].flips,
@@ -144,7 +144,12 @@ def task_statistic(
 
 def project_images(net: PreEmbeddingNet, examples: Examples) -> Singles:
     """Equation 4: the mean of f_1(x), ..., f_M0(x) over each task's training images, (M, M0)."""
-    return task_means(seed_ratios(net, examples.x, BLOCK), examples.learned, examples.tasks)
+    return task_means(image_values(net, examples.x), examples.learned, examples.tasks)
+
+
+def image_values(net: PreEmbeddingNet, x: Singles) -> Singles:
+    """f_1(x), ..., f_M0(x) of images (U, channels, side, side): (U, M0)."""
+    return seed_ratios(net, x, BLOCK)
 
 
 def start(
@@ -163,18 +168,18 @@ class Learned:
     """What was learned on the tasks of one k: enough to place tasks of another, without training.
 
     Attributes:
-        pre_embedding: the model whose values are averaged.
+        values: f_1(x), ..., f_M0(x) of every image by its pre-embedding model, (U, M0).
         projection: from these means to an embedding, fitted to the k's own tasks.
         net: the ratio.
     """
 
-    pre_embedding: PreEmbeddingNet
+    values: Singles
     projection: Projection
     net: RatioNet
 
     def auc_on(self, unseen: Examples, x: Singles, sides: Sides) -> float:
         """Mean AUC on tasks never trained on, on the images x (U, ...) of `sides`."""
-        e = self.projection.apply(project_images(self.pre_embedding, unseen))
+        e = self.projection.apply(task_means(self.values, unseen.learned, unseen.tasks))
         return mean_auc(self.net, x, e, sides)
 
 

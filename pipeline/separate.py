@@ -137,7 +137,7 @@ def train_apart(
         also: a module without weights that takes part in the loss, such as an augmentation; it
             follows the training in and out of eval mode.
         random: further sources that the loss draws from, by name.
-        weight_decay: Adam's.
+        weight_decay: Adam's, of each network by itself.
 
     Returns:
         The history: epoch, train_loss, valid_loss (the mean over tasks of the lowest so far).
@@ -157,7 +157,7 @@ def train_apart(
         schedule=schedule,
         patience=Patience(schedule.patience),
         report=report,
-        weight_decay=weight_decay,
+        weight_decay=weight_decay / len(data.tasks),  # as the mean over tasks divides their losses
         random={"draws": gen, "masks": masks, **(random or {})},
         checkpoint=checkpoint,
         capture=True,

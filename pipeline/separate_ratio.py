@@ -30,7 +30,7 @@ def feature_net(x_dim: int, hidden: Sequence[int]) -> nn.Module:
 
 def image_net(channels: int, network: Network) -> nn.Module:
     """The ratio of one task on images, unaugmented: (B, channels, 32, 32) -> (B, 1)."""
-    trunk = Trunk(channels=channels, width=network.width, flips=False)
+    trunk = Trunk(channels=channels, width=network.width)
     head = feature_net(8 * network.width, [network.head])
     return nn.Sequential(trunk.layers, head)
 

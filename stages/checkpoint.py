@@ -18,11 +18,16 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("pipeline", "stages", "experiments")
 
 
-def checkpoint(run: Run[P], *inputs: Path) -> Checkpoint:
+def checkpoint(run: Run[P], *inputs: Path, **options: int) -> Checkpoint:
     """The checkpoint of this very training, the stage's alone until it ends.
 
     Another learning rate, other inputs or other code have another checkpoint, so they start afresh.
     To be called once the code of the training is imported: that is how it is known.
+
+    Args:
+        run: the stage, whose name and params tell of it.
+        inputs: what it reads.
+        options: those of its command line that neither tells of.
 
     Raises:
         PipelineError: another run is at the same training, or processes that should train together
@@ -31,6 +36,7 @@ def checkpoint(run: Run[P], *inputs: Path) -> Checkpoint:
     follows_from = {
         "params": run.params.model_dump(exclude={"runtime"}),
         "inputs": [sha256(path) for path in inputs],
+        "options": options,
         "code": _code(),
         "versions": [version(name) for name in ("torch", "numpy")],
         "device": run.device().type,  # random states are of no use on another kind

@@ -1,5 +1,6 @@
 """Algorithm 1 on images: Table 4's shapes, laws of the augmentation, initialisations, learning."""
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -10,11 +11,13 @@ from torch import nn
 from pipeline.arrays import Bools, Ints
 from pipeline.auc import task_aucs
 from pipeline.datasets.images import Images, read_mnist
+from pipeline.embeddings import task_means
 from pipeline.estimation import ratio_loss
 from pipeline.examples import Examples
 from pipeline.image_params import ImageProjection, Network, seed_tasks_of, start_of
 from pipeline.image_ratio import (
     Learned,
+    image_values,
     mean_auc,
     pretrain_images,
     project_images,
@@ -39,6 +42,7 @@ from tests.made_images import write_mnist
 
 CPU = torch.device("cpu")
 NETWORK = Network(width=4, head=16)
+BLACK = (-1.5, -2.0, -1.0)
 SCHEDULE = Schedule(lr=0.005, batch_size=32, max_epochs=12, patience=12)
 
 
@@ -46,15 +50,15 @@ def images(n: int, channels: int = 3) -> torch.Tensor:
     return torch.randn(n, channels, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def augment(flips: bool, seed: int = 0) -> Augment:
-    module = Augment(flips=flips)
+def augment(flips: bool, seed: int = 0, black: Sequence[float] = BLACK) -> Augment:
+    module = Augment(black=black, flips=flips)
     set_masks(module, MaskSource(seed, CPU))
     return module
 
 
 @pytest.mark.parametrize(("channels", "weights"), [(3, 3_052), (1, 3_050)])
 def test_the_trunk_has_the_sides_and_weights_of_table_4(channels: int, weights: int) -> None:
-    trunk = Trunk(channels=channels, width=64, flips=True).eval()
+    trunk = Trunk(channels=channels, width=64).eval()
     sides, h = [], images(2, channels)
     for layer in trunk.layers:
         h = layer(h)
@@ -67,7 +71,8 @@ def test_the_trunk_has_the_sides_and_weights_of_table_4(channels: int, weights: 
 
 def test_augmentation_is_a_crop_of_the_padded_image_or_of_its_mirror_image() -> None:
     x = images(40)
-    padded = torch.nn.functional.pad(x, [4] * 4)
+    padded = torch.tensor(BLACK).view(1, 3, 1, 1).repeat(40, 1, 40, 40)
+    padded[:, :, 4:36, 4:36] = x
     seen = set()
     for image, whole in zip(augment(flips=True)(x), padded, strict=True):
         crops = {
@@ -85,8 +90,8 @@ def test_without_flips_and_in_eval_mode_nothing_is_mirrored_or_moved() -> None:
     x = images(60)
     corner = torch.zeros(60, 1, 32, 32)
     corner[:, :, :, 0] = 1  # a bar at the left stays left of the middle unless mirrored
-    assert augment(flips=False)(corner)[..., 16:].sum() == 0
-    assert augment(flips=True)(corner)[..., 16:].sum() > 0
+    assert augment(flips=False, black=[0.0])(corner)[..., 16:].sum() == 0
+    assert augment(flips=True, black=[0.0])(corner)[..., 16:].sum() > 0
     assert torch.equal(augment(flips=True).eval()(x), x)
 
 
@@ -98,7 +103,7 @@ def test_places_are_uniform_over_nine() -> None:
 
 
 def test_pairs_and_grid_are_the_textbook_network() -> None:
-    net = ConvRatioNet(task_dim=3, channels=3, width=4, head=8, flips=True)
+    net = ConvRatioNet(task_dim=3, black=BLACK, width=4, head=8, flips=True)
     draw_layers(net, torch.Generator().manual_seed(0))
     net.eval()
     x, e = images(5), torch.randn(4, 3)
@@ -124,7 +129,7 @@ def test_pairs_and_grid_are_the_textbook_network() -> None:
 
 
 def test_an_image_that_occurs_often_goes_through_the_trunk_once() -> None:
-    net = ConvRatioNet(task_dim=3, channels=3, width=4, head=8, flips=True)
+    net = ConvRatioNet(task_dim=3, black=BLACK, width=4, head=8, flips=True)
     seen: list[int] = []
     net.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     user, task = torch.tensor([[0, 4, 2, 4], [4, 0, 4, 2]]), torch.tensor([3, 0, 1, 1])
@@ -135,7 +140,7 @@ def test_an_image_that_occurs_often_goes_through_the_trunk_once() -> None:
 
 
 def test_a_loss_within_the_batch_is_that_of_its_pairs_with_each_other() -> None:
-    net = ConvRatioNet(task_dim=3, channels=3, width=4, head=8, flips=True)
+    net = ConvRatioNet(task_dim=3, black=BLACK, width=4, head=8, flips=True)
     draw_layers(net, torch.Generator().manual_seed(0))
     net.eval()
     x, e, task = images(5), torch.randn(4, 3), torch.tensor([3, 0, 1])
@@ -145,7 +150,7 @@ def test_a_loss_within_the_batch_is_that_of_its_pairs_with_each_other() -> None:
 
 
 def test_a_head_of_the_pre_embedding_is_its_column() -> None:
-    net = ConvPreEmbeddingNet(heads=6, channels=1, width=4, head=8, flips=False)
+    net = ConvPreEmbeddingNet(heads=6, black=BLACK[:1], width=4, head=8, flips=False)
     draw_layers(net, torch.Generator().manual_seed(0))
     net.eval()
     x, user, task = images(5, 1), torch.tensor([[0, 3], [4, 3]]), torch.tensor([5, 2])
@@ -156,7 +161,7 @@ def test_a_head_of_the_pre_embedding_is_its_column() -> None:
 
 def test_every_parameter_gets_a_gradient_and_the_weights_follow_the_generator() -> None:
     def drawn(seed: int) -> ConvRatioNet:
-        net = ConvRatioNet(task_dim=3, channels=3, width=4, head=8, flips=True)
+        net = ConvRatioNet(task_dim=3, black=BLACK, width=4, head=8, flips=True)
         draw_layers(net, torch.Generator().manual_seed(seed))
         set_masks(net, MaskSource(0, CPU))
         return net
@@ -204,7 +209,7 @@ class Made:
 
 
 def pretty(m0: int) -> ConvPreEmbeddingNet:
-    net = ConvPreEmbeddingNet(heads=m0, channels=1, width=4, head=8, flips=False)
+    net = ConvPreEmbeddingNet(heads=m0, black=BLACK[:1], width=4, head=8, flips=False)
     draw_layers(net, torch.Generator().manual_seed(0))
     return net
 
@@ -231,14 +236,16 @@ def learned(pairs_of_digits: Made) -> Learned:
     )
     assert trained.history[-1]["valid_auc"] > 0.7
     assert (trained.e == e).all()
-    return Learned(pretrained.net, projection, trained.net)
+    values = image_values(pretrained.net, made.examples.x)
+    return Learned(values, projection, trained.net)
 
 
 def test_the_ratio_tells_active_categories_of_unseen_images(
     pairs_of_digits: Made, learned: Learned
 ) -> None:
     made = pairs_of_digits
-    e = learned.projection.apply(project_images(learned.pre_embedding, made.examples))
+    learners = made.examples.learned
+    e = learned.projection.apply(task_means(learned.values, learners, made.examples.tasks))
     assert mean_auc(learned.net, made.x, e, made.sides) > 0.75
 
 

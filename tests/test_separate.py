@@ -171,7 +171,7 @@ def test_ratios_learned_apart_tell_their_digit(on_features: bool) -> None:
     if on_features:
         x = x[:, :, ::4, ::4].flatten(1)
         make = lambda: feature_net(64, [32])  # noqa: E731
-    augment = None if on_features else Augment(flips=False)
+    augment = None if on_features else Augment(black=[0.0], flips=False)
     valid = slice(300, 400)
     scores = ratio_scores(make, data, x, x[valid], SCHEDULE, augment=augment, **quiet())
     member = category[valid] == tasks[:, None]

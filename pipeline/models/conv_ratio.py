@@ -6,31 +6,42 @@ pre-embedding model has one of that width).
 Outputs are log ratios log q_t(x)/p(x) in nats: HIGH = nominal, LOW = anomalous.
 """
 
+from collections.abc import Sequence
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.arrays import Singles
 from pipeline.models.precision import quick
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet
 from pipeline.steps.dropout import Random
 from pipeline.steps.sampler import shifted
 
-MARGIN = 4  # zeros around an image, out of which it is cropped again
+MARGIN = 4  # black pixels around an image, out of which it is cropped again
 BLOCK = 1 << 10  # images at once where no gradient is wanted
 
 
+def black(x: Singles) -> list[float]:
+    """What a black pixel is in each channel of standardised images (U, channels, side, side)."""
+    return [float(darkest) for darkest in x.min((0, 2, 3))]
+
+
 class Augment(Random):
-    """A crop of the image padded with zeros, mirrored half the time; nothing in eval mode.
+    """A crop of the image padded with black, mirrored half the time; nothing in eval mode.
 
     Args:
+        black: what a black pixel is in each channel of the images.
         flips: whether images are mirrored.
 
     Shape: (B, C, side, side) -> the same. Each image has draws of its own.
     """
 
-    def __init__(self, *, flips: bool) -> None:
+    black: Tensor
+
+    def __init__(self, *, black: Sequence[float], flips: bool) -> None:
         super().__init__()
         self.flips = flips
+        self.register_buffer("black", torch.tensor(black).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -41,7 +52,8 @@ class Augment(Random):
         columns = span + masks.integers(n, 2 * MARGIN + 1)[:, None]  # (B, side)
         if self.flips:
             columns = torch.where(masks.integers(n, 2)[:, None] == 1, columns.flip(1), columns)
-        padded = F.pad(x, [MARGIN] * 4)
+        padded = self.black.repeat(n, 1, side + 2 * MARGIN, side + 2 * MARGIN)
+        padded[..., MARGIN:-MARGIN, MARGIN:-MARGIN] = x
         places = rows[:, :, None] * padded.shape[-1] + columns[:, None]  # (B, side, side)
         wanted = places.view(n, 1, -1).expand(-1, channels, -1)
         return padded.view(n, channels, -1).gather(2, wanted).view_as(x)
@@ -53,14 +65,14 @@ class Trunk(nn.Module):
     Args:
         channels: of an image: 3 or 1.
         width: c_dim (Table 4: 64).
-        flips: whether training images are mirrored.
+        augment: what is done to images in training.
 
     Shape: (B, channels, 32, 32) -> (B, 8 * width).
     """
 
-    def __init__(self, *, channels: int, width: int, flips: bool) -> None:
+    def __init__(self, *, channels: int, width: int, augment: Augment | None = None) -> None:
         super().__init__()
-        self.augment = Augment(flips=flips)
+        self.augment = augment or nn.Identity()
         layers: list[nn.Module] = []
         for before, after, kernel, stride, padding in (
             (channels, width, 4, 2, 1),
@@ -89,29 +101,32 @@ class ConvRatioNet(RatioNet):
 
     Args:
         task_dim: width of a task embedding.
-        channels: of an image.
+        black: what a black pixel is in each channel of an image.
         width: c_dim of the trunk.
         head: width of the hidden layer on trunk and e.
         flips: whether training images are mirrored.
 
-    Shape: x (B, channels, 32, 32), e (B, task_dim) -> (B,).
+    Shape: x (B, len(black), 32, 32), e (B, task_dim) -> (B,).
 
     Example:
-        >>> net = ConvRatioNet(task_dim=2, channels=3, width=4, head=8, flips=True).eval()
+        >>> net = ConvRatioNet(task_dim=2, black=[0, 0, 0], width=4, head=8, flips=True).eval()
         >>> net(torch.zeros(5, 3, 32, 32), torch.zeros(5, 2)).shape
         torch.Size([5])
     """
 
-    def __init__(self, *, task_dim: int, channels: int, width: int, head: int, flips: bool) -> None:
+    def __init__(
+        self, *, task_dim: int, black: Sequence[float], width: int, head: int, flips: bool
+    ) -> None:
         super().__init__(x_dim=8 * width, task_dim=task_dim, hidden=(head,), dropout=(0.0,))
         self.config = {
             "task_dim": task_dim,
-            "channels": channels,
+            "black": list(black),
             "width": width,
             "head": head,
             "flips": flips,
         }
-        self.trunk = Trunk(channels=channels, width=width, flips=flips)
+        augment = Augment(black=black, flips=flips)
+        self.trunk = Trunk(channels=len(black), width=width, augment=augment)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         return super().forward(self.trunk(x), e)
@@ -141,24 +156,27 @@ class ConvPreEmbeddingNet(PreEmbeddingNet):
 
     Args:
         heads: number of seed tasks, M0.
-        channels: of an image.
+        black: what a black pixel is in each channel of an image.
         width: c_dim of the trunk.
         head: width of the hidden layer (appendix D.1: 256).
         flips: whether training images are mirrored.
 
-    Shape: x (B, channels, 32, 32) -> (B, heads).
+    Shape: x (B, len(black), 32, 32) -> (B, heads).
     """
 
-    def __init__(self, *, heads: int, channels: int, width: int, head: int, flips: bool) -> None:
+    def __init__(
+        self, *, heads: int, black: Sequence[float], width: int, head: int, flips: bool
+    ) -> None:
         super().__init__(x_dim=8 * width, heads=heads, hidden=(head,), dropout=(0.0,))
         self.config = {
             "heads": heads,
-            "channels": channels,
+            "black": list(black),
             "width": width,
             "head": head,
             "flips": flips,
         }
-        self.trunk = Trunk(channels=channels, width=width, flips=flips)
+        augment = Augment(black=black, flips=flips)
+        self.trunk = Trunk(channels=len(black), width=width, augment=augment)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(self.trunk(x))

@@ -29,7 +29,7 @@ class CsiNet(nn.Module):
 
     def __init__(self, *, channels: int, width: int, features: int = 128) -> None:
         super().__init__()
-        self.trunk = Trunk(channels=channels, width=width, flips=False).layers
+        self.trunk = Trunk(channels=channels, width=width).layers
         self.projection = nn.Sequential(
             nn.Linear(8 * width, features), nn.ReLU(), nn.Linear(features, features)
         )

@@ -94,12 +94,16 @@ class EachAtItsBest(nn.Module):
 
     @torch.no_grad()
     def note(self, loss: Tensor) -> float:
-        """Take note of the present losses (copies,); gives the mean of the lowest so far."""
+        """Take note of the present losses (copies,); gives the mean of the lowest so far.
+
+        Of a copy whose loss was never finite there is none.
+        """
         better = loss < self.lowest
         self.lowest[better] = loss[better]
         for name, value in self.net.tensors().items():
             getattr(self, f"best_{_flat(name)}")[better] = value.detach()[better]
-        return float(self.lowest.mean())
+        found = self.lowest[self.lowest.isfinite()]
+        return float(found.mean()) if len(found) else torch.inf
 
     @torch.no_grad()
     def restore(self) -> None:

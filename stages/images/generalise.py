@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from pipeline.arrays import Singles
     from pipeline.image_ratio import Learned
 
 app = stage_app()
@@ -50,7 +51,7 @@ def main(
         rows: list[dict[str, str | int | float]] = []
         for init in (one for one in run.params.inits if seed_tasks_of(one)):
             for m in ks:
-                learned = _learned(folder.runs(m, seed), init, device)
+                learned = _learned(folder.runs(m, seed), init, pixels, device)
                 rows += [
                     {
                         "dataset": dataset,
@@ -67,20 +68,20 @@ def main(
         run.say(f"{name}: {len(rows)} AUCs of tasks that were projected only")
 
 
-def _learned(runs: "Path", init: str, device: "torch.device") -> "Learned":
+def _learned(runs: "Path", init: str, pixels: "Singles", device: "torch.device") -> "Learned":
     """What was learned on the tasks of one k from the initialisation `init`, on `device`."""
     from pipeline.embeddings import Projection
     from pipeline.image_params import seed_tasks_of, start_of
-    from pipeline.image_ratio import Learned
+    from pipeline.image_ratio import Learned, image_values
     from pipeline.model_files import read_model, read_network
     from pipeline.models.conv_ratio import ConvPreEmbeddingNet, ConvRatioNet
 
     tensors, _ = read_model(runs / "start" / f"{start_of(init)}.safetensors")
+    pre_embedding = read_network(
+        ConvPreEmbeddingNet, runs / "pretrain" / f"{seed_tasks_of(init)}" / "model.safetensors"
+    )
     return Learned(
-        read_network(
-            ConvPreEmbeddingNet,
-            runs / "pretrain" / f"{seed_tasks_of(init)}" / "model.safetensors",
-        ).to(device),
+        image_values(pre_embedding.to(device), pixels),
         Projection.from_tensors(tensors),
         read_network(ConvRatioNet, runs / "ratio" / init / "model.safetensors").to(device),
     )

@@ -47,7 +47,7 @@ def main(
         from stages.progress import EpochReporter
 
         examples = folder.examples(folder.pixels(), k)
-        kept = checkpoint(run, *folder.inputs(k))
+        kept = checkpoint(run, *folder.inputs(k), epochs=epochs)
         with EpochReporter(name, epochs) as report:
             made = pretrain_images(
                 examples,

@@ -91,7 +91,7 @@ def _scores(
     import torch
 
     from pipeline.datasets.images import SOURCES
-    from pipeline.models.conv_ratio import Augment
+    from pipeline.models.conv_ratio import Augment, black
     from pipeline.separate_density import gaussian_scores, maf_scores
     from pipeline.separate_images import csi_scores, svdd_scores
     from pipeline.separate_ratio import feature_net, image_net, ratio_scores
@@ -139,7 +139,7 @@ def _scores(
                 else image_net(x.shape[1], network)
             ),
             *(data, x, judged, schedule),
-            augment=None if on_features else Augment(flips=flips),
+            augment=None if on_features else Augment(black=black(inputs), flips=flips),
             seed=seed,
             report=report,
             checkpoint=kept,

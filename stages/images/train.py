@@ -59,7 +59,7 @@ def main(
         begin = read_table(task_init, schemas.TASK_EMBEDDINGS)
         same_tasks(begin, tasks)
         _, category = folder.split("valid")
-        kept = checkpoint(run, *folder.inputs(k), task_init)
+        kept = checkpoint(run, *folder.inputs(k), task_init, epochs=epochs)
         with EpochReporter(name, epochs) as report:
             made = train_images(
                 folder.examples(folder.pixels(), k),
