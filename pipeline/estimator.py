@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from pydantic import ValidationError
-from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -26,10 +26,10 @@ from pipeline.arrays import Doubles, Floats, Ints, Singles
 from pipeline.conformal import Calibration, fewest
 from pipeline.embeddings import Projection
 from pipeline.errors import PipelineError
-from pipeline.estimator_files import fitted_state, restore
+from pipeline.estimator_files import ADVICE, fitted_state, restore
 from pipeline.group_moments import GroupMoments
 from pipeline.group_names import Names, add_names, places, task_names
-from pipeline.model_files import read_model, write_model
+from pipeline.model_files import MISFITS, read_model, write_model
 from pipeline.models.ratio import RatioNet
 from pipeline.models.weights import draw_layers
 from pipeline.params import Ratio
@@ -57,7 +57,9 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
 
     Args:
         alpha: false-alarm rate of `predict`: at most this share of a group's own rows is called an
-            outlier by mistake. It is calibrated on rows that nothing learned from.
+            outlier by mistake. It is calibrated on rows that nothing learned from; groups with too
+            few of them for `alpha` are pooled with groups of like size, and the promise is then
+            over the pool. It may be changed after `fit`.
         hidden: widths of the network's hidden layers.
         background: share of the base p that is spread all around the rows; see `pipeline.tabular`.
         lr: Adam's learning rate.
@@ -119,49 +121,47 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             task: (n,) the group of each row, numbers or text; without it all rows are one group.
 
         Raises:
-            ValueError: parameters or rows that cannot be learned from.
+            ValueError: what cannot be learned from, parameters or rows; all is then as it was.
         """
-        schedule, gen = self._schedule(), self._generator()
-        x = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        self.tasks_, code = np.unique(task_names(task, len(x)), return_inverse=True)
-        self.scaler_ = StandardScaler().fit(x)
-        parts = self._divide(self._rows(x, code), gen)
+        schedule, gen = self._schedule(), np.random.default_rng(self._drawn())
+        x = validate_data(clone(self), X, dtype=np.float64, ensure_min_samples=2)
+        tasks, code = np.unique(task_names(task, len(x)), return_inverse=True)
+        scaler = StandardScaler().fit(x)
+        parts = self._divide(_standardised(scaler, x, code), gen)
         if not len(parts.valid):
-            raise ValueError(f"Found {len(x)} samples in {len(self.tasks_)} groups; expected more.")
-        self.moments_ = GroupMoments.of(parts.train, len(self.tasks_))
-        variants = Variants.of(parts.train, parts.valid, self.moments_, gen)
-        self.projection_ = Projection.fit(variants.statistic, standardise=True, reduce=None)
-        self.net_ = RatioNet(
-            x_dim=x.shape[1],
-            task_dim=variants.statistic.shape[1],
-            hidden=self.hidden,
-            dropout=[0.0] * len(self.hidden),
-        )
-        draw_layers(self.net_, torch.Generator().manual_seed(int(gen.integers(2**31))))
-        self.kept_ = Kept.nothing(x.shape[1], self.memory)
-        self.history_: list[Row] = []
-        self._learn(self.net_, variants, schedule, gen)
-        return self._keep(parts, gen)
+            raise ValueError(f"Found {len(x)} samples in {len(tasks)} groups; expected more.")
+        moments = GroupMoments.of(parts.train, len(tasks))
+        variants = Variants.of(parts.train, parts.valid, moments, gen)
+        projection = Projection.fit(variants.statistic, standardise=True, reduce=None)
+        net = self._network(x.shape[1], variants.statistic.shape[1], gen)
+        history = self._learn(net, projection, variants, schedule, gen)
+        kept = Kept.nothing(x.shape[1], self.memory).add(parts, gen)
+        validate_data(self, X, skip_check_array=True)  # only now: it notes the columns
+        self.scaler_, self.projection_, self.net_, self.history_ = scaler, projection, net, history
+        self.tasks_, self.moments_, self.kept_ = tasks, moments, kept
+        return self._calibrate(self.alpha)
 
     def partial_fit(self, X: Table, task: Tasks | None = None) -> Self:
         """Learn from more rows, beside a memory of those before; groups may be new.
 
-        The sums that place a group go on running. The first call is `fit`.
+        The sums that place a group go on running. Some of the rows are kept for the calibration;
+        where that leaves none to learn from, nothing is trained. The first call is `fit`.
 
         Raises:
             ValueError: parameters or rows that cannot be learned from.
         """
         if not hasattr(self, "net_"):
             return self.fit(X, task)
-        schedule, gen = self._schedule(), self._generator()
+        schedule, gen = self._schedule(), self._next_generator()
         x = validate_data(self, X, dtype=np.float64, reset=False)
-        names = task_names(task, len(x))
-        more = self._admit(x, names, gen)
-        train = self.kept_.train.rows + more.parts.train
-        valid = self.kept_.valid.rows + more.parts.valid
-        net = deepcopy(self.net_)
-        self._learn(net, Variants.of(train, valid, more.moments, gen), schedule, gen)
-        self.net_ = net
+        more = self._admit(x, task_names(task, len(x), self.tasks_), gen)
+        if len(more.parts.train):
+            train = self.kept_.train.rows + more.parts.train
+            valid = self.kept_.valid.rows + more.parts.valid
+            variants = Variants.of(train, valid, more.moments, gen)
+            net = deepcopy(self.net_)
+            history = self._learn(net, self.projection_, variants, schedule, gen)
+            self.net_, self.history_ = net, self.history_ + history
         return self._take_in(more, gen)
 
     def embed(self, X: Table, task: Tasks) -> Singles | pd.DataFrame:
@@ -180,16 +180,17 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             groups as index where X is one.
 
         Raises:
-            ValueError: a group that it knows.
+            ValueError: a group that it knows, or rows that it cannot take.
         """
         check_is_fitted(self)
+        self._check_shares()
         x = validate_data(self, X, dtype=np.float64, reset=False)
-        names = task_names(task, len(x))
+        names = task_names(task, len(x), self.tasks_)
         known = np.intersect1d(names, self.tasks_)
         if len(known):
             raise ValueError(f"Group {known[0].item()!r} is known; partial_fit learns more of it.")
         first = len(self.tasks_)
-        gen = self._generator()
+        gen = self._next_generator()
         self._take_in(self._admit(x, names, gen, valid=0.0), gen)
         new = self.embeddings_[first:]
         return pd.DataFrame(new, index=self.tasks_[first:]) if isinstance(X, pd.DataFrame) else new
@@ -216,7 +217,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         if code is None:
             threshold = self._of_mixture().thresholds(self.alpha)
         else:
-            threshold = self.calibration_.thresholds(self.alpha)[code]
+            threshold = self.offset_[code]
         return _like(X, self._score(x, code) - threshold)
 
     def predict(self, X: Table, task: Tasks | None = None) -> Ints | pd.Series:
@@ -224,7 +225,11 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         return _like(X, np.where(np.asarray(self.decision_function(X, task)) < 0, -1, 1))
 
     def p_values(self, X: Table, task: Tasks | None = None) -> Doubles | pd.Series:
-        """At most this share of the group's own rows scores as low, (n,); see `conformal`."""
+        """At most this share of the group's own rows scores as low, (n,); see `conformal`.
+
+        For a group that is pooled: of the rows of its pool. Pools are those for the `alpha` of the
+        last `fit`, `partial_fit` or `embed`, whatever it was set to since.
+        """
         x, code = self._asked(X, task)
         score = self._score(x, code)
         if code is None:
@@ -248,14 +253,29 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         """Read what `save` wrote.
 
         Raises:
-            PipelineError: no such file, or another one.
+            PipelineError: no such file, another one, or one without all that was learned.
         """
-        tensors, config = read_model(Path(path))
+        tensors, config = read_model(Path(path), missing=ADVICE, damaged=ADVICE)
         detector = cls()
-        restore(detector, tensors, config)
-        return detector._calibrate()
+        try:
+            restore(detector, tensors, config)
+            detector._calibrate(detector.calibrated_for_)
+        except MISFITS as error:
+            raise PipelineError(
+                f"{path}: holds no whole {cls.__name__} ({error!r}). {ADVICE}"
+            ) from error
+        return detector
 
-    def _schedule(self) -> Ratio:
+    @property
+    def offset_(self) -> Doubles:
+        """Of each group, the lowest score that is no outlier at the present `alpha`, (M,)."""
+        if self.alpha == self.calibrated_for_:
+            return self.calibration_.thresholds(self.alpha)
+        self._check_shares()
+        _warn_of_few(len(self.kept_.calibration), self.alpha)
+        return self._calibration(self.alpha).thresholds(self.alpha)
+
+    def _check_shares(self) -> None:
         for name, value, high in (
             ("alpha", self.alpha, 0.5),
             ("background", self.background, 0.9),
@@ -263,6 +283,9 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         ):
             if not 0 < value <= high:
                 raise ValueError(f"{name} must be above 0 and at most {high}. Got {value!r}.")
+
+    def _schedule(self) -> Ratio:
+        self._check_shares()
         if self.memory < 0:
             raise ValueError(f"memory must be at least 0 rows. Got {self.memory!r}.")
         try:
@@ -282,42 +305,51 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             what = first["msg"].replace("Input should be", "must be")
             raise ValueError(f"{first['loc'][0]} {what}. Got {first['input']!r}.") from None
 
-    def _generator(self) -> np.random.Generator:
-        return np.random.default_rng(check_random_state(self.random_state).randint(2**31))
+    def _drawn(self) -> int:
+        """Drawn from `random_state`; where that is a number, the same one each time."""
+        return int(check_random_state(self.random_state).randint(2**31))
 
-    def _rows(self, x: Doubles, code: Ints) -> Rows:
-        with np.errstate(over="ignore"):
-            z = self.scaler_.transform(x).astype(np.float32)
-        beyond = ~np.isfinite(z).all(1)
-        if beyond.any():
-            raise ValueError(
-                f"Row {np.argmax(beyond)} lies too far from the others to be learned from: "
-                "standardised, it is beyond single precision."
-            )
-        return Rows(z, code)
+    def _next_generator(self) -> np.random.Generator:
+        """For rows that come later: other draws than those before were divided by."""
+        return np.random.default_rng([self._drawn(), self.kept_.seen])
 
-    def _divide(self, rows: Rows, gen: np.random.Generator, valid: float = VALID_SHARE) -> Parts:
-        return divide(rows, valid=valid, calibration=self.calibration_share, gen=gen)
+    def _network(self, x_dim: int, task_dim: int, gen: np.random.Generator) -> RatioNet:
+        dropout = [0.0] * len(self.hidden)
+        net = RatioNet(x_dim=x_dim, task_dim=task_dim, hidden=self.hidden, dropout=dropout)
+        draw_layers(net, torch.Generator().manual_seed(int(gen.integers(2**31))))
+        return net
+
+    def _divide(
+        self, rows: Rows, gen: np.random.Generator, valid: float = VALID_SHARE, known: int = 0
+    ) -> Parts:
+        return divide(rows, valid=valid, calibration=self.calibration_share, gen=gen, known=known)
 
     def _admit(
         self, x: Doubles, names: Names, gen: np.random.Generator, valid: float = VALID_SHARE
     ) -> _Admitted:
         """Divide more rows, and count them in beside those before."""
         tasks = add_names(self.tasks_, names)
-        parts = self._divide(self._rows(x, places(tasks, names)), gen, valid)
+        rows = _standardised(self.scaler_, x, places(tasks, names))
+        parts = self._divide(rows, gen, valid, len(self.tasks_))
         return _Admitted(tasks, self.moments_.add(parts.train, len(tasks)), parts)
 
     def _take_in(self, more: _Admitted, gen: np.random.Generator) -> Self:
-        self.tasks_, self.moments_ = more.tasks, more.moments
-        return self._keep(more.parts, gen)
+        kept = self.kept_.add(more.parts, gen)
+        self.tasks_, self.moments_, self.kept_ = more.tasks, more.moments, kept
+        return self._calibrate(self.alpha)
 
     def _learn(
-        self, net: RatioNet, variants: Variants, schedule: Ratio, gen: np.random.Generator
-    ) -> None:
+        self,
+        net: RatioNet,
+        projection: Projection,
+        variants: Variants,
+        schedule: Ratio,
+        gen: np.random.Generator,
+    ) -> list[Row]:
         try:
-            self.history_ += learn(
+            return learn(
                 net,
-                self.projection_.apply(variants.statistic),
+                projection.apply(variants.statistic),
                 variants.train,
                 variants.valid,
                 background=self.background,
@@ -328,25 +360,19 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         except PipelineError as error:  # a loss that is not finite
             raise ValueError(str(error)) from error
 
-    def _keep(self, parts: Parts, gen: np.random.Generator) -> Self:
-        self.kept_ = self.kept_.add(parts, gen)
-        return self._calibrate()
-
-    def _calibrate(self) -> Self:
+    def _calibrate(self, alpha: float) -> Self:
         """Place every group by its running sums; set its threshold by rows not learned from."""
         self.embeddings_ = self.projection_.apply(self.moments_.statistic())
         rows = self.kept_.calibration
-        score = self._score(rows.x, rows.task)
-        size, least = self.moments_.count, fewest(self.alpha)
-        self.calibration_ = Calibration.of(score, rows.task, size, least=least)
-        if len(rows) < least:
-            warn(
-                f"{len(rows)} rows to calibrate on are too few to call any row an outlier at "
-                f"alpha={self.alpha}; {least} are needed.",
-                stacklevel=2,
-            )
-        self.offset_ = self.calibration_.thresholds(self.alpha)
+        self.calibration_scores_ = self._score(rows.x, rows.task)
+        self.calibration_, self.calibrated_for_ = self._calibration(alpha), alpha
+        _warn_of_few(len(rows), alpha)
         return self
+
+    def _calibration(self, alpha: float) -> Calibration:
+        """Scores of rows not learned from, pooled where a group has too few for `alpha`."""
+        task, size, least = self.kept_.calibration.task, self.moments_.count, fewest(alpha)
+        return Calibration.of(self.calibration_scores_, task, size, least=least)
 
     def _of_mixture(self) -> Calibration:
         """Calibration scores of rows whose group is taken for unknown."""
@@ -362,7 +388,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         z = self.scaler_.transform(x)
         if task is None:
             return z, np.zeros(len(x), np.int64) if len(self.tasks_) == 1 else None
-        names = task_names(task, len(x))
+        names = task_names(task, len(x), self.tasks_)
         code = places(self.tasks_, names)
         if (code < 0).any():
             raise ValueError(
@@ -378,6 +404,33 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             share = self.moments_.count / self.moments_.count.sum()
             score = mixture_log_ratios(self.net_, self.embeddings_, z, share)
         return np.nan_to_num(score, nan=-np.inf)  # so far away that the network overflows
+
+
+def _standardised(scaler: StandardScaler, x: Doubles, code: Ints) -> Rows:
+    """The rows of groups as the network takes them.
+
+    Raises:
+        ValueError: a row that is beyond single precision.
+    """
+    with np.errstate(over="ignore"):
+        z = scaler.transform(x).astype(np.float32)
+    beyond = ~np.isfinite(z).all(1)
+    if beyond.any():
+        raise ValueError(
+            f"Row {np.argmax(beyond)} lies too far from the others to be learned from: "
+            "standardised, it is beyond single precision."
+        )
+    return Rows(z, code)
+
+
+def _warn_of_few(rows: int, alpha: float) -> None:
+    """Where the calibration has too few rows for any alarm at all."""
+    if rows < fewest(alpha):
+        warn(
+            f"{rows} rows to calibrate on are too few to call any row an outlier at "
+            f"alpha={alpha}; {fewest(alpha)} are needed.",
+            stacklevel=3,
+        )
 
 
 def _like(X: Table, values: npt.NDArray[Any]) -> npt.NDArray[Any] | pd.Series:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.estimator import CollaborativeAnomalyDetector
 
 KIND = "CollaborativeAnomalyDetector"
+ADVICE = f"Name one that `{KIND}.save` has written."
 
 
 def fitted_state(
@@ -44,6 +45,7 @@ def fitted_state(
     config: dict[str, object] = {
         "kind": KIND,
         "params": {name: _plain(value) for name, value in detector.get_params().items()},
+        "calibrated_for": _plain(detector.calibrated_for_),
         "tasks": detector.tasks_.tolist(),
         "columns": None if names is None else names.tolist(),
         "network": detector.net_.config,
@@ -74,11 +76,13 @@ def restore(
 
     Raises:
         PipelineError: the file holds something else.
+        TypeError, ValueError, LookupError, RuntimeError: it does not hold all of it.
     """
     if config.get("kind") != KIND:
-        raise PipelineError(f"the file holds no {KIND}; name one that its `save` has written.")
+        raise PipelineError(f"the file holds no {KIND}. {ADVICE}")
     settings = cast(dict[str, Any], config)
     detector.set_params(**settings["params"] | {"hidden": tuple(settings["params"]["hidden"])})
+    detector.calibrated_for_ = settings.get("calibrated_for", detector.alpha)  # not in older files
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     detector.moments_ = GroupMoments.from_tensors(under("moments.", tensors))
     detector.scaler_ = StandardScaler()

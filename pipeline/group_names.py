@@ -12,14 +12,27 @@ from pipeline.arrays import Ints
 Names: TypeAlias = npt.NDArray[Any]  # of groups: numbers or text
 
 
-def task_names(task: npt.ArrayLike | pd.Series | None, n: int) -> Names:
+def task_names(task: npt.ArrayLike | pd.Series | None, n: int, known: Names | None = None) -> Names:
     """The groups of n rows as an array of numbers or text; all one where none are given.
 
+    Args:
+        task: (n,) the group of each row.
+        n: how many rows there are.
+        known: (M,) the groups so far, if there are any: these are of their kind.
+
     Raises:
-        ValueError: another number of them, a missing one, or things that are neither.
+        ValueError: another number of them, a missing one, things that are neither, text where the
+            known ones are numbers, or numbers where they are text.
     """
-    if task is None:
-        return np.zeros(n, np.int64)
+    names: Names = np.zeros(n, np.int64) if task is None else _given(task, n)
+    if known is not None and (known.dtype.kind == "U") != (names.dtype.kind == "U"):
+        raise ValueError(f"Groups are {known.dtype} so far. Got {names.dtype}.")
+    return names
+
+
+def _given(task: npt.ArrayLike | pd.Series, n: int) -> Names:
+    if isinstance(task, list | tuple):
+        task = np.array(task, object)  # as text, a number or NaN among text would pass for a name
     names: Names = column_or_1d(task)
     if len(names) != n:
         raise ValueError(f"Found {n} rows in X and {len(names)} in task; expected as many.")
@@ -33,13 +46,7 @@ def task_names(task: npt.ArrayLike | pd.Series | None, n: int) -> Names:
 
 
 def add_names(known: Names, names: Names) -> Names:
-    """The known groups, then those of `names` that are new, sorted.
-
-    Raises:
-        ValueError: text where the known ones are numbers, or numbers where they are text.
-    """
-    if (known.dtype.kind == "U") != (names.dtype.kind == "U"):
-        raise ValueError(f"Groups are {known.dtype} so far. Got {names.dtype}.")
+    """The known groups, then those of `names`, which are of their kind, that are new, sorted."""
     return np.concatenate((known, np.setdiff1d(names, known)))
 
 

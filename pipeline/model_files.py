@@ -48,8 +48,18 @@ def write_model(tensors: Mapping[str, Tensor], config: Mapping[str, object], pat
     write_bytes(encode_tensors(contiguous, metadata), path)
 
 
-def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+def read_model(
+    path: Path,
+    *,
+    missing: str = "Build it with `dvc repro`, or name another.",
+    damaged: str = "Delete it and run `dvc repro`.",
+) -> tuple[dict[str, Tensor], dict[str, object]]:
     """Read what `write_model` wrote: (tensors by name, config).
+
+    Args:
+        path: the file.
+        missing: what to do where it is not there.
+        damaged: what to do where it is another, or not as it was written.
 
     Raises:
         PipelineError: no such file, or one in which something is not as it was written.
@@ -59,16 +69,13 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             config: dict[str, object] = dict(json.loads((file.metadata() or {})["config"]))
     except FileNotFoundError:
-        raise PipelineError(
-            f"{path}: there is no such file. Build it with `dvc repro`, or name another."
-        ) from None
+        raise PipelineError(f"{path}: there is no such file. {missing}") from None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise PipelineError(
-            f"{path}: is not a model file of this pipeline ({error}). "
-            "Delete it and run `dvc repro`."
+            f"{path}: is not a model file of this pipeline ({error}). {damaged}"
         ) from error
     if config.pop("sha256", None) != _checksum(tensors, config):
-        raise PipelineError(f"{path}: is damaged (wrong checksum). Delete it and run `dvc repro`.")
+        raise PipelineError(f"{path}: is damaged (wrong checksum). {damaged}")
     return tensors, config
 
 

@@ -57,23 +57,28 @@ class Parts:
     calibration: Rows
 
 
-def divide(rows: Rows, *, valid: float, calibration: float, gen: np.random.Generator) -> Parts:
-    """Divide the rows of every task at random; every task keeps at least one to learn from.
+def divide(
+    rows: Rows, *, valid: float, calibration: float, gen: np.random.Generator, known: int = 0
+) -> Parts:
+    """Divide the rows of every task at random; a new task keeps at least one to learn from.
 
     Args:
         rows: at least one.
-        valid: share of a task's rows to stop by; unless it is 0, some row is, if one can be spared.
+        valid: share of a task's rows to stop by; where no task is known some row is, unless the
+            share is 0, if one can be spared.
         calibration: share to calibrate on. Both are rounded up or down by chance, so that tasks of
-            few rows give theirs together.
+            few rows give theirs together; rows to stop by are taken first.
         gen: of the chance.
+        known: so many tasks, the first, have learned from other rows, and may give all of these.
     """
     order = np.lexsort((gen.random(len(rows)), rows.task))
     task, count = np.unique(rows.task, return_counts=True)
-    n_valid = np.minimum(np.floor(valid * count + gen.random(len(task))), count - 1)
-    if valid > 0 and not n_valid.any():
-        n_valid[count.argmax()] = min(1, count.max() - 1)
+    spare = count - (task >= known)
+    n_valid = np.minimum(np.floor(valid * count + gen.random(len(task))), spare)
+    if valid > 0 and not known and not n_valid.any():
+        n_valid[count.argmax()] = min(1, spare.max())
     n_calibration = np.floor(calibration * count + gen.random(len(task)))
-    n_calibration = np.minimum(n_calibration, count - 1 - n_valid)
+    n_calibration = np.minimum(n_calibration, spare - n_valid)
     place = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)  # within the task
     is_valid = place < np.repeat(n_valid, count)
     is_train = place >= np.repeat(n_valid + n_calibration, count)
@@ -116,6 +121,11 @@ class Kept:
         """Nothing yet; at most `limit` rows will be kept to learn from, a tenth to stop by."""
         none = Rows(np.empty((0, columns), np.float32), np.empty(0, np.int64))
         return cls(Reservoir(none, 0, limit), Reservoir(none, 0, max(limit // 10, 1)), none)
+
+    @property
+    def seen(self) -> int:
+        """How many rows there have been."""
+        return self.train.seen + self.valid.seen + len(self.calibration)
 
     def add(self, parts: Parts, gen: np.random.Generator) -> "Kept":
         """What is kept once more rows have come."""

@@ -71,6 +71,18 @@ def test_tasks_of_few_rows_give_their_share_together() -> None:
     assert abs(len(whole.calibration) - 200) <= 1
 
 
+def test_of_a_known_task_every_row_may_be_kept_and_of_a_new_one_not() -> None:
+    """One row of each at a time, as a stream brings them."""
+    gen, rows = drawn(), rows_of([1, 1])
+    made = [divide(rows, valid=0.1, calibration=0.2, gen=gen, known=1) for _ in range(2000)]
+    assert all(1 in parts.train.task for parts in made)
+    valid, calibration = (
+        sum(len(getattr(parts, name)) for parts in made) / 2000 for name in ("valid", "calibration")
+    )
+    assert valid == pytest.approx(0.1, abs=0.03)
+    assert calibration == pytest.approx(0.2, abs=0.05)
+
+
 def test_a_reservoir_holds_all_rows_until_it_is_full_and_then_a_uniform_sample() -> None:
     nothing = rows_of([0])
     first, second = rows_of([60]), replace(rows_of([60]), task=np.ones(60, np.int64))
