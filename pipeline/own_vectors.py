@@ -71,7 +71,7 @@ def _rows_of_users(own: OwnTable, users: pa.Table, text_ids: bool) -> Ints:
 def _vectors(own: OwnTable) -> Singles:
     """The vectors (n, d) in the order of the rows."""
     names = [name for name in own.table.column_names if name != "user_id"]
-    if names == ["x"] and pa.types.is_nested(own.table.column("x").type):
+    if names == ["x"] and _is_list(own.table.column("x").type):
         return _lists(own, own.table.column("x"))
     if not names:
         raise PipelineError(
@@ -79,6 +79,11 @@ def _vectors(own: OwnTable) -> Singles:
         )
     columns = [_finite(own, name, own.table.column(name)) for name in names]
     return np.stack(columns, axis=1)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(kind) for test in tests)
 
 
 def _lists(own: OwnTable, column: pa.ChunkedArray) -> Singles:

@@ -36,7 +36,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # scikit-learn takes no larger ones
 FIGURES = (
     *("exposure", "exposure_valid", "sample", "calibration"),
     *("trivial", "leak", "deepfm", "graph", "loss", "truth"),
@@ -152,6 +152,11 @@ class Features(Schedule):
         if self.directions and self.model != "deepfm":
             raise ValueError(
                 f"directions are appended to DeepFM's vectors; for model {self.model} set them to 0"
+            )
+        if self.activity and self.model in ("table", "latents"):
+            raise ValueError(
+                f"activity is appended to vectors that are learned; for model {self.model} set it "
+                "to false"
             )
         return self
 
@@ -360,6 +365,10 @@ def _load_yaml(file: Path) -> Any:  # noqa: ANN401 - whatever stands in the file
         raise PipelineError(
             f"{file}: there is no such file; run from the project's root or name it by --params."
         ) from None
+    except OSError as error:
+        raise PipelineError(
+            f"{file}: cannot be read ({error.strerror}); name another by --params."
+        ) from error
     except (YAMLError, UnicodeDecodeError) as error:
         raise PipelineError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
 

@@ -72,8 +72,11 @@ def _read(path: Path, keep: Callable[[pa.Table], pa.Table]) -> pa.Table:
 def write_exposures(exposures: pa.Table, path: Path, partitions: int) -> None:
     """Write exposures as a file, or with more than one partition as a folder of parts."""
     EXPOSURES.check(exposures, path)
-    part = part_of(ids_of(exposures, "item_id"), partitions)
     with replacing_parts(path, partitions) as folder:
+        if partitions == 1:
+            write_table(exposures, folder / part_name(0), EXPOSURES)
+            return
+        part = part_of(ids_of(exposures, "item_id"), partitions)
         for k in np.unique(part).tolist():
             write_table(exposures.filter(pa.array(part == k)), folder / part_name(k), EXPOSURES)
 

@@ -114,7 +114,7 @@ def write_table(table: pa.Table, path: Path, schema: Schema) -> None:
     """Check `table` against `schema` and write it as Parquet, equal tables as equal bytes."""
     schema.check(table, path)
     with replacing(path) as part, _writer(part, table.schema) as writer:
-        writer.write_table(table.replace_schema_metadata(None), ROW_GROUP)
+        _write_rows(writer, table)
 
 
 def write_tables(tables: Iterable[pa.Table], path: Path, schema: Schema) -> int:
@@ -134,9 +134,16 @@ def write_tables(tables: Iterable[pa.Table], path: Path, schema: Schema) -> int:
         for group in _checked(grouped(tables, ROW_GROUP), path, schema):
             if writer is None:
                 writer = exits.enter_context(_writer(part, group.schema))
-            writer.write_table(group.replace_schema_metadata(None), ROW_GROUP)
+            _write_rows(writer, group)
             rows += group.num_rows
     return rows
+
+
+def _write_rows(writer: pq.ParquetWriter, table: pa.Table) -> None:
+    """Every row group as one chunk: where chunks end, pages do."""
+    rows = table.replace_schema_metadata(None)
+    for start in range(0, max(1, len(rows)), ROW_GROUP):
+        writer.write_table(rows.slice(start, ROW_GROUP).combine_chunks(), ROW_GROUP)
 
 
 def _checked(groups: Iterable[pa.Table], path: Path, schema: Schema) -> Iterator[pa.Table]:
@@ -282,6 +289,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise PipelineError(
             f"{path}: there is no such file. Build it with `dvc repro`, or name another."
         ) from None
+    except OSError as error:
+        raise _damaged(path, f"cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise PipelineError(
             f"{path}: is not JSON ({error}). Delete it and run `dvc repro`."
@@ -311,12 +320,14 @@ def read_csv(path: Path, columns: Mapping[str, Field] | None = None) -> list[dic
         PipelineError: no such file, or a damaged one; names the line.
     """
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, strict=True))
     except FileNotFoundError:
         raise PipelineError(
             f"{path}: there is no such file. Build it with `dvc repro`, or name another."
         ) from None
+    except OSError as error:
+        raise _damaged(path, f"cannot be read ({error.strerror})") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise _damaged(path, f"is not readable as CSV ({error})") from error
     if not rows:

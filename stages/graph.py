@@ -8,6 +8,8 @@ import typer
 from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, stage_app
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pipeline.graph import ItemVectors
 
 app = stage_app()
@@ -59,13 +61,11 @@ def main(
         graph = read_graph(wanted, things)
         files = [Path(name) for name in (wanted.triples, wanted.items) if name]
         run.facts["graph"] = {str(file): sha256(file) for file in files}
+        learned = [exposures] if wanted.model == "ktup" else []  # no other model looks at them
         pairs = learned_exposures(
-            read_table(exposures, schemas.EXPOSURES),
-            read_table(splits, schemas.SPLITS),
-            things,
-            device,
+            _exposures(learned), read_table(splits, schemas.SPLITS), things, device
         )
-        kept = checkpoint(run, items, exposures, splits, *files)
+        kept = checkpoint(run, items, *learned, splits, *files)
         with EpochReporter("graph", wanted.max_epochs) as report:
             made = embed_items(
                 graph,
@@ -82,6 +82,19 @@ def main(
         write_csv(rounded(made.history) if made else [{"epoch": 0}], history)
         write_csv(made.links if made else [{"triples": 0}], links)
         run.say(_line(made) if made else "too few triples to embed: no item has a vector")
+
+
+def _exposures(files: list[Path]) -> "pa.Table":
+    """The exposures in the one file, or none where there is no file."""
+    import pyarrow as pa
+
+    from pipeline.schemas import EXPOSURES
+    from pipeline.storage import read_table
+
+    if files:
+        return read_table(files[0], EXPOSURES)
+    types = [(name, column.type) for name, column in EXPOSURES.columns.items()]
+    return pa.schema(types).empty_table()
 
 
 def _line(made: "ItemVectors") -> str:

@@ -52,6 +52,12 @@ def main(
         write_table(made.users, users, schemas.USERS)
         write_table(made.items, items, schemas.ITEMS)
         write_table(made.splits, splits, schemas.SPLITS)
+        if not made.held_out:
+            share = run.params.data.held_out_share
+            run.warn(
+                "no exposure is held out, and `evaluate` measures by those: of few exposures "
+                f"data.held_out_share ({share:g}) rounds to none; raise it, or take users with more"
+            )
         run.say(
             f"{made.exposures:,} exposures of {made.users.num_rows:,} users to "
             f"{made.items.num_rows:,} items, from {made.origin}"
@@ -65,6 +71,7 @@ class Made(NamedTuple):
     items: "pa.Table"
     splits: "pa.Table"
     exposures: int
+    held_out: int  # of them
     origin: str
 
 
@@ -78,7 +85,8 @@ def _embedded(run: Run, raw: Path, out: Path) -> Made:
     split = _split(run, source.users)
     pairs = hold_out(source.exposures, split, share=data.held_out_share, seed=data.split_seed)
     write_exposures(pairs, out, run.params.runtime.partitions)
-    return Made(source.users, source.items, split, pairs.num_rows, origin)
+    held_out = int(pairs.column("held_out").to_numpy().sum())
+    return Made(source.users, source.items, split, pairs.num_rows, held_out, origin)
 
 
 def _on_spark(run: Run, raw: Path, out: Path) -> Made:
@@ -101,13 +109,13 @@ def _on_spark(run: Run, raw: Path, out: Path) -> Made:
             folder = Path(data.tables_dir)
             tables = read_tables_on(spark, folder, law, text_ids=data.text_ids)
             split = _split(run, tables.users)
-            n = write_held_out(tables.rows, out, law)
-            origin = _told(run, folder, tables.count - n)
-            return Made(tables.users, tables.items, split, n, origin)
+            written = write_held_out(tables.rows, out, law)
+            origin = _told(run, folder, tables.count - written.exposures)
+            return Made(tables.users, tables.items, split, *written, origin)
         source, origin = _read_source(run, raw)
         split = _split(run, source.users)
         rows = spread_out(spark, source.exposures, law, scratch / "exposures.parquet")
-        return Made(source.users, source.items, split, write_held_out(rows, out, law), origin)
+        return Made(source.users, source.items, split, *write_held_out(rows, out, law), origin)
 
 
 def _split(run: Run, users: "pa.Table") -> "pa.Table":

@@ -56,7 +56,8 @@ def main(
         from pipeline.initialisation import initialise
         from pipeline.model_files import read_network
         from pipeline.models.ratio import PreEmbeddingNet
-        from pipeline.pairs import rows_of
+        from pipeline.pairs import ids_of, rows_of
+        from pipeline.parts import read_exposures_to
         from pipeline.storage import read_table, vectors, write_table
 
         people, labelled = read_table(features, schemas.FEATURES), read_table(users, schemas.USERS)
@@ -65,7 +66,7 @@ def main(
         examples = Examples.of(
             people,
             tasks_table,
-            read_table(exposures, schemas.EXPOSURES),
+            read_exposures_to(ids_of(tasks_table, "item_id"), exposures),
             read_table(splits, schemas.SPLITS),
         )
         started = initialise(

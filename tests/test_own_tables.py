@@ -15,9 +15,14 @@ import pytest
 
 from pipeline import schemas
 from pipeline.datasets import own_ids
-from pipeline.datasets.tables import read_tables
+from pipeline.datasets.own_ids import number_of
+from pipeline.datasets.table_files import OwnTable
+from pipeline.datasets.tables import read_exposures, read_tables
 from pipeline.errors import PipelineError
+from pipeline.labels import label_classes
 from pipeline.own_vectors import own_vectors
+from pipeline.params import Label
+from pipeline.vocabulary import raw_codes
 
 FILES = {
     "exposures": (
@@ -192,6 +197,50 @@ def test_two_texts_of_one_hash_are_refused(folder: Path, monkeypatch: pytest.Mon
         read_tables(folder, text_ids=True)
 
 
+def test_text_ids_are_hashed_once_where_no_table_names_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("users", "items", "features"):
+        (folder / f"{name}.csv").unlink()
+    hashed: list[str] = []
+
+    def spy(text: str) -> int:
+        hashed.append(text)
+        return number_of(text)
+
+    monkeypatch.setattr(own_ids, "number_of", spy)
+    read_tables(folder, text_ids=True)
+    assert sorted(hashed) == ["1", "10", "2", "20", "3", "30"]
+
+
+def test_more_than_2_gib_of_text_ids_are_read() -> None:
+    """As much as no single Arrow array of text holds; the chunks share their memory."""
+    texts = [f"{n:08d}" * 2**17 for n in range(64)]
+    users = pa.chunked_array([pa.array(texts)] * 33)
+    table = pa.table({"user_id": users, "item_id": ["a"] * len(users)})
+    source = read_exposures(OwnTable(Path("exposures.parquet"), table), text_ids=True)
+    assert (source.exposures.num_rows, source.repeats) == (64, 32 * 64)
+    key = {number_of(text): text[:8] for text in texts}
+    assert source.users["user_id"].to_pylist() == sorted(key)
+    shown = [text[:8] for text in source.users["user_key"].to_pylist()]
+    assert shown == [key[number] for number in sorted(key)]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_empty_text_is_a_missing_value_and_na_is_text(folder: Path, ending: str) -> None:
+    """As a gap among numbers is missing: who needs a value of every user refuses it."""
+    (folder / "users.csv").write_text("user_id,plan,zip\n1,pro,NA\n2,,\n3,free,a\n4,free,b\n")
+    if ending == "parquet":
+        to_parquet(folder, "users")
+    users = read_tables(folder, text_ids=False).users
+    assert users["plan"].to_pylist() == ["pro", None, "free", "free"]
+    assert users["zip"].to_pylist() == ["NA", None, "a", "b"]
+    with pytest.raises(PipelineError, match=r"row 1 \(user_id 2\): no value for plan"):
+        label_classes(users, "plan", Label(column="plan"))
+    with pytest.raises(PipelineError, match="1 of 4 users have no zip"):
+        raw_codes(users, "zip")
+
+
 @dataclass(frozen=True)
 class Fault:
     """One mistake: the file that is written, and what the message must say of it."""
@@ -214,6 +263,10 @@ RATED = f"{PAIR},rating"
 TWO = pa.array([1, 2], pa.int64())
 READ_FAULTS = [
     Fault("misspelt table", "user.csv", lines("user_id", "1"), "is none of the tables exposures, "),
+    Fault("capital ending", "users.CSV", lines("user_id", "1"), "users.csv or users.parquet, f"),
+    Fault("TSV", "items.tsv", lines("item_id", "10"), "items.csv or items.parquet, found anot"),
+    Fault("packed", "users.csv.gz", b"", "the table users as users.csv or users.parquet, found an"),
+    Fault("no ending", "Items", lines("item_id", "10"), "the table items as items.csv or items"),
     Fault("empty file", E, b"", "is not readable as CSV .*Empty CSV"),
     Fault("no rows", E, lines(PAIR), "expected at least one row, found none"),
     Fault("no Parquet", "users.parquet", b"PAR", "is not readable as Parquet"),
@@ -278,6 +331,13 @@ READ_FAULTS = [
         "expected a user_id, found None",
         2,
     ),
+    Fault(
+        "moment beyond 64 bits",
+        "exposures.parquet",
+        pa.table({"user_id": TWO, "item_id": TWO, "timestamp": ["2024-01-31", "9" * 20]}),
+        "a date .*, found '9{20}'",
+        2,
+    ),
     Fault("infinite id", "users.parquet", pa.table({"user_id": [1, np.inf]}), "found inf", 2),
     Fault(
         "unsigned", "users.parquet", pa.table({"user_id": pa.array([2**63], pa.uint64())}), "92", 1
@@ -328,6 +388,23 @@ VECTOR_FAULTS = [
         F,
         lines("user_id,x", *(f"{u},0 1" for u in range(1, 5))),
         "numbers .*x, found",
+    ),
+    Fault(
+        "records",
+        "features.parquet",
+        pa.table({"user_id": [1, 2, 3, 4], "x": [{"a": 1.0}] * 4}),
+        "numbers in the column x, found struct",
+    ),
+    Fault(
+        "maps",
+        "features.parquet",
+        pa.table(
+            {
+                "user_id": [1, 2, 3, 4],
+                "x": pa.array([[("a", 1.0)]] * 4, pa.map_(pa.string(), pa.float64())),
+            }
+        ),
+        "numbers in the column x, found map",
     ),
     Fault(
         "ragged x",
@@ -389,6 +466,12 @@ def test_a_missing_folder_a_missing_table_and_one_too_many_are_told(folder: Path
     (folder / "exposures.csv").unlink()
     with pytest.raises(PipelineError, match=r"mine: expected exposures.csv or .*, found features"):
         read_tables(folder, text_ids=False)
+
+
+def test_what_only_lies_beside_the_tables_is_no_table(folder: Path) -> None:
+    for name in ("users.csv.dvc", ".users.csv.swp", "README.md", "more-users.txt"):
+        (folder / name).write_text("notes")
+    assert read_tables(folder, text_ids=False).users.num_rows == 4
 
 
 def test_an_empty_text_id_is_told(folder: Path) -> None:

@@ -106,6 +106,10 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
         set_value("ratio", "lr", float("nan")),
         "ratio.lr: Input should be a finite number (found nan)",
     ),
+    "a seed beyond 32 bits": (
+        set_value("data", "split_seed", 10**20),
+        "data.split_seed: Input should be less than 4294967296 (found 100000000000000000000)",
+    ),
     "a share of one": (
         set_value("data", "test_share", 1.0),
         "data.test_share: Input should be less than 1 (found 1.0)",
@@ -129,6 +133,10 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
     "a field twice": (
         set_value("features", "user_fields", ["age", "age"]),
         "features: user_fields must be distinct",
+    ),
+    "an activity beside vectors that are ready-made": (
+        lambda c: c["features"].update(model="table", activity=True),
+        "features: activity is appended to vectors that are learned; for model table set it to",
     ),
     "edges that fall": (
         set_value("labels", "age", {"column": "age", "bins": [35, 25]}),
@@ -204,6 +212,12 @@ def test_a_file_that_holds_no_params_is_named(tmp_path: Path, content: bytes, to
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert message(tmp_path / "params.yaml").startswith(
         f"{tmp_path}/params.yaml: there is no such file; run from the project's root"
+    )
+
+
+def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
+    assert message(tmp_path) == (
+        f"{tmp_path}: cannot be read (Is a directory); name another by --params."
     )
 
 

@@ -20,7 +20,7 @@ from pipeline.parts import (
     replacing_parts,
     write_exposures,
 )
-from pipeline.schemas import EXPOSURES, SPLITS, USERS
+from pipeline.schemas import EXPOSURES, SPLITS, USERS, Schema
 from pipeline.storage import RowGroups, read_table, sha256, write_table, write_tables
 from pipeline.tasks import Crowd, count_groups
 from tests.projects import (
@@ -96,6 +96,15 @@ def test_a_part_has_its_number_as_its_name(tmp_path: Path) -> None:
         assert {file.name} == {f"part-{k:05d}.parquet" for k in part.tolist()}
 
 
+def test_a_single_file_is_written_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is hashed, nothing chosen."""
+    monkeypatch.setattr("pipeline.parts.part_of", lambda *_: pytest.fail("items were hashed"))
+    table = exposures({(1, 1), (1, 2), (2, 1)})
+    write_exposures(table, tmp_path / "e.parquet", 1)
+    write_table(table, tmp_path / "table.parquet", EXPOSURES)
+    assert (tmp_path / "e.parquet").read_bytes() == (tmp_path / "table.parquet").read_bytes()
+
+
 def test_a_stream_has_the_bytes_of_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +117,18 @@ def test_a_stream_has_the_bytes_of_the_whole(
         assert write_tables(cut, tmp_path / "stream", EXPOSURES) == table.num_rows
         assert (tmp_path / "stream").read_bytes() == (tmp_path / "whole").read_bytes()
     assert pq.ParquetFile(tmp_path / "whole").num_row_groups == 6
+
+
+def test_a_row_group_has_the_bytes_of_one_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However a table was put together; of so many rows that they fill pages."""
+    monkeypatch.setattr(storage, "ROW_GROUP", 200_000)
+    table = exposures({(user, 1) for user in range(300_000)})
+    pieces = pa.concat_tables([table.slice(0, 777), table.slice(777)])
+    write_table(table, tmp_path / "chunk", EXPOSURES)
+    write_table(pieces, tmp_path / "pieces", EXPOSURES)
+    assert (tmp_path / "pieces").read_bytes() == (tmp_path / "chunk").read_bytes()
 
 
 def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path) -> None:
@@ -215,6 +236,26 @@ def test_a_stage_gives_the_same_from_eight_parts(
     assert 1 < len(parts) <= 8
     assert eight.keys() - parts == one.keys() - {"data/prepared/exposures.parquet"}
     assert not [n for n in eight.keys() - parts if eight[n] != one[n]]
+
+
+@pytest.mark.parametrize("stage", ["graph", "project"])
+def test_a_stage_that_needs_few_exposures_or_none_does_not_read_the_whole(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Of the models of a graph only ktup looks at exposures, and `project` at those to tasks."""
+    project = Path(shutil.copytree(built, tmp_path / "project"))
+    read, names = storage.read_table, []
+
+    def spy(path: Path, schema: Schema) -> pa.Table:
+        names.append(schema.name)
+        return read(path, schema)
+
+    monkeypatch.setattr(storage, "read_table", spy)
+    ran = invoke(project, stage)
+    assert ran.exit_code == 0, ran.output
+    assert "splits" in names
+    assert "exposures" not in names
+    assert contents(project) == contents(built)
 
 
 @pytest.mark.full

@@ -1,5 +1,6 @@
 """A table of exposures in pieces: the rows of the whole, in order, each once."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from pipeline.datasets.table_files import read_own
 from pipeline.datasets.tables import own_pairs
 from pipeline.errors import PipelineError
 
+READERS = [read_own, pieces_of]  # what the engines begin with
 LINES = st.lists(st.one_of(st.just(""), st.integers(0, 10**9)), min_size=1, max_size=40)
 
 
@@ -68,3 +70,103 @@ def test_a_table_without_rows_or_that_is_none_is_refused_as_when_read_whole(tmp_
     path.write_bytes(b"PAR1")
     with pytest.raises(PipelineError, match="is not readable as Parquet"):
         pieces_of(path)
+
+
+def write_ids(path: Path, ids: list[float], kind: pa.DataType | None = None) -> None:
+    """A Parquet file of these ids of users and items."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    column = pa.array(ids, kind or pa.int64())
+    pq.write_table(pa.table({"user_id": column, "item_id": column}), path)
+
+
+def test_what_begins_with_a_dot_or_an_underscore_is_no_part_of_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "exposures.parquet"
+    for user, name in enumerate(
+        ["a.parquet", "b.parquet", ".c.parquet", "_d.parquet", "_temporary/e.parquet"]
+    ):
+        write_ids(folder / name, [user])
+    (folder / "_SUCCESS").touch()
+    whole = read_own(folder).table
+    assert whole["user_id"].to_pylist() == [0, 1]
+    assert pa.concat_tables([one.read().table for one in pieces_of(folder)]).equals(whole)
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("year=2024/a.parquet", "a folder"),
+        ("more/a.parquet", "a folder"),
+        ("a.parq", "another ending"),
+    ],
+)
+def test_a_folder_of_anything_but_parquet_files_is_refused(
+    tmp_path: Path, read: Callable[[Path], object], name: str, found: str
+) -> None:
+    folder = tmp_path / "exposures.parquet"
+    write_ids(folder / "b.parquet", [1])
+    write_ids(folder / name, [2])
+    place = folder / name.split("/")[0]
+    with pytest.raises(PipelineError, match=rf"^{place}: expected only files .*, found {found}\."):
+        read(folder)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_files_of_one_folder_have_the_same_columns(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    folder = tmp_path / "exposures.parquet"
+    write_ids(folder / "a.parquet", [1])
+    write_ids(folder / "b.parquet", [2], pa.float64())
+    told = (
+        rf"^{folder}/b\.parquet: expected the columns user_id int64, item_id int64, as in "
+        r"a\.parquet, found user_id double, item_id double\."
+    )
+    with pytest.raises(PipelineError, match=told):
+        read(folder)
+
+
+def test_the_order_of_columns_and_how_text_is_stored_may_differ(tmp_path: Path) -> None:
+    folder = tmp_path / "exposures.parquet"
+    folder.mkdir()
+    ids = pa.table({"user_id": ["a", "b"], "item_id": ["x", "x"]})
+    stored = {"item_id": ids["item_id"].dictionary_encode(), "user_id": ids["user_id"]}
+    pq.write_table(ids, folder / "a.parquet")
+    pq.write_table(pa.table(stored), folder / "b.parquet")
+    whole = own_pairs(read_own(folder), text_ids=True)
+    assert whole["user_key"].to_pylist() == ["a", "b", "a", "b"]
+    found = [own_pairs(one.read(), text_ids=True) for one in pieces_of(folder)]
+    assert pa.concat_tables(found).equals(whole)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_file_of_a_folder_that_is_none_and_an_empty_folder_are_named(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    folder = tmp_path / "exposures.parquet"
+    folder.mkdir()
+    with pytest.raises(PipelineError, match=rf"^{folder}: expected at least one row, found none"):
+        read(folder)
+    write_ids(folder / "a.parquet", [1])
+    (folder / "b.parquet").write_bytes(b"PAR1")
+    with pytest.raises(PipelineError, match=rf"^{folder}/b\.parquet: is not readable as Parquet"):
+        read(folder)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_folder_in_the_place_of_a_csv_is_named(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    folder = tmp_path / "exposures.csv"
+    folder.mkdir()
+    with pytest.raises(PipelineError, match=rf"^{folder}: is not readable as CSV .*a directory"):
+        read(folder)
+
+
+def test_a_link_is_read_by_its_own_ending(tmp_path: Path) -> None:
+    """As DVC's cache links its files, which have none."""
+    write_ids(tmp_path / "blob", [1, 2])
+    link = tmp_path / "exposures.parquet"
+    link.symlink_to(tmp_path / "blob")
+    (piece,) = pieces_of(link)
+    assert piece.read().table.equals(read_own(link).table)

@@ -185,3 +185,18 @@ def test_a_simulation_too_dense_to_draw_is_refused(project: Path) -> None:
     ran = CliRunner().invoke(app, [])
     assert ran.exit_code == 1
     assert "exposures (5,001) must be at most half of users x items (10,000)" in ran.stderr
+
+
+def test_where_nothing_is_held_out_it_says_so_at_once(project: Path) -> None:
+    """Of two exposures a fifth rounds to none; else `evaluate` would be the first to tell."""
+    (project / "mine").mkdir()
+    rows = "".join(f"{user},{item}\n" for user in range(300) for item in (user % 7, 7))
+    (project / "mine/exposures.csv").write_text(f"user_id,item_id\n{rows}")
+    set_params(project, source="tables", tables_dir="mine")
+    ran = CliRunner().invoke(app, [])
+    assert ran.exit_code == 0
+    assert ran.stdout.startswith("600 exposures of 300 users to 8 items")
+    assert ran.stderr == (
+        "prepare: warning: no exposure is held out, and `evaluate` measures by those: of few "
+        "exposures data.held_out_share (0.2) rounds to none; raise it, or take users with more.\n"
+    )

@@ -184,6 +184,39 @@ def test_a_fault_far_down_is_told_with_its_row(project: Path) -> None:
     assert spark.stderr == embedded.stderr
 
 
+def test_a_folder_divided_by_a_key_is_refused_in_the_same_line(project: Path) -> None:
+    folder = own(project) / "exposures.parquet" / "year=2024"
+    folder.mkdir(parents=True)
+    pq.write_table(exposures(0), folder / "a.parquet")
+    embedded, spark = (run(project, "prepare", engine) for engine in ("embedded", "spark"))
+    assert f"{folder}: expected only files NAME.parquet in the folder" in spark.stderr
+    assert spark.stderr == embedded.stderr
+
+
+def test_a_user_without_a_label_is_refused_in_the_same_line(project: Path) -> None:
+    folder = own(project, labels="{country: {column: country}}")
+    shutil.copytree(ROOT / "examples/tables", folder, dirs_exist_ok=True)
+    set_params(project, {"tasks": {"labels": ["country"]}, "evaluate": {"labels": []}})
+    set_params(project, {"projection": {"histogram_label": "country"}})
+    users = folder / "users.csv"
+    users.write_text(users.read_text().replace('1,45,"DE"\n', "1,45,\n", 1))
+    told = []
+    for engine in ("embedded", "spark"):
+        assert run(project, "prepare", engine).exit_code == 0
+        told.append(run(project, "filter_tasks", engine).stderr)
+    assert "row 0 (user_id 1): no value for country" in told[1]
+    assert told[1] == told[0]
+
+
+def test_that_nothing_is_held_out_is_warned_of_alike(project: Path) -> None:
+    rows = "".join(f"{user},{item}\n" for user in range(300) for item in (user % 7, 7))
+    (own(project) / "exposures.csv").write_text(f"user_id,item_id\n{rows}")
+    embedded, spark = (run(project, "prepare", engine) for engine in ("embedded", "spark"))
+    assert embedded.exit_code == spark.exit_code == 0
+    assert spark.stderr.startswith("prepare: warning: no exposure is held out")
+    assert spark.stderr == embedded.stderr
+
+
 def test_a_value_over_several_lines_is_refused_and_not_cut(project: Path) -> None:
     path = own(project) / "exposures.csv"
     path.write_text('user_id,item_id,note\n1,10,a\n2,20,"one\ntwo"\n')

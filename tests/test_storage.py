@@ -3,6 +3,8 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -306,6 +308,15 @@ def test_a_missing_file_is_one_line_of_error(
         read(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("read", [read_csv, read_json])
+def test_a_folder_in_the_place_of_a_file_is_one_line_of_error(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    told = rf"^{tmp_path}: cannot be read \(Is a directory\)\. Delete the file and run"
+    with pytest.raises(PipelineError, match=told):
+        read(tmp_path)
+
+
 def fail_halfway(path: Path) -> None:
     with replacing(path) as part:
         part.write_bytes(b"half")
@@ -409,6 +420,24 @@ def test_csv_of_one_row_with_a_line_end_in_a_field_comes_back(tmp_path: Path) ->
     path = tmp_path / "table.csv"
     write_csv([{"title": 'a\r\nb,"c"'}], path)
     assert read_csv(path) == [{"title": 'a\r\nb,"c"'}]
+
+
+def test_csv_is_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    write_csv([{"title": "Amélie"}], path)
+    code = (
+        "import sys; from pathlib import Path; from pipeline.storage import read_csv; "
+        "print(ascii(read_csv(Path(sys.argv[1]))))"
+    )
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code, path],
+        env={**os.environ, **ascii_only, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == "[{'title': 'Am\\xe9lie'}]\n"
 
 
 def test_a_text_is_written_part_by_part_as_a_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -32,11 +32,14 @@ def own_ids(own: OwnTable, who: Who, *, text_ids: bool) -> pa.Table:
         own.require(column.is_valid().to_numpy(), f"a {name}", column)
         return pa.table({name: column})
     keys = own.text(name)
-    coded = keys.combine_chunks().dictionary_encode()
-    numbers = np.array([number_of(text) for text in coded.dictionary.to_pylist()], np.int64)
+    # Chunk by chunk, with one dictionary: all texts in one array may pass its 2 GiB.
+    coded = keys.dictionary_encode().chunks if len(keys) else []
+    texts = coded[0].dictionary.to_pylist() if coded else []
+    numbers = np.array([number_of(text) for text in texts], np.int64)
     if len(np.unique(numbers)) < len(numbers):
         raise two_texts(own.path, name)
-    return pa.table({name: numbers[coded.indices.to_numpy()], f"{who}_key": keys})
+    rows = pa.chunked_array([chunk.indices for chunk in coded], pa.int32()).to_numpy()
+    return pa.table({name: numbers[rows], f"{who}_key": keys})
 
 
 def two_texts(path: Path, name: str) -> PipelineError:

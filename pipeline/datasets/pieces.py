@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.datasets.table_files import OwnTable, no_rows, own_table, parse_csv
+from pipeline.datasets.table_files import OwnTable, no_rows, own_table, parquet_files, parse_csv
 
 PIECE_BYTES = 1 << 25  # of a CSV
 UNCUT = "Write the table as Parquet, or set runtime.engine to embedded."
@@ -20,7 +20,8 @@ class Piece:
 
     Attributes:
         path: the table, a file or a folder of Parquet files, which messages name.
-        file: the file that the rows are in, its whole path: workers stand elsewhere.
+        file: the file that the rows are in, its whole path: workers stand elsewhere. A link keeps
+            its own name, whose ending tells what the file is.
         start: the row group; or the byte at or after which the first of the lines starts.
         end: the byte at or after which the first line of the next piece starts.
     """
@@ -77,26 +78,31 @@ def pieces_of(path: Path) -> list[Piece]:
     Raises:
         PipelineError: it is not readable, or has no rows.
     """
-    if path.suffix == ".csv":
-        start, size = _header(path)[1], path.stat().st_size
-        starts = range(start, max(size, start + 1), PIECE_BYTES)
-        file = str(path.resolve())
-        return [Piece(str(path), file, at, at + PIECE_BYTES) for at in starts]
     pieces: list[Piece] = []
 
-    def footers() -> pa.Table:
-        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        for file in files:
-            groups = pq.ParquetFile(file).metadata
-            rows = (groups.row_group(i).num_rows for i in range(groups.num_row_groups))
-            place = str(file.resolve())
-            pieces.extend(Piece(str(path), place, i, 0) for i, n in enumerate(rows) if n)
+    def cut() -> pa.Table:
+        pieces.extend(_of_csv(path) if path.suffix == ".csv" else _of_parquet(path))
         return pa.table({})
 
-    own_table(path, footers)  # tells what is not readable
+    own_table(path, cut)  # tells what is not readable
     if not pieces:
         raise no_rows(path)
     return pieces
+
+
+def _of_csv(path: Path) -> Iterator[Piece]:
+    start, size = _header(path)[1], path.stat().st_size
+    file = str(path.absolute())
+    for at in range(start, max(size, start + 1), PIECE_BYTES):
+        yield Piece(str(path), file, at, at + PIECE_BYTES)
+
+
+def _of_parquet(path: Path) -> Iterator[Piece]:
+    for file in parquet_files(path):
+        groups, place = pq.ParquetFile(file).metadata, str(file.absolute())
+        for i in range(groups.num_row_groups):
+            if groups.row_group(i).num_rows:
+                yield Piece(str(path), place, i, 0)
 
 
 def _row_group(file: Path, group: int) -> pa.Table:

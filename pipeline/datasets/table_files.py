@@ -1,6 +1,6 @@
 """A user's own tables, CSV or Parquet, read fast and refused with the row of their first fault."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 
 from pipeline.arrays import Bools, Ints
 from pipeline.errors import PipelineError
@@ -125,23 +126,19 @@ class OwnTable:
         return pa.chunked_array([pa.array(moments, pa.int64())])
 
     def _moment(self, row: int, value: str | None) -> int | None:
-        if not value:
-            return None
-        if value.isdecimal():
-            return int(value)
         try:
-            moment = datetime.fromisoformat(value)
+            return _seconds(value) if value else None
         except ValueError:
             expected = "seconds since 1970 or a date such as 2024-01-31 12:00:00 as timestamp"
             raise self.fault(row, expected, repr(value)) from None
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 def find_tables(folder: Path) -> dict[str, Path]:
-    """The files NAME.csv and NAME.parquet of a folder, for each of NAMES that is there.
+    """The tables NAME.csv and NAME.parquet of a folder, for each of NAMES that is there.
 
     Raises:
-        PipelineError: no such folder, a name twice, or another table that may be misspelt.
+        PipelineError: no such folder, a name twice, or another table that may be misspelt or that
+            has another ending.
     """
     if not folder.is_dir():
         raise PipelineError(
@@ -150,6 +147,7 @@ def find_tables(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix not in ENDINGS:
+            _require_no_table(path)
             continue
         if path.stem not in NAMES:
             raise PipelineError(
@@ -159,6 +157,16 @@ def find_tables(folder: Path) -> dict[str, Path]:
             raise PipelineError(f"{path}: there is {found[path.stem].name} too; keep one of them.")
         found[path.stem] = path
     return found
+
+
+def _require_no_table(path: Path) -> None:
+    """Raise PipelineError if a file or folder that is not read has the name of a table."""
+    name, *endings = path.name.casefold().split(".")
+    if name in NAMES and endings[-1:] != ["dvc"]:  # with it DVC notes what a table holds
+        raise PipelineError(
+            f"{path}: expected the table {name} as {name}.csv or {name}.parquet, found another "
+            "ending. Convert, rename or move it."
+        )
 
 
 def read_own(path: Path, text_columns: Sequence[str] = TEXT_COLUMNS) -> OwnTable:
@@ -184,10 +192,10 @@ def own_table(path: Path, read: Callable[[], pa.Table], before: int = 0) -> OwnT
         PipelineError: it is not readable, or two columns have one name.
     """
     try:
-        table = read()
+        table = _in_plain_types(read())
     except FileNotFoundError:
         raise PipelineError(f"{path}: there is no such file; name another.") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         kind = f"{TEXTS[path.suffix]} in UTF-8" if path.suffix in TEXTS else "Parquet"
         raise PipelineError(
             f"{path}: is not readable as {kind} ({' '.join(str(error).split())}). "
@@ -197,9 +205,7 @@ def own_table(path: Path, read: Callable[[], pa.Table], before: int = 0) -> OwnT
         raise PipelineError(
             f"{path}: expected distinct columns, found {', '.join(table.column_names)}. Rename one."
         )
-    plain = [_plain(field.type) for field in table.schema]
-    plain_schema = pa.schema(zip(table.column_names, plain, strict=True))
-    return OwnTable(path, table.cast(plain_schema), before)
+    return OwnTable(path, table, before)
 
 
 def no_rows(path: Path) -> PipelineError:
@@ -208,10 +214,53 @@ def no_rows(path: Path) -> PipelineError:
 
 
 def _read_whole(path: Path, text_columns: Sequence[str]) -> pa.Table:
-    if path.suffix not in TEXTS:
-        return read_parquet(path)
-    with path.open("rb") as file:
-        return parse_csv(path, file, text_columns)
+    if path.suffix in TEXTS:
+        with path.open("rb") as file:
+            return parse_csv(path, file, text_columns)
+    first, *others = [_in_plain_types(read_parquet(file)) for file in parquet_files(path)]
+    return pa.concat_tables([first, *(other.select(first.column_names) for other in others)])
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The files of a table in Parquet, in the order of its rows: itself, or those in the folder.
+
+    What begins with . or _ is passed over: so are called notes beside a table, and parts of one
+    that are not whole yet.
+
+    Raises:
+        PipelineError: in the folder is no file, another folder or file, or files whose columns or
+            types differ.
+    """
+    if not path.is_dir():
+        return [path]
+    files = sorted(one for one in path.iterdir() if not one.name.startswith((".", "_")))
+    for file in files:
+        if file.is_dir() or file.suffix != ".parquet":
+            raise PipelineError(
+                f"{file}: expected only files NAME.parquet in the folder {path.name}, found "
+                f"{'a folder' if file.is_dir() else 'another ending'}. Move it elsewhere, or write "
+                "the table again, not divided into folders."
+            )
+    if not files:
+        raise no_rows(path)
+    columns = [_columns(file) for file in files]
+    for file, found in zip(files, columns, strict=True):
+        if found != columns[0]:
+            raise PipelineError(
+                f"{file}: expected the columns {_listed(columns[0])}, as in {files[0].name}, found "
+                f"{_listed(found)}. Write all files of the table with the same columns."
+            )
+    return files
+
+
+def _columns(file: Path) -> dict[str, pa.DataType]:
+    """The columns of a Parquet file and their plain types."""
+    empty = own_table(file, lambda: pq.read_schema(file).empty_table()).table
+    return dict(zip(empty.column_names, empty.schema.types, strict=True))
+
+
+def _listed(columns: Mapping[str, pa.DataType]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in columns.items())
 
 
 def parse_csv(
@@ -271,6 +320,10 @@ def _require_utf8(path: Path, content: BinaryIO, before: int) -> None:
             ) from error
 
 
+def _in_plain_types(table: pa.Table) -> pa.Table:
+    return table.cast(pa.schema([(field.name, _plain(field.type)) for field in table.schema]))
+
+
 def _plain(kind: pa.DataType) -> pa.DataType:
     """The type without what only storage knows of: dictionaries and large offsets."""
     if pa.types.is_dictionary(kind):
@@ -278,3 +331,17 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return pa.string()
     return kind
+
+
+def _seconds(value: str) -> int:
+    """Seconds since 1970: of such a number, or of a date, in UTC if it does not say.
+
+    Raises:
+        ValueError: it is neither, or does not fit into 64 bits.
+    """
+    if not value.isdecimal():
+        moment = datetime.fromisoformat(value)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    if (seconds := int(value)) >= 2**63:
+        raise ValueError(f"{value} is beyond 64 bits.")
+    return seconds

@@ -30,8 +30,10 @@ def read_tables(folder: Path, *, text_ids: bool) -> Source:
     own = read_exposures(exposures, text_ids=text_ids)
     users = own_users(read["users"], text_ids) if "users" in read else own.users
     items = own_items(read["items"], text_ids) if "items" in read else own.items
-    require_known(exposures, "user", users, text_ids)
-    require_known(exposures, "item", items, text_ids)
+    if "users" in read:
+        require_known(exposures, "user", users, text_ids)
+    if "items" in read:
+        require_known(exposures, "item", items, text_ids)
     return Source(users, items, own.exposures, own.repeats)
 
 
@@ -78,7 +80,10 @@ def own_pairs(exposures: OwnTable, *, text_ids: bool) -> pa.Table:
 
 
 def own_users(own: OwnTable, text_ids: bool) -> pa.Table:
-    """The users table: ids, and every other column, which may serve as a label."""
+    """The users table: ids, and every other column, which may serve as a label.
+
+    Empty text is a missing value, as an empty field of a CSV is in a column of numbers.
+    """
     users = _sortable(own, "user", text_ids)
     for name in own.table.column_names:
         column = own.table.column(name)
@@ -87,8 +92,14 @@ def own_users(own: OwnTable, text_ids: bool) -> pa.Table:
         if pa.types.is_nested(column.type):
             raise own.wrong_type(name, "one value a row", column.type)
         if name != "user_id":
-            users = users.append_column(name, column)
+            users = users.append_column(name, _without_empty_text(column))
     return users.sort_by("user_id")
+
+
+def _without_empty_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not pa.types.is_string(column.type):
+        return column
+    return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
 
 
 def own_items(own: OwnTable, text_ids: bool) -> pa.Table:
@@ -130,8 +141,12 @@ def _sortable(own: OwnTable, who: Who, text_ids: bool) -> pa.Table:
 
 
 def distinct_ids(ids: pa.Table) -> pa.Table:
-    """Each id once, for want of a table of them."""
-    return ids.take(np.unique(ids.column(0).to_numpy(), return_index=True)[1])
+    """Each id once, rising, for want of a table of them."""
+    numbers = ids.column(0).to_numpy()
+    first = np.zeros(len(numbers), bool)
+    first[np.unique(numbers, return_index=True)[1]] = True
+    found = ids.filter(pa.array(first))  # chunk by chunk: all texts joined may pass 2 GiB
+    return found.take(np.argsort(found.column(0).to_numpy()))
 
 
 def require_known(exposures: OwnTable, who: Who, known: pa.Table, text_ids: bool) -> None:

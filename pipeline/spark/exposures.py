@@ -6,7 +6,7 @@ from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +59,13 @@ class Law:
     partitions: int
 
 
+class Written(NamedTuple):
+    """How many exposures were written, and how many of them are held out."""
+
+    exposures: int
+    held_out: int
+
+
 def read_pieces(
     spark: "SparkSession", pieces: list[Piece], law: Law, *, text_ids: bool
 ) -> "DataFrame":
@@ -81,12 +88,8 @@ def spread_out(spark: "SparkSession", exposures: pa.Table, law: Law, file: Path)
     return read_pieces(spark, pieces_of(file), law, text_ids=False)
 
 
-def write_held_out(rows: "DataFrame", path: Path, law: Law) -> int:
-    """Write the distinct pairs among the rows as exposures; each has its earliest moment.
-
-    Returns:
-        How many there are.
-    """
+def write_held_out(rows: "DataFrame", path: Path, law: Law) -> Written:
+    """Write the distinct pairs among the rows as exposures; each has its earliest moment."""
     from pyspark.sql import functions as F
     from pyspark.sql.window import Window
 
@@ -107,8 +110,8 @@ def write_held_out(rows: "DataFrame", path: Path, law: Law) -> int:
     )
     with replacing_parts(path, law.partitions) as folder:
         write = partial(_write_batches, folder=str(folder.resolve()))
-        written = exposures.mapInArrow(write, "part int, rows long").collect()
-    return sum(row.rows for row in written)
+        written = exposures.mapInArrow(write, "part int, rows long, held_out long").collect()
+    return Written(sum(row.rows for row in written), sum(row.held_out for row in written))
 
 
 def _read_batches(
@@ -149,9 +152,22 @@ def _rising(seed: int, user: Ints, item: Ints) -> Ints:
 def _write_batches(batches: Iterable[pa.RecordBatch], *, folder: str) -> Iterator[pa.RecordBatch]:
     """Write each part to its file: the rows come sorted by part, then by the key."""
     for part, group in groupby(_by_part(batches), key=itemgetter(0)):
-        file = Path(folder) / part_name(part)
-        rows = write_tables((table for _, table in group), file, EXPOSURES)
-        yield pa.record_batch({"part": pa.array([part], pa.int32()), "rows": [rows]})
+        tables = (table for _, table in group)
+        rows, held_out = _write_part(tables, Path(folder) / part_name(part))
+        made = {"part": pa.array([part], pa.int32()), "rows": [rows], "held_out": [held_out]}
+        yield pa.record_batch(made)
+
+
+def _write_part(tables: Iterable[pa.Table], file: Path) -> Written:
+    held_out: list[int] = []
+
+    def counted() -> Iterator[pa.Table]:
+        for table in tables:
+            held_out.append(int(table.column("held_out").to_numpy().sum()))
+            yield table
+
+    rows = write_tables(counted(), file, EXPOSURES)
+    return Written(rows, sum(held_out))
 
 
 def _by_part(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
