@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from pipeline.arrays import Ints, Singles
 from pipeline.directions import Directions
 from pipeline.errors import PipelineError
-from pipeline.fold_in import fold_in
+from pipeline.fold_in import Prior, fold_in
 from pipeline.model_files import MISFITS, read_model, under, write_model
 from pipeline.models.deepfm import DeepFM
 from pipeline.pairs import rows_of
@@ -64,11 +65,11 @@ class Extractor:
         Raises:
             PipelineError: an exposure of somebody who is not among `users`.
         """
-        item_id = exposures.column("item_id").to_numpy()
-        known = np.isin(item_id, self.items)
+        item = encode(exposures.column("item_id").to_numpy(), self.items)
+        known = item < len(self.items)
+        item = item[known]
         ids = exposures.column("user_id").to_numpy()[known]
         user = rows_of(ids, users.column("user_id").to_numpy(), "user")
-        item = rows_of(item_id[known], self.items, "item")
         codes = self._codes(users)
         own = list(self.fields).index(OWN_FIELD) if OWN_FIELD in self.fields else None
         further = 0 if self.directions is None else self.directions.v.shape[1]
@@ -78,7 +79,8 @@ class Extractor:
             rows = torch.from_numpy(user[part] - start).to(codes.device)
             seen = torch.from_numpy(item[part]).to(codes.device)
             some = slice(start, start + AT_ONCE)
-            x[some] = fold_in(self.net, codes[some], rows, seen, own=own, gen=gen).cpu()
+            made = fold_in(self.net, self._prior, codes[some], rows, seen, own=own, gen=gen)
+            x[some] = made.cpu()
         return self._standardised(x, users, exposures)
 
     def newcomers_apart(self, users: pa.Table, exposures: pa.Table, *, seed: int) -> Singles:
@@ -151,6 +153,10 @@ class Extractor:
             )
         items = tensors["items"].numpy()
         return cls(net.to(device).eval(), fields, items, scale, activity, directions)
+
+    @cached_property
+    def _prior(self) -> Prior:
+        return Prior.of(self.net)
 
     def _standardised(self, x: Tensor, users: pa.Table, exposures: pa.Table) -> Singles:
         raw = completed(x.cpu(), users, exposures, self.directions, self.activity)

@@ -1,10 +1,13 @@
 """Vectors for users whom DeepFM was not trained on, with everything it learned left as it is."""
 
+from dataclasses import dataclass
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.models.deepfm import DeepFM
+from pipeline.models.deepfm import DeepFM, Side
 from pipeline.training.negatives import UnseenItems
 
 # Chosen by how folded-in validation users of MovieLens 1M rank their held-out items.
@@ -13,8 +16,32 @@ LR = 0.2  # at the first step, in standard deviations of the prior; falls to not
 PRIOR = 0.2  # weight of the prior; without it the rows grow too long
 
 
+@dataclass(frozen=True)
+class Prior:
+    """What a trained network knows before it knows a newcomer: the same for all of them.
+
+    Attributes:
+        mean: of each field's embeddings, (F, 1 + k).
+        spread: standard deviations of each field's, (F, 1 + k).
+        items: what items bring to their pairs.
+    """
+
+    mean: Tensor
+    spread: Tensor
+    items: Side
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, net: DeepFM) -> Self:
+        """Go through all users and items of the network once."""
+        found = [torch.std_mean(table, 0, correction=0) for table in net.eval().user_fields]
+        spread, mean = (torch.stack(rows) for rows in zip(*found, strict=True))
+        return cls(mean, spread, net.item_side())
+
+
 def fold_in(
     net: DeepFM,
+    prior: Prior,
     codes: Tensor,
     user: Tensor,
     item: Tensor,
@@ -32,6 +59,7 @@ def fold_in(
 
     Args:
         net: trained network.
+        prior: of it.
         codes: (n, F) the newcomers' fields; an unseen code is one past the last of its field.
         user: (E,) row in `codes` of each exposure, sorted.
         item: (E,) row of its item, rising within a user.
@@ -43,19 +71,23 @@ def fold_in(
     """
     net.eval()
     with torch.no_grad():
-        embedded = net.embed_newcomers(codes)
+        embedded = net.embed_newcomers(codes, prior.mean)
     if own is not None:
-        embedded[:, own] = _fit_own_rows(net, embedded, user, item, own, gen)
+        embedded[:, own] = _fit_own_rows(net, prior, embedded, user, item, own, gen)
     return embedded[..., 1:].flatten(1)
 
 
 def _fit_own_rows(
-    net: DeepFM, embedded: Tensor, user: Tensor, item: Tensor, own: int, gen: torch.Generator
+    net: DeepFM,
+    prior: Prior,
+    embedded: Tensor,
+    user: Tensor,
+    item: Tensor,
+    own: int,
+    gen: torch.Generator,
 ) -> Tensor:
     """Fit field `own` of embedded newcomers (n, F, 1 + k): (n, 1 + k)."""
-    with torch.no_grad():
-        items = net.item_side()
-        spread, mean = torch.std_mean(net.user_fields[own], 0, correction=0)
+    items, mean, spread = prior.items, prior.mean[own], prior.spread[own]
     unseen = UnseenItems.of(user, item, users=len(embedded), items=len(items.total))
     drawable = unseen.count(user) > 0
     user, item = user[drawable], item[drawable]

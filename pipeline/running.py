@@ -16,16 +16,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+from scipy.sparse import csr_array
 
 from pipeline import schemas
 from pipeline.arrays import Bools, Doubles, Ints, Singles
 from pipeline.embeddings import task_means
+from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.model_files import read_model, under, write_model
 from pipeline.pairs import shown
 from pipeline.placement import Placement
 from pipeline.storage import matrix, read_table, vectors, write_table
+from pipeline.vocabulary import encode
 
+MODEL = "running.safetensors"
 TABLES: Mapping[str, schemas.Schema] = {
     "users": schemas.USERS,
     "items": schemas.ITEMS,
@@ -76,23 +80,35 @@ class Audience:
             np.concatenate((self.sums, np.zeros((len(new), self.sums.shape[1]))))[order],
         )
 
-    def add(self, item_id: Ints, x: Singles, *, counts: Bools, sign: int = 1) -> Self:
-        """With more exposures (n,), of users with vectors x (n, x_dim), or without them.
+    def add(self, item_id: Ints, user: Ints, x: Singles, *, counts: Bools, sign: int = 1) -> Self:
+        """With more exposures (n,), or without them.
 
         Args:
             item_id: of each exposure; items that are not followed are left out.
-            x: of its user.
+            user: row of its user in x.
+            x: (U, x_dim) vectors.
             counts: (n,) whether the user counts.
             sign: 1, or -1 to take them away again.
         """
-        row = np.minimum(np.searchsorted(self.item_id, item_id), max(len(self.item_id) - 1, 0))
-        followed = np.isin(item_id, self.item_id)
+        row = encode(item_id, self.item_id)
+        followed = row < len(self.item_id)
         counting = followed & counts
-        exposures, counted, sums = self.exposures.copy(), self.counted.copy(), self.sums.copy()
-        np.add.at(exposures, row[followed], sign)
-        np.add.at(counted, row[counting], sign)
-        np.add.at(sums, row[counting], sign * x[counting].astype(np.float64))
-        return type(self)(self.item_id, exposures, counted, sums)
+
+        def met(which: Bools) -> csr_array:
+            ones = np.full(np.count_nonzero(which), float(sign))
+            return csr_array((ones, (row[which], user[which])), shape=(len(self.item_id), len(x)))
+
+        def number(of: csr_array) -> Ints:
+            total: Ints = np.rint(of.sum(axis=1)).astype(np.int64)
+            return total
+
+        of_counting = met(counting)
+        return type(self)(
+            self.item_id,
+            self.exposures + number(met(followed)),
+            self.counted + number(of_counting),
+            self.sums + of_counting @ x.astype(np.float64),
+        )
 
 
 @dataclass(frozen=True)
@@ -117,7 +133,7 @@ class Running:
         e: (M, e_dim) embeddings of the tasks.
         later: (M,) which tasks came later.
         learned: user_id of the training users, rising.
-        before: user_id of all users that were there at the training, rising.
+        before: user_id of all users who had a visible exposure at the training, rising.
         audience: running sums.
         placement: of tasks that come later.
         drift: so far.
@@ -158,10 +174,12 @@ class Running:
         means = task_means(examples.x, examples.learned, examples.tasks)
         visible = shown(exposures)
         user, item = (visible.column(name).to_numpy() for name in ("user_id", "item_id"))
+        never_met = np.setdiff1d(items.column("item_id"), exposures.column("item_id"))
         audience = (
             Audience.nothing(examples.x.shape[1])
             .with_items(tasks.column("item_id").to_numpy())
-            .add(item, examples.x[np.searchsorted(ids, user)], counts=np.isin(user, learned))
+            .with_items(never_met)
+            .add(item, np.searchsorted(ids, user), examples.x, counts=np.isin(user, learned))
         )
         return cls(
             users.select([name for name in users.column_names if name in ("user_id", "user_key")]),
@@ -172,7 +190,7 @@ class Running:
             e,
             np.zeros(len(e), bool),
             learned,
-            ids,
+            np.unique(user),
             audience,
             Placement.fit(means, e),
         )
@@ -184,10 +202,20 @@ class Running:
 
     @staticmethod
     def is_in(folder: Path) -> bool:
-        """Whether `write` has filled a folder; what it had set aside when killed is put back."""
+        """Whether `write` has filled a folder; what it had set aside when killed is put back.
+
+        Raises:
+            PipelineError: something else is there.
+        """
         if not folder.exists() and (old := _beside(folder, "old")).exists():
             old.rename(folder)
-        return folder.exists()
+        if (folder / MODEL).exists():
+            return True
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise PipelineError(
+                f"{folder}: holds something else than what `update` writes; name another folder."
+            )
+        return False
 
     def write(self, folder: Path, model: str) -> None:
         """Write tables and sums to a folder, all or nothing; `model` names their network."""
@@ -208,7 +236,7 @@ class Running:
         arrays |= {f"placement.{name}": value for name, value in vars(self.placement).items()}
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
         config = {"model": model, "drift": vars(self.drift)}
-        write_model(tensors, config, part / "running.safetensors")
+        write_model(tensors, config, part / MODEL)
         if there:
             folder.rename(old)
         part.rename(folder)
@@ -221,7 +249,7 @@ class Running:
         Raises:
             PipelineError: a file is missing or damaged.
         """
-        tensors, config = read_model(folder / "running.safetensors")
+        tensors, config = read_model(folder / MODEL)
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         tables = {name: read_table(folder / f"{name}.parquet", s) for name, s in TABLES.items()}
         e = matrix(tables.pop("task_embeddings").column("e"))

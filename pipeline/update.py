@@ -63,7 +63,8 @@ def update(
         PipelineError: new users where vectors are ready-made, or fields of theirs are missing.
     """
     pairs = _not_known(new.exposures, running.exposures)
-    came = np.setdiff1d(_ids(pairs, "user"), running.before)
+    known = _ids(running.features, "user") if fold is None else running.before
+    came = np.setdiff1d(_ids(pairs, "user"), known)
     if len(came) and fold is None:
         raise PipelineError(
             f"user {came[0]} is new ({len(came):,} such users), and features.model makes no "
@@ -74,7 +75,7 @@ def update(
     exposures = exposures.sort_by([("user_id", "ascending"), ("item_id", "ascending")])
     features = running.features
     if fold is not None and len(came):
-        x = fold(_rows_with(users, "user", came), _rows_with(exposures, "user", came))
+        x = fold(_rows_with(users, "user", came), _rows_with(shown(exposures), "user", came))
         features = _replaced(features, came, x)
     moved = replace(
         running,
@@ -156,14 +157,14 @@ def _audience(running: Running, moved: Running, pairs: pa.Table, came: Ints) -> 
     there = np.intersect1d(came, _ids(running.features, "user"))
     of_others = pairs.filter(pa.array(~np.isin(_ids(pairs, "user"), came)))
     for exposures, features, sign in (
-        (_rows_with(running.exposures, "user", there), running.features, -1),
-        (_rows_with(moved.exposures, "user", came), moved.features, 1),
+        (_rows_with(shown(running.exposures), "user", there), running.features, -1),
+        (_rows_with(shown(moved.exposures), "user", came), moved.features, 1),
         (of_others, moved.features, 1),
     ):
-        user = _ids(exposures, "user")
-        x = matrix(_rows_with(features, "user", user).column("x"))
-        counts = np.isin(user, running.learned) | np.isin(user, came)
-        audience = audience.add(_ids(exposures, "item"), x, counts=counts, sign=sign)
+        who, user = np.unique(_ids(exposures, "user"), return_inverse=True)
+        x = matrix(_rows_with(features, "user", who).column("x"))
+        counts = (np.isin(who, running.learned) | np.isin(who, came))[user]
+        audience = audience.add(_ids(exposures, "item"), user, x, counts=counts, sign=sign)
     return audience
 
 
@@ -210,6 +211,8 @@ def _drift(running: Running, pairs: pa.Table, net: RatioNet, base: Base) -> Drif
         return running.drift
     known = shown(running.exposures)
     others = rows(known)[0] if base == "exposures" else np.searchsorted(ids, untrained)
+    if not len(others):
+        return running.drift
     n = NEGATIVES * len(user)
     negative = others[np.random.default_rng(0).integers(len(others), size=n)]
     both = torch.from_numpy(np.stack((np.tile(user, NEGATIVES), negative)))

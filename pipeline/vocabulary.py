@@ -56,7 +56,8 @@ def encode(raw: Codes, vocabulary: Codes) -> Ints:
         [1, 0, 2]
     """
     row = np.searchsorted(vocabulary, raw)
-    known = np.isin(raw, vocabulary)
+    known = row < len(vocabulary)
+    known[known] = vocabulary[row[known]] == raw[known]
     return np.where(known, row, len(vocabulary))
 
 

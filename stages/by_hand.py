@@ -105,14 +105,18 @@ class Files:
         """The same with what `update` has left in the folder `state`.
 
         Raises:
-            PipelineError: it belongs to another training.
+            PipelineError: nothing is there, or it belongs to another training.
         """
         from pipeline.model_files import read_model
-        from pipeline.running import Running
+        from pipeline.running import MODEL, Running
         from pipeline.storage import sha256
 
-        Running.is_in(state)
-        _, config = read_model(state / "running.safetensors")
+        if not Running.is_in(state):
+            raise PipelineError(
+                f"{state}: nothing came later yet; `python -m stages.update NEW` takes new "
+                "exposures in. Without --state the tables of `dvc repro` are read."
+            )
+        _, config = read_model(state / MODEL)
         if not self.model.exists() or config.get("model") != sha256(self.model):
             raise PipelineError(
                 f"{state}: belongs to another training than {self.model}; delete it, and take in "

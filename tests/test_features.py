@@ -21,7 +21,7 @@ from pipeline.params import Features, Simulation, load_params
 from pipeline.scale import Scale
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import matrix, read_csv, read_table, write_table
-from pipeline.vocabulary import as_tensor, from_tensor
+from pipeline.vocabulary import as_tensor, encode, from_tensor
 from stages.extract_features import app
 
 ROOT = Path(__file__).parents[1]
@@ -383,6 +383,13 @@ def test_latents_of_another_source_are_one_line_of_error(
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert not outputs(project)
+
+
+@pytest.mark.parametrize("codes", [[], [4], [-3, 4, 9], ["", "a", "zz"]])
+def test_a_code_has_its_place_in_the_vocabulary_or_one_past_the_last(codes: list[object]) -> None:
+    asked = np.array([*codes, *codes[::-1], *(["", "b", "zzz"] if "a" in codes else [-9, 5, 99])])
+    expected = [codes.index(one) if one in codes else len(codes) for one in asked.tolist()]
+    assert encode(asked, np.array(codes, asked.dtype)).tolist() == expected
 
 
 @pytest.mark.parametrize("codes", [np.array(["1060", "", "ü"]), np.array([""]), np.array([], str)])

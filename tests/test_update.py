@@ -256,6 +256,53 @@ def test_a_new_user_is_refused_where_vectors_are_ready_made(
         update(trained.running, new, trained.net, base="users", fold=None)
 
 
+def with_listed(trained: Trained) -> Running:
+    """What runs, had user 8001 and item 888 been listed, whom nobody and nothing had met."""
+    running = trained.running
+
+    def more(table: pa.Table, **row: object) -> pa.Table:
+        return pa.concat_tables([table, pa.Table.from_pylist([row], schema=table.schema)])
+
+    return Running.of(
+        more(running.users, user_id=8001),
+        more(running.items, item_id=888, title="Unmet", genres=[]),
+        running.exposures,
+        more(trained.splits, user_id=8001, split="train"),
+        more(running.features, user_id=8001, x=running.x.mean(0).tolist()),
+        running.tasks,
+        running.e,
+    )
+
+
+def test_who_was_listed_and_had_met_nothing_is_new_when_they_do(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """And so is an item that nobody had met."""
+    running = with_listed(trained)
+    items = running.tasks.column("item_id").to_pylist()[:12]
+    meet = [(user, 888) for user in (8001, *running.learned[:4].tolist())]
+    new = new_exposures(tmp_path, [(8001, item) for item in items] + meet)
+    done, report = run(trained, running, new)
+    assert (report.users, report.folded, report.items, report.tasks) == (0, 1, 0, 1)
+    assert 888 in done.tasks.column("item_id").to_pylist()
+    row = done.features.column("user_id").to_pylist().index(8001)
+    assert np.abs(done.x[row] - running.x[row]).max() > 0.01
+    ready_made, report = update(running, new, trained.net, base="exposures", fold=None)
+    assert (report.folded, report.tasks) == (0, 1)  # they have the vector that their table gives
+    assert ready_made.features.equals(running.features)
+
+
+def test_a_folder_of_other_things_is_no_state(trained: Trained, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    trained.running.write(mine, "this one")  # an empty one is filled
+    assert Running.is_in(mine)
+    (mine / "running.safetensors").rename(mine / "thesis")
+    with pytest.raises(PipelineError, match="mine: holds something else than what `update` writes"):
+        trained.running.write(mine, "this one")
+    assert (mine / "thesis").exists()
+
+
 def test_what_runs_is_read_as_it_was_written(trained: Trained, tmp_path: Path) -> None:
     done, _ = run(trained, trained.running, new_exposures(tmp_path, newcomers(trained)))
     done = replace(done, drift=Drift(7, 8.5))
@@ -309,6 +356,8 @@ def test_by_hand_newcomers_are_scored_once_an_update_knows_them(
 ) -> None:
     new_exposures(project, newcomers(trained))
     runner = CliRunner()
+    early = runner.invoke(score_stage.app, ["--users", "1", "--state", "data/running"])
+    assert early.stderr.startswith("score: data/running: nothing came later yet; `python -m ")
     ran = runner.invoke(update_stage.app, ["new.csv"])
     assert ran.exit_code == 0, ran.output
     assert ran.stdout == (

@@ -100,12 +100,13 @@ class DeepFM(nn.Module):
         fields = zip(self.user_fields, codes.unbind(1), strict=True)
         return torch.stack([gather(table, code) for table, code in fields], 1)
 
-    def embed_newcomers(self, codes: Tensor) -> Tensor:
-        """As `embed_users`; an unseen code, one past the last, stands for the mean of its field."""
-        fields = zip(self.user_fields, codes.unbind(1), strict=True)
-        return torch.stack(
-            [torch.cat([table, table.mean(0, keepdim=True)])[code] for table, code in fields], 1
-        )
+    def embed_newcomers(self, codes: Tensor, mean: Tensor) -> Tensor:
+        """As `embed_users`; an unseen code, one past the last, is embedded as `mean` (F, 1 + k)."""
+        embedded = mean.expand(len(codes), -1, -1).clone()
+        for place, (table, code) in enumerate(zip(self.user_fields, codes.unbind(1), strict=True)):
+            seen = code < len(table)
+            embedded[seen, place] = table[code[seen]]
+        return embedded
 
     def user_side(self, embedded: Tensor) -> Side:
         """Gather what users bring to their pairs, from embedded fields (n, F, 1 + k)."""
