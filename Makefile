@@ -7,6 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 RAW ?=
 PARAMS ?=
 READY := $(VENV)/.ready
+REQUIREMENTS := requirements.txt requirements-peers.txt requirements-dev.txt
 READY_SPARK := $(VENV)/.ready-spark
 
 .PHONY: help setup repro test test-spark test-full lint audit check-lock movielens compare seeds images table1 benchmark
@@ -16,10 +17,10 @@ help: ## list the targets
 
 setup: $(READY) ## make .venv with the pinned packages
 
-$(READY): requirements.txt requirements-dev.txt constraints.txt
+$(READY): $(REQUIREMENTS) constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; $(PYTHON) is %s. Name another: make PYTHON=python3.12 ..." % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(REQUIREMENTS)) -c constraints.txt
 	@touch $@
 
 $(READY_SPARK): $(READY) requirements-spark.txt
@@ -65,7 +66,7 @@ seeds: setup ## four ways to choose the seed tasks x 10 to 252 of them x five se
 images: setup ## CIFAR-10 and MNIST: tables 2, 3 and 6; PARAMS=smoke, small, half-hour or full, RAW=folder spares the download
 	python -m experiments.images.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir '$(RAW)') $(if $(JOBS),--jobs $(JOBS))
 
-table1: setup ## Table 1 on MovieLens 1M, and its peers; PARAMS=oneseed or small (the simulation), RAW=folder spares the download
+table1: setup ## Table 1 on MovieLens 1M, and its peers; PARAMS=oneseed or small (the simulation), RAW=folder spares the download; replaces metrics/table1
 	python -m experiments.table1.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir '$(RAW)') $(if $(JOBS),--jobs $(JOBS))
 
 benchmark: setup ## time this pipeline beside plain implementations; writes docs/performance.md

@@ -20,7 +20,8 @@ from benchmarks.stages import ROOT, cpu_seconds, main_stages
 
 IMPORTS = ("torch", "pyarrow", "sklearn", "matplotlib", "dvc.repo")
 INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-REQUIRED = ("-r", "requirements-dev.txt", "-c", "constraints.txt")
+FILES = ("requirements.txt", "requirements-peers.txt", "requirements-dev.txt")
+REQUIRED = (*(f"-r{file}" for file in FILES), "-c", "constraints.txt")
 TEXT = """
 What `make repro` does in a clean clone, step by step, once each; packages come from pip's cache
 where it has them. A stage's work is what its run facts tell; the rest of `dvc repro` is DVC itself

@@ -5,10 +5,12 @@ import re
 import socket
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from pipeline.datasets.images import SOURCES
 from pipeline.datasets.movielens import ARCHIVE
@@ -102,3 +104,12 @@ def test_nor_can_a_stage_that_a_test_starts() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert "Connection refused" in ran.stderr
+
+
+def test_what_pip_installs_with_the_project_and_its_extras_is_said_as_it_reads_it() -> None:
+    """Setuptools takes a requirement a line from these files, and no option such as -r."""
+    dynamic = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["dynamic"]
+    for told in (dynamic["dependencies"], *dynamic["optional-dependencies"].values()):
+        for file in told["file"]:
+            lines = [line for line in (ROOT / file).read_text().splitlines() if line[:1] != "#"]
+            assert [Requirement(line).name for line in lines]
