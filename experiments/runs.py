@@ -6,8 +6,12 @@ import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ruamel.yaml import YAML
 
 from pipeline.errors import PipelineError
+from pipeline.storage import sha256
 
 METRICS = "metrics/auc.json"
 DECIDING = ("params.yaml", "dvc.yaml", "pipeline", "stages")  # what a run's results follow from
@@ -17,11 +21,27 @@ def name_of(settings: Sequence[str]) -> str:
     """What to call the run under `settings` of what is in the workspace, as git takes it.
 
     "data.source=simulated" becomes "data-source-simulated", and something follows that stands for
-    whatever is not committed.
+    whatever is not committed, tables of one's own among it.
     """
     name = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(settings)).strip("-")
     changes = git("diff", "HEAD", "--", *DECIDING)
+    changes += "".join(sha256(path) for path in own_data(settings) if path.exists())
     return f"{name}-{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else name
+
+
+def own_data(settings: Sequence[str]) -> list[Path]:
+    """The tables of one's own that a run under `settings` of params.yaml reads."""
+    params = YAML(typ="safe").load(Path("params.yaml"))
+    told = dict(setting.split("=", 1) for setting in settings if "=" in setting)
+
+    def value(key: str) -> object:
+        section, name = key.split(".")
+        return told.get(key) or params.get(section, {}).get(name)
+
+    paths = [value("graph.triples"), value("graph.items")]
+    if value("data.source") == "tables" or value("features.model") == "table":
+        paths.append(value("data.tables_dir"))
+    return [Path(str(path)) for path in paths if path]
 
 
 def counts_of(option: str, text: str) -> list[int]:
