@@ -1,8 +1,9 @@
 """Algorithm 1 in several processes: time and bytes over the network of a step.
 
-`python -m benchmarks.distributed` runs 1, 2 and 4 processes, the several without and with x dealt
-out, and prints a table. They run in a network name space of their own where one can be made, so
-that its loopback interface counts their bytes alone; elsewhere it counts those of others too.
+`python -m benchmarks.distributed` runs 1, 2 and 4 processes, by two sizes of a batch and, the
+several, with x dealt out, and prints a table. They run in a network name space of their own where
+one can be made, so that its loopback interface counts their bytes alone; elsewhere it counts those
+of others too.
 """
 
 import json
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -32,56 +34,74 @@ from pipeline.training.course import make_course
 from pipeline.training.shards import here
 from pipeline.training.split import Split
 
-BATCH, EXPOSURES, WARM_UP, STEPS = 8_192, 200_000, 3, 20
-RUNS = ((1, False), (2, False), (4, False), (2, True), (4, True))  # processes, deal_out
-WORKER, DEAL_OUT = "--worker", "--deal-out"
+EXPOSURES, WARM_UP, STEPS = 800_000, 3, 20
+WORKER = "--worker"
 APART = ("unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "-")
 TEXT = f"""
-A step of Algorithm 1 on {BATCH:,} pairs and as many negatives, all processes together: 6,040 users,
-1,620 tasks, x and e {X_DIM} wide, the network of Table 5 with dropout. One thread a process,
+A step of Algorithm 1 on a batch of pairs and as many negatives, all processes together: 6,040
+users, 1,620 tasks, x and e {X_DIM} wide, the network of Table 5 with dropout. One thread a process,
 n = {STEPS} steps after {WARM_UP} that do not count; 1 is without torchrun. Bytes are what a process
 sends in a step: by the model, by the tensors that are added up or exchanged, and as the loopback
 interface counts them (TCP and its answers included). Measured on {{machine}}.
 """
 
 
+@dataclass(frozen=True)
+class Job:
+    """What is measured: so many processes, pairs a step of all together, and whether x is dealt."""
+
+    processes: int
+    batch: int = 8_192
+    deal_out: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.batch:,}, {self.processes}{', x dealt out' if self.deal_out else ''}"
+
+
+JOBS = (
+    *(Job(processes, batch) for batch in (8_192, 131_072) for processes in (1, 2, 4)),
+    *(Job(processes, deal_out=True) for processes in (2, 4)),
+)
+
+
 def main() -> Section:
-    """A row a number of processes, and one where they deal x out too."""
+    """A row a job."""
     rows = []
-    for processes, deal_out in RUNS:
-        told = json.loads(run_worker(processes, deal_out=deal_out))
+    for job in JOBS:
+        told = json.loads(run_worker(job))
         rows.append(
             [
-                f"{processes}{', x dealt out' if deal_out else ''}",
+                str(job),
                 Spread.of(told["ms"]).show(),
                 f"{told['cpu']:.1f}",
-                f"{foretold(processes, deal_out=deal_out):,.0f}",
+                f"{foretold(job):,.0f}",
                 f"{told['tensors']:,.0f}",
                 f"{told['interface']:,.0f}",
             ]
         )
-    header = (f"processes, n = {STEPS}", "ms a step", "CPU ms", "model", "tensors", "interface")
+    what = f"batch, processes, n = {STEPS}"
+    header = (what, "ms a step", "CPU ms", "model", "tensors", "interface")
     command = "python -m benchmarks.distributed"
     return Section("Several processes", command, TEXT.format(machine=machine()), header, rows)
 
 
-def foretold(processes: int, *, deal_out: bool) -> float:
+def foretold(job: Job) -> float:
     """Bytes that a process sends in a step, by the model."""
-    network = bytes_sent(shared_numbers(X_DIM, E_DIM, HIDDEN), processes)
-    if not deal_out:
+    network = bytes_sent(shared_numbers(X_DIM, E_DIM, HIDDEN), job.processes)
+    if not job.deal_out:
         return network
     drawn = np.bincount(sample(exposures=EXPOSURES).user, minlength=USERS)
-    shards = len(here(Ranks(0, processes, alone=False)))  # each fetches for itself
-    rows = distinct(drawn / drawn.sum(), 2 * BATCH // (processes * shards))
-    return network + shards * bytes_fetched(rows, X_DIM, processes)
+    shards = len(here(Ranks(0, job.processes, alone=False)))  # each fetches for itself
+    rows = distinct(drawn / drawn.sum(), 2 * job.batch // (job.processes * shards))
+    return network + shards * bytes_fetched(rows, X_DIM, job.processes)
 
 
-def run_worker(processes: int, *, deal_out: bool = False) -> str:
+def run_worker(job: Job) -> str:
     """What the process that leads prints: seconds and bytes as JSON."""
-    worker = ["-m", "benchmarks.distributed", WORKER, *([DEAL_OUT] if deal_out else [])]
+    worker = ["-m", "benchmarks.distributed", WORKER, json.dumps(asdict(job))]
     command = [sys.executable, *worker]
-    if processes > 1:
-        several = ["--standalone", f"--nproc-per-node={processes}"]
+    if job.processes > 1:
+        several = ["--standalone", f"--nproc-per-node={job.processes}"]
         command = [sys.executable, "-m", "torch.distributed.run", *several, *worker]
     if apart():
         command = [*APART, *command]
@@ -96,10 +116,10 @@ def apart() -> bool:
     return bool(found) and not subprocess.run([*APART, "true"], check=False).returncode  # noqa: S603
 
 
-def worker(*, deal_out: bool) -> None:
+def worker(job: Job) -> None:
     """One of the processes: train, and count."""
     torch.set_num_threads(1)
-    ranks = join_ranks(torch.device("cpu"), deal_out=deal_out)
+    ranks = join_ranks(torch.device("cpu"), deal_out=job.deal_out)
     data = sample(exposures=EXPOSURES)
     net = RatioNet(x_dim=X_DIM, task_dim=E_DIM, hidden=HIDDEN, dropout=DROPOUT)
     with torch.no_grad():
@@ -108,7 +128,7 @@ def worker(*, deal_out: bool) -> None:
     x = ranks.own(data.x).clone() if ranks.deal_out else data.x
     model = TaskRatios(net, x=x, e=data.e, ranks=ranks)
     with Split(model, TaskRatios.of_tasks, ranks) as split:
-        steps = _steps(model, split, data)
+        steps = _steps(model, split, data, job.batch)
         for _ in range(WARM_UP):
             next(steps)
         with counted(ranks) as sent:
@@ -127,19 +147,19 @@ def worker(*, deal_out: bool) -> None:
         print(json.dumps(told))
 
 
-def _steps(model: TaskRatios, split: Split, data: Sample) -> Iterator[float]:
+def _steps(model: TaskRatios, split: Split, data: Sample, batch: int) -> Iterator[float]:
     """Steps of a training without end, each as the seconds that it took."""
     ranks = split.ranks
     user, task = torch.from_numpy(data.user), torch.from_numpy(data.task)
     base = CountedSampler(user, task, user.bincount(minlength=len(data.x)).cumsum(0))
     own = task % ranks.size == ranks.rank
     pairs = PairSampler(user, task, user) if ranks is ALONE else _of(base, own, ranks)
-    course = make_course(model, model.loss, pairs, [], batch_size=BATCH, seed=0, ranks=ranks)
+    course = make_course(model, model.loss, pairs, [], batch_size=batch, seed=0, ranks=ranks)
     adam = torch.optim.Adam(model.parameters(), lr=2e-3, fused=True)
     while True:
-        for batch in course.batches():
+        for pairs_of_step in course.batches():
             started = time.perf_counter()
-            loss = course.loss(*batch)
+            loss = course.loss(*pairs_of_step)
             adam.zero_grad()
             loss.backward()
             split.add_gradients()
@@ -183,6 +203,6 @@ def _on_loopback() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [WORKER]:
-        worker(deal_out=DEAL_OUT in sys.argv)
+        worker(Job(**json.loads(sys.argv[2])))
     else:
         command(main)

@@ -1,6 +1,6 @@
 """TransE of this pipeline beside PyKEEN's, on one knowledge graph: `pip install pykeen` first.
 
-`python -m benchmarks.links raw/dbpedia-movies/triples.tsv` prints a table. Both learn from the same
+`python -m benchmarks.links triples.tsv` prints a table. Both learn from the same
 triples and are tested on the same held-out ones.
 """
 

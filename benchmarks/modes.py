@@ -126,6 +126,7 @@ def train(examples: Examples, start: Singles, params: Ratio, seed: int) -> Train
         run.rows.append(row)
 
     device = torch.device("cpu")
+    torch.set_num_threads(1)
     train_conditional(examples, start, params=params, seed=seed, device=device, report=note)
     return run
 

@@ -11,7 +11,8 @@ PREFACE = """# Performance
 Written by `make benchmark`; do not edit. Every figure is a median with its middle half in
 brackets, over the rounds that the table names. The contestants of a table take turns within each
 round, and a ratio is taken within a round. Where nothing else is said they have one thread, and a
-second is one of CPU time: so what else the machine does moves the figures little.
+second is one of CPU time: so what else the machine does moves the figures little. The stages and
+the set-up run once, on every core.
 
 Measured on {machine}.
 """

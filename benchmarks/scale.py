@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 import typer
 
 from benchmarks.command import command
@@ -32,9 +33,10 @@ TEXT = f"""
 ({", ".join(f"{name} {n}" for name, n in EPOCHS.items())}), since how many it takes to converge is
 no matter of size. DeepFM's batch is that of params.yaml, or a quarter of the users where that is
 more (50,000 at 32 M; see below). CPU seconds of all threads, the start of Python included; in
-parentheses the seconds on the clock, which count what else the machine does; in brackets the most
-memory of the stage's process in MB. The slope is that of the logarithm of the CPU seconds on that
-of the exposures: 1 is linear, (!) above {LIMIT}. Measured once a size, on {{machines}}.
+parentheses the seconds on the clock, without that start and with what else the machine does; in
+brackets the most memory of the stage's process in MB. The slope is that of the logarithm of the
+CPU seconds on that of the exposures: 1 is linear, (!) above {LIMIT}. Measured once a size, on
+{{machines}}.
 """
 Sizes = Mapping[float, Sequence[Cost]]  # by millions of exposures
 
@@ -53,12 +55,17 @@ def main(
         return converged(to_convergence)
     millions = millions or [1.0, 3.0]
     for million in millions:
-        keep(million, _run(million, EPOCHS, until), machine(), KEPT)
+        keep(million, _run(million, EPOCHS, until), _cores(), KEPT)
         page = PAGE.read_text()
         before, rest = page.split(START)
         after = rest.split(END)[1]
         write_text([before, START, str(section(*kept(KEPT))), END, after], PAGE)
     return section(*kept(KEPT))
+
+
+def _cores() -> str:
+    """How many cores a stage uses, of which machine."""
+    return f"{torch.get_num_threads()} of the {machine()}"
 
 
 def section(sizes: Sizes, machines: str) -> Section:
@@ -128,7 +135,7 @@ def converged(million: float) -> Section:
         [cost.stage, f"{cost.seconds:.0f}", f"{cost.cpu_seconds:.0f}", f"{cost.peak_mb:,}"]
         for cost in [*costs, total(costs)]
     ]
-    text = f"{million:g} million exposures, epochs as params.yaml has them, on {machine()}."
+    text = f"{million:g} million exposures, epochs as params.yaml has them, on {_cores()}."
     header = ("n = 1", "seconds", "CPU seconds", "peak memory, MB")
     command = f"python -m benchmarks.scale --to-convergence {million:g}"
     return Section("To convergence", command, text, header, rows)

@@ -258,11 +258,11 @@ def test_more_processes_hold_less_each_and_send_hardly_more() -> None:
 def test_the_interface_counts_what_the_model_says() -> None:
     if not distributed.apart():
         pytest.skip("no network name space can be made here, whose interface is ours alone")
-    told = json.loads(distributed.run_worker(2))
-    model = distributed.foretold(2, deal_out=False)
+    told = json.loads(distributed.run_worker(distributed.Job(2)))
+    model = distributed.foretold(distributed.Job(2))
     assert told["tensors"] == model
     assert model < told["interface"] < 1.2 * model
-    told = json.loads(distributed.run_worker(2, deal_out=True))
-    model = distributed.foretold(2, deal_out=True)
+    told = json.loads(distributed.run_worker(distributed.Job(2, deal_out=True)))
+    model = distributed.foretold(distributed.Job(2, deal_out=True))
     assert told["tensors"] == pytest.approx(model, rel=0.02)
     assert model < told["interface"] < 1.2 * model
