@@ -71,7 +71,7 @@ def make_estimation(
         ranks: the processes, to whose own tasks these exposures are; p is over those to all tasks.
 
     Raises:
-        PipelineError: no exposure to learn from, or none to validate by.
+        PipelineError: no exposure to learn from, none to validate by, or none to do it against.
     """
     pairs, train, valid = examples.pairs, examples.train, examples.valid
     of_valid = in_rows(pairs.user, valid, examples.users)
@@ -101,6 +101,12 @@ def make_estimation(
                 "of exposures, or change the shares in `data`."
             )
     seen = of_valid & ~pairs.held_out
+    if base == "exposures" and not ranks.total(seen.sum()):
+        raise PipelineError(
+            f"none of the {exposed:,} exposures to the tasks is a visible one of a validation "
+            "user, from which validation draws its negatives with ratio.base 'exposures'; set it "
+            "to users, or change the shares in `data`."
+        )
     return Estimation(
         sampler(learned, learners, learned),
         sampler(validating, valid, seen),

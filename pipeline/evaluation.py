@@ -142,11 +142,7 @@ def _measure(
     for name, side in sides.items():
         aucs[name] = found = task_aucs(scores, side)
         if not len(found.defined):
-            raise PipelineError(
-                f"{name}: none of the {len(scores):,} tasks has both a positive and a negative "
-                f"user among the {scores.shape[1]:,} it is measured on; take more users "
-                "(evaluate.users, data.test_share), or drop it from evaluate.labels if it is there."
-            )
+            raise _undefined(name, side)
         means = resampled_means(scores, side, weights)
         low, high = np.nanquantile(means, (0.025, 0.975))
         figures[name] = {
@@ -159,12 +155,29 @@ def _measure(
     return aucs, figures
 
 
+def _undefined(name: str, sides: Sides) -> PipelineError:
+    """The error for a yardstick that fits no task."""
+    tasks, users = sides.positive.shape
+    if name in ("exposure", "exposure_valid") and not sides.positive.any():
+        return PipelineError(
+            f"{name}: no exposure of the {users:,} users it is measured on to any of the {tasks:,} "
+            "tasks is held out: of few exposures data.held_out_share rounds to none. Raise it, or "
+            "take users with more exposures, or more users (evaluate.users)."
+        )
+    return PipelineError(
+        f"{name}: none of the {tasks:,} tasks has both a positive and a negative "
+        f"user among the {users:,} it is measured on; take more users "
+        "(evaluate.users, data.test_share), or drop it from evaluate.labels if it is there."
+    )
+
+
 def _calibration(
     tables: Tables, params: Params, scores: Floats, valid: Ints, gen: np.random.Generator
 ) -> Figures:
-    """How far the mean ratio is from 1 under the p of validation users, whom nothing learned from.
+    """How far the mean ratio is from 1 under the p of validation users.
 
-    Nothing where the base is exposures and these users have none to see.
+    Algorithm 1 learned from none of them, but with `ratio.visible` all. Nothing where the base is
+    exposures and these users have none to see.
     """
     if params.ratio.base == "exposures":
         pairs = task_pairs(tables.exposures, tables.users, tables.tasks)

@@ -42,7 +42,7 @@ class Explanation:
         score: the log ratio; the sum of `average`, all `contribution` and `rest`.
         average: the score of the average user.
         contribution: (I,) of each item's having been met, or not.
-        met: (I,) whether the user is known to have met it.
+        met: (I,) whether the user has visibly met it: a held-out pair is none.
         likeness: (I,) cosine of its embedding and that of the item in question, both less the mean
             of all tasks; NaN for an item that is no task.
         rest: of what x says beyond exposures.

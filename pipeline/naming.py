@@ -124,10 +124,10 @@ class Catalogue:
         )
 
     def product(self, users: str | None, items: str | None) -> tuple[Ints, Ints]:
-        """Rows of the users and of the items named; all where none are named."""
+        """Rows of the users and of the items named, each once; all where none are named."""
         return (
-            np.arange(len(self.users.ids)) if users is None else self.users.rows(users),
-            np.arange(len(self.items.ids)) if items is None else self.items.rows(items),
+            np.arange(len(self.users.ids)) if users is None else _once(self.users.rows(users)),
+            np.arange(len(self.items.ids)) if items is None else _once(self.items.rows(items)),
         )
 
     def pairs(self, own: OwnTable) -> tuple[Ints, Ints]:
@@ -167,3 +167,9 @@ class Catalogue:
         }
         figures = {name: rows.column(name) for name in ("likeness", "contribution")}
         return pa.table(names | because | figures)
+
+
+def _once(rows: Ints) -> Ints:
+    """Each of the rows where it comes first."""
+    _, first = np.unique(rows, return_index=True)
+    return rows[np.sort(first)]

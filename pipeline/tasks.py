@@ -106,10 +106,12 @@ def select_tasks(counts: ItemCounts, params: Tasks) -> pa.Table:
     for name in params.labels:
         kept |= kept_by[name]
     if not kept.any():
+        advice = "raise tasks.keep_share or empty tasks.labels, so that more of them are kept"
         raise PipelineError(
             f"no item is left as a task: {len(enough):,} of {len(counts.item_id):,} items have at "
             f"least {params.min_exposures} exposures (the most is "
-            f"{counts.exposures.max(initial=0):,}); lower tasks.min_exposures."
+            f"{counts.exposures.max(initial=0):,}); "
+            f"{advice if len(enough) else 'lower tasks.min_exposures'}."
         )
     item = enough[kept]  # (M,)
     columns = {

@@ -158,6 +158,8 @@ def test_the_best_users_of_an_item_and_the_best_items_of_a_user() -> None:
 def test_files_name_users_and_pairs(tmp_path: Path) -> None:
     (tmp_path / "some.csv").write_text("user_id\n5\n9\n")
     assert rows("--users", "some.csv", "--item", "10") == rows("--users", "5,9", "--item", "10")
+    (tmp_path / "often.csv").write_text("user_id\n9\n5\n9\n")
+    assert rows("--users", "often.csv", "--top", "2") == rows("--users", "9,5", "--top", "2")
     pq.write_table(pa.table({"item_id": [70, 10], "user_id": [3, 5]}), tmp_path / "p.parquet")
     found = rows("--pairs", "p.parquet")
     assert [(row["user_id"], row["item_id"]) for row in found] == [(3, 70), (5, 10)]

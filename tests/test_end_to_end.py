@@ -49,7 +49,8 @@ class Project:
 
     def run(self, *command: str) -> str:
         """What a command prints; its stages find this interpreter by PATH."""
-        kept = {name: os.environ[name] for name in ("LANG", "LC_ALL") if name in os.environ}
+        names = ("LANG", "LC_ALL", "http_proxy", "https_proxy")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
         ran = subprocess.run(
             command,
             cwd=self.root,

@@ -238,6 +238,15 @@ def test_no_exposure_to_learn_from_or_to_validate_by_is_an_error(
         make_estimation(none, base="users", visible=visible, device=CPU)
 
 
+def test_nobody_to_draw_negatives_from_is_an_error() -> None:
+    examples = small_world().examples
+    seen = np.isin(examples.pairs.user, examples.valid) & ~examples.pairs.held_out
+    unseen = replace(examples, pairs=examples.pairs.where(~seen))
+    make_estimation(unseen, base="users", visible="all", device=CPU)
+    with pytest.raises(PipelineError, match="from which validation draws its negatives"):
+        make_estimation(unseen, base="exposures", visible="all", device=CPU)
+
+
 class Scores(nn.Module):
     """A logit a user and a task: all that there is to learn; notes what it is asked for."""
 

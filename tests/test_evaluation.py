@@ -335,6 +335,17 @@ def test_a_label_that_measures_no_task_is_named(tables: Tables, params: Params) 
         evaluated(same, params)
 
 
+def test_where_no_exposure_is_held_out_that_is_the_reason_told(
+    tables: Tables, params: Params
+) -> None:
+    met = tables.exposures
+    place, none = met.column_names.index("held_out"), pa.array(np.zeros(met.num_rows, bool))
+    shown = replace(tables, exposures=met.set_column(place, "held_out", none))
+    told = r"^exposure: no exposure of the \d+ users .* is held out: .* data\.held_out_share rounds"
+    with pytest.raises(PipelineError, match=told):
+        evaluated(shown, params)
+
+
 def test_a_world_of_other_params_is_refused(tables: Tables, params: Params) -> None:
     other = params.model_copy(
         update={"simulation": params.simulation.model_copy(update={"seed": 1})}

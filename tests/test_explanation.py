@@ -83,6 +83,19 @@ def test_an_item_met_and_one_not_met_speak_in_opposite_ways() -> None:
     centred = explainer.weighted.toarray()[:, 5] - explainer.usual[5]
     assert (centred[met] > 0).all()
     assert (centred[~met] < 0).all()
+    assert found[True].contribution[5] * found[False].contribution[5] < 0
+
+
+def test_a_contribution_is_the_item_s_weight_times_what_is_unusual_about_having_met_it() -> None:
+    explainer, user, task = made(), 7, 3
+    centred = explainer.weighted.toarray() - explainer.usual
+    average = explainer.x.mean(0)
+    slope = explainer._mean_gradient(average, explainer.x[user], task)
+    target = ((explainer.x - average) @ slope).numpy()
+    ridge = RIDGE * (centred**2).sum(1).mean()
+    weight = np.linalg.solve(centred.T @ centred + ridge * np.eye(ITEMS), centred.T @ target)
+    found = explainer.explain(user, task)
+    np.testing.assert_allclose(found.contribution, centred[user] * weight, atol=1e-4)
 
 
 def test_heads_have_no_part_in_the_likeness() -> None:

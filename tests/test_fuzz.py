@@ -343,8 +343,8 @@ READS = [  # a stage, and a file among its inputs
     *(("pretrain", name) for name in ("features", "tasks", "exposures", "splits")),
     *(("graph", name) for name in ("items", "exposures", "splits")),
     *(("project", name) for name in ("users", "features", "tasks", "exposures", "splits")),
-    ("project", "pre-embedding network"),
-    *(("train", name) for name in ("features", "tasks", "exposures", "splits")),
+    *(("project", name) for name in ("item vectors", "pre-embedding network")),
+    *(("train", name) for name in ("features", "tasks", "exposures", "splits", "starts")),
     *(("score", name) for name in ("task embeddings", "features", "tasks", "splits")),
     ("score", "ratio network"),
     *(("evaluate", name) for name in ("scores", "tasks", "users", "splits", "exposures")),
@@ -354,11 +354,16 @@ READS = [  # a stage, and a file among its inputs
         ("report", name)
         for name in ("task embeddings", "metrics", "AUCs", "ROC", "ratio's history")
     ),
+    *(("report", name) for name in ("features", "starts", "ratio network", "DeepFM's history")),
+    ("report", "pre-embedding's history"),
 ]
 OTHER_FILES = {
     "DeepFM's history": "data/features/history.csv",
+    "item vectors": "data/graph/items.parquet",
+    "pre-embedding's history": "data/pretrain/history.csv",
     "pre-embedding network": "data/pretrain/model.safetensors",
     "links": "data/graph/link_prediction.csv",
+    "starts": "data/task_init.parquet",
     "ratio network": "data/ratio/model.safetensors",
     "ratio's history": "data/ratio/history.csv",
     "metrics": "metrics/auc.json",

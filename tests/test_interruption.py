@@ -15,8 +15,8 @@ from click.testing import Result
 
 from pipeline.training import checkpoint as checkpoint_module
 from pipeline.training.checkpoint import hold
+from stages.imports import import_closure
 from stages.progress import EpochReporter
-from tests.import_closure import import_closure
 from tests.projects import (
     ROOT,
     contents,
@@ -209,10 +209,10 @@ def kill_while_training(project: Path, *command: str) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("stage", TRAINING)
 def test_a_stage_killed_at_a_random_moment_goes_on_to_the_same_bytes(
-    built: Path, project: Path
+    stage: str, built: Path, project: Path
 ) -> None:
-    stage = CHANCE.choice([*TRAINING])
     remove_outputs(project, stage)
     kill_while_training(project, sys.executable, "-m", f"stages.{stage}")
     assert f"{stage}: goes on after epoch " in run(project, sys.executable, "-m", f"stages.{stage}")

@@ -33,6 +33,7 @@ from pipeline.report.content import Content, gather
 from pipeline.report.page import render, short
 from pipeline.report.results import departures, paper_auc
 from pipeline.report.run_facts import NOT_RECORDED, RESTORED, RunFacts, run_facts
+from pipeline.report.similarity import _line_up
 from pipeline.score_matrix import score_table
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import read_json, sha256, vectors, write_csv, write_json, write_table
@@ -471,6 +472,10 @@ def test_similarities_are_cosines_and_like_stands_beside_like(
     start = np.array(artefacts.task_init["e"].to_pylist())[rows]
     norm = np.linalg.norm(start, axis=1)
     np.testing.assert_allclose(found.start, start @ start.T / np.outer(norm, norm), atol=1e-5)
+
+
+def test_one_task_is_like_itself() -> None:
+    assert _line_up(np.ones((1, 1), np.float32)).tolist() == [0]
 
 
 def test_activity_that_does_better_is_told(artefacts: Artefacts, params: Params) -> None:

@@ -172,7 +172,7 @@ class ConditionalMaf(nn.Module):
         """Give every BatchNorm its exact mean and variance over the training pairs.
 
         One pass: block after block, each over all pairs, because the statistics of a block are
-        those of what the blocks before it give once they are settled. Holds x twice.
+        those of what the blocks before it give once they are settled. Holds x up to four times.
 
         Args:
             x: user vector of each pair, (E, x_dim).

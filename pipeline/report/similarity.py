@@ -55,6 +55,8 @@ def _line_up(cosines: Singles) -> Ints:
 
     Along the Fiedler vector of the graph whose edges weigh (1 + cosine) / 2 (Atkins et al., 1998).
     """
+    if len(cosines) < 2:
+        return np.arange(len(cosines))
     weights = (1 + cosines) / 2
     axis = np.linalg.eigh(np.diag(weights.sum(axis=1)) - weights)[1][:, 1]
     return np.argsort(axis if axis[0] < 0 else -axis, kind="stable")  # its sign is free

@@ -82,7 +82,7 @@ class MaskSource:
         """Where the stream of masks is, as a tensor on the CPU."""
         if self._gen is not None:
             return self._gen.get_state()
-        words = self._bits.state["state"]["state"]  # (4,), and no half-used word: see `keep`
+        words = self._bits.state["state"]["state"]  # (4,), and no half-used word: see `dropped`
         return torch.from_numpy(words.view(np.int64).copy())
 
     def set_state(self, new_state: Tensor) -> None:

@@ -48,7 +48,8 @@ class TaskGrid:
         """Every task with an exposure once, in random order, about `block` of them at a time.
 
         Yields (task (T,), weight (T, U)): for each cell the share of its exposure in L, times the
-        number of blocks, so that a block's loss is L on average. A row adds up to its m_t.
+        number of blocks, so that a block's loss is L on average. A row adds up to its m_t, times
+        that number.
         """
         device = self.users.device
         count = self.start.diff()

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from pipeline.steps.dropout import ReluDropout
 from pipeline.steps.pair_loss import BLOCK, backwards, forwards, layers_of
 
+ON_DEVICE = 1 << 22  # cells a block on a CUDA device; on a CPU BLOCK
+
 
 def grid_loss(
     of_task: Tensor,
@@ -88,8 +90,8 @@ class _GridLoss(torch.autograd.Function):
 
 
 def _blocks(tasks: int, users: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
-    """Parts of the grid of at most BLOCK cells on a CPU; elsewhere all of it."""
-    size = BLOCK if device.type == "cpu" else tasks * users
+    """Parts of the grid, of some cells each."""
+    size = BLOCK if device.type == "cpu" else ON_DEVICE
     wide = min(users, size)
     high = max(1, size // wide)
     for task in range(0, tasks, high):

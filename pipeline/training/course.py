@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import PipelineError
 from pipeline.ranks import Ranks
 from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.steps.sampler import PairSampler
@@ -76,7 +77,12 @@ def make_course(
         ranks: the processes.
         batches: gives an epoch of them for `loss`, of a process alone; None for pairs of `train`,
             each with a drawn negative.
+
+    Raises:
+        PipelineError: `batches` in one of several processes.
     """
+    if batches is not None and not ranks.alone:
+        raise PipelineError("batches of one's own are for one process; start no more.")
     device = train.user.device
     valid_gen = torch.Generator(device).manual_seed(VALID_SEED)
     if ranks.alone:
