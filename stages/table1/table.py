@@ -19,7 +19,7 @@ app = stage_app()
 PARAM_KEYS = ("table", "changes", "evaluate.labels", "data.source")
 TITLES = {  # for people
     "strict": "Strict features: x from who saw what",
-    "paper": "The paper's features: x from the users' labels",
+    "paper": "The paper's four labels as x",
 }
 
 
