@@ -128,7 +128,8 @@ def test_items_need_no_genres() -> None:
 
 def test_an_unseen_code_stands_for_the_mean_of_its_field() -> None:
     net = network()
-    embedded = net.embed_newcomers(torch.tensor([[2, 3], [5, 1]]))
+    mean = torch.stack([table.mean(0) for table in net.user_fields])
+    embedded = net.embed_newcomers(torch.tensor([[2, 3], [5, 1]]), mean)
     torch.testing.assert_close(embedded[0, 0], net.user_fields[0][2])
     torch.testing.assert_close(embedded[0, 1], net.user_fields[1].mean(0))
     torch.testing.assert_close(embedded[1, 0], net.user_fields[0].mean(0))
