@@ -77,8 +77,8 @@ def test_of_an_experiment_each_depends_on_the_note_of_its_code(folder: str) -> N
     assert (code.name, code.deps, code.outs) == ("code", {"pipeline", "stages"}, {place})
     for stage in stages:
         assert stage.module.startswith(f"stages.{folder}.")
-        note = f"{place}/{stage.module.split('.')[-1]}.json"
-        assert [dep for dep in stage.deps if dep.startswith((place, "pipeline", "stages"))] == [note]
+        code = [dep for dep in stage.deps if dep.startswith((place, "pipeline", "stages"))]
+        assert code == [f"{place}/{stage.module.split('.')[-1]}.json"]
 
 
 def test_the_note_of_a_stage_s_code_follows_from_what_it_imports(tmp_path: Path) -> None:
