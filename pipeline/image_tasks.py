@@ -141,12 +141,17 @@ def standardised(pixels: Bytes, train: Ints) -> Singles:
 
     Shape: (U, channels, side, side) -> the same.
     """
-    of_train = torch.from_numpy(pixels[train]).double()
-    mean, std = of_train.mean((0, 2, 3)), of_train.std((0, 2, 3))
-    shape = (1, -1, 1, 1)
-    scaled = torch.from_numpy(pixels).float() - mean.float().view(shape)
-    x: Singles = scaled.div_(std.float().view(shape)).numpy()
-    return x
+    of_train = torch.from_numpy(pixels[train])
+    value = torch.arange(256, dtype=torch.float64)
+    count = torch.stack([part.flatten().bincount(minlength=256) for part in of_train.unbind(1)])
+    n = count[0].sum()
+    mean = (count * value).sum(1) / n
+    variance = (count * (value - mean[:, None]).square()).sum(1) / (n - 1)
+    x = torch.from_numpy(pixels).float()
+    x -= mean.float().view(-1, 1, 1)
+    x /= variance.sqrt().float().view(-1, 1, 1)
+    standard: Singles = x.numpy()
+    return standard
 
 
 def image_examples(x: Singles, users: pa.Table, splits: pa.Table, task_set: TaskSet) -> Examples:
