@@ -52,22 +52,22 @@ def run_folder(folder: Path, params: str, raw_dir: Path | None, jobs: int) -> No
     write_bytes(text.encode(), folder / "params.yaml")
     pipeline = f"{folder}/dvc.yaml"
     if jobs > 1:
-        _note_code(pipeline)
-        _run_at_once(_to_run(pipeline), jobs)
+        targets = _told("stage", "list", "--name-only", pipeline)
+        _note_code(pipeline, targets)
+        _run_at_once(_to_run(pipeline, targets), jobs)
     raise typer.Exit(_repro(pipeline).returncode)
 
 
-def _note_code(pipeline: str) -> None:
+def _note_code(pipeline: str, targets: str) -> None:
     """Run the stage `code`, if there is one: what changed is known by its files only then."""
     target = f"{pipeline}:code"
-    there = target in _told("stage", "list", "--name-only", pipeline).split()
-    if there and (status := _repro("--single-item", target).returncode):
+    if target in targets.split() and (status := _repro("--single-item", target).returncode):
         raise typer.Exit(status)
 
 
-def _to_run(pipeline: str) -> Needs:
+def _to_run(pipeline: str, targets: str) -> Needs:
     """The stages that changed and those after them, instance by instance, in their order."""
-    needs = needed(_told("stage", "list", "--name-only", pipeline), _told("dag", "--dot", pipeline))
+    needs = needed(targets, _told("dag", "--dot", pipeline))
     changed = json.loads(_told("status", "--json", pipeline))
     found: dict[str, set[str]] = {}
     for target, needs_of in needs.items():

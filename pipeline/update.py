@@ -75,7 +75,7 @@ def update(
     exposures = exposures.sort_by([("user_id", "ascending"), ("item_id", "ascending")])
     features = running.features
     if fold is not None and len(came):
-        x = fold(_rows_with(users, "user", came), _rows_with(shown(exposures), "user", came))
+        x = fold(_rows_with(users, "user", came), shown(_rows_with(exposures, "user", came)))
         features = _replaced(features, came, x)
     moved = replace(
         running,
@@ -157,8 +157,8 @@ def _audience(running: Running, moved: Running, pairs: pa.Table, came: Ints) -> 
     there = np.intersect1d(came, _ids(running.features, "user"))
     of_others = pairs.filter(pa.array(~np.isin(_ids(pairs, "user"), came)))
     for exposures, features, sign in (
-        (_rows_with(shown(running.exposures), "user", there), running.features, -1),
-        (_rows_with(shown(moved.exposures), "user", came), moved.features, 1),
+        (shown(_rows_with(running.exposures, "user", there)), running.features, -1),
+        (shown(_rows_with(moved.exposures, "user", came)), moved.features, 1),
         (of_others, moved.features, 1),
     ):
         who, user = np.unique(_ids(exposures, "user"), return_inverse=True)
