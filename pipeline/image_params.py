@@ -181,6 +181,10 @@ class ImageParams(ParamsFile):
         for init in self.inits:
             if seed_tasks_of(init) not in (None, *self.seed_tasks):
                 raise ValueError(f"inits name {init}; seed_tasks are {self.seed_tasks}")
+        if all(seed_tasks_of(init) is None for init in self.inits):
+            raise ValueError(
+                f"inits name {self.inits}; one learned-M0 is needed for table 3, right"
+            )
         of = self.unseen.dataset
         ks = {cell.k for cell in self.cells if cell.dataset == of and cell.k > 1}
         if len(ks) < 2 or not {self.unseen.train_k, self.unseen.test_k} <= ks:
@@ -202,5 +206,5 @@ def seed_tasks_of(init: str) -> int | None:
 
 
 def start_of(init: str) -> str:
-    """The initialisation whose embeddings `init` starts from: itself, less "-frozen"."""
+    """The initialisation that `init` starts like: itself, less "-frozen"."""
     return init.removesuffix("-frozen")

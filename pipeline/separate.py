@@ -62,13 +62,17 @@ class Apart:
     tasks: Ints  # (M,) rows of the tasks
     train: OwnImages
     valid: OwnImages
-    draws: int | None = None  # of an epoch, at most
+    draws: int | None = None  # of each in an epoch; None: as many as an average one has images
 
     def epoch(self, batch_size: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """As many draws as an average task has images, `draws` at most."""
-        images = min(float(self.train.count.double().mean()), self.draws or float("inf"))
-        for _ in range(max(1, round(images / batch_size))):
+        """Draws of every task, and as many of p, with replacement; rows (M, batch_size) each."""
+        for _ in range(self.steps(batch_size)):
             yield self.train.draw(batch_size, gen)
+
+    def steps(self, batch_size: int) -> int:
+        """How many there are in an epoch."""
+        draws = self.draws or float(self.train.count.double().mean())
+        return max(1, round(draws / batch_size))
 
 
 def choose_tasks(examples: Examples, wanted: int | None, gen: np.random.Generator) -> Ints:
@@ -96,7 +100,7 @@ def choose_tasks(examples: Examples, wanted: int | None, gen: np.random.Generato
 def set_apart(
     examples: Examples, tasks: Ints, device: torch.device, draws: int | None = None
 ) -> Apart:
-    """The images of `tasks`, as `choose_tasks` gives them, and the most draws of an epoch."""
+    """The images of `tasks`, as `choose_tasks` gives them, and the draws of an epoch."""
     pairs = examples.pairs
 
     def of(part: Ints) -> OwnImages:
@@ -144,10 +148,11 @@ def train_apart(
     """
     device = data.train.own.device
     gen, masks = torch.Generator(device).manual_seed(seed), MaskSource(seed, device)
-    model = EachAtItsBest(net).to(device)
+    model = EachAtItsBest(net)
     if also is not None:
         model.also = also
         set_masks(model, masks)
+    model.to(device)
     fixed = data.valid.draw(VALID_DRAWS, torch.Generator(device).manual_seed(VALID_SEED))
     history = fit(
         model,

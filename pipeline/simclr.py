@@ -20,6 +20,9 @@ from pipeline.training.views import random_views
 
 VALID_SEED = 20_220_909  # the views that validate are the same whatever the training's seed
 BLOCK = 1 << 10  # images that are encoded at once
+FEATURES = (
+    128  # or as many as a narrower trunk has channels: of more, some would follow from others
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Contrasts:
     def epoch(self, batch_size: int, gen: torch.Generator) -> Iterator[tuple[Tensor]]:
         """Rows of all images, in random order and batches of nearly equal size."""
         order = torch.randperm(len(self.images), generator=gen, device=self.images.device)
-        for rows in order.chunk(max(1, round(len(order) / batch_size))):
+        for rows in order.tensor_split(max(1, round(len(order) / batch_size))):
             yield (rows,)
 
 
@@ -78,7 +81,8 @@ def train_simclr(
     Raises:
         PipelineError: a loss that is not a finite number.
     """
-    net = Encoder(channels=pixels.shape[1], width=params.width)
+    features = min(FEATURES, 8 * params.width)
+    net = Encoder(channels=pixels.shape[1], width=params.width, features=features)
     draw_layers(net, torch.Generator().manual_seed(seed))
     net.to(device)
     gen = torch.Generator(device).manual_seed(seed)
@@ -112,7 +116,7 @@ def train_simclr(
 
 @torch.no_grad()
 def encode(net: Encoder, pixels: Bytes, train: Ints, device: torch.device) -> Singles:
-    """Features (U, 128) of images (U, C, side, side), standardised over the rows `train`."""
+    """Features (U, d) of images (U, C, side, side), standardised over the rows `train`."""
     net.to(device).eval()
     parts = torch.from_numpy(pixels).split(BLOCK)
     features = torch.cat([net(part.to(device).float() / 255).cpu() for part in parts])
@@ -133,7 +137,7 @@ def clusters(features: Singles, train: Ints, seed: int) -> Ints:
     """The most likely of ten components of a Gaussian mixture, for each of the images (U,).
 
     They are the pseudo-labels of Bai et al., table 3, who do not say what their mixture is fitted
-    to: here to features (U, 128) of the training images, with diagonal covariances.
+    to: here to features (U, d) of the training images, with diagonal covariances.
     """
     mixture = GaussianMixture(CATEGORIES, covariance_type="diag", random_state=seed)
     of_image: Ints = mixture.fit(features[train]).predict(features)

@@ -1,5 +1,6 @@
 """The image experiments as a whole: params files, dvc.yaml, every stage in order, tables."""
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -233,6 +234,26 @@ def test_a_stage_that_dvc_restored_left_no_facts_and_is_counted(
     last = page.read_text().splitlines()[-1]
     page.write_text(before)
     assert re.search(r"^\d+ stages and 1 that DVC restored, [\d,]+ s in all, on ", last)
+
+
+def test_facts_of_other_outputs_than_those_at_hand_are_not_counted(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another params file's stage of that name ran in between; DVC restored this one's outputs."""
+    monkeypatch.chdir(made)
+    page, info = (
+        made / "metrics/images/tiny.md",
+        made / "experiments/images/data/run_info/tasks-cifar10-k2.json",
+    )
+    before, facts = page.read_text(), json.loads(info.read_text())
+    other = {name: "0" * 64 for name in facts["outputs"]}
+    with without(info):
+        info.write_text(json.dumps(facts | {"outputs": other, "seconds": 12_345}))
+        run(tables)
+    last = page.read_text().splitlines()[-1]
+    page.write_text(before)
+    assert " stages and 1 that DVC restored" in last
+    assert "12,345" not in last
 
 
 def test_a_table_s_cell_that_was_not_measured_is_named(

@@ -41,7 +41,9 @@ class Augment(Random):
     def __init__(self, *, black: Sequence[float], flips: bool) -> None:
         super().__init__()
         self.flips = flips
-        self.register_buffer("black", torch.tensor(black).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer(
+            "black", torch.tensor(black, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

@@ -1,7 +1,8 @@
 """Many copies of one network, each with weights of its own, run and trained as one.
 
-Losses of copies add up, and Adam changes each weight by its own gradient alone: so training all
-copies together is training each by itself, at the cost of a few large operations.
+The loss is the mean of the copies', and Adam changes each weight by its own gradient alone,
+whatever its scale (but for Adam's epsilon, which counts as many times): so training all copies
+together is training each by itself, at the cost of a few large operations.
 """
 
 from collections.abc import Callable
@@ -77,6 +78,9 @@ class _Method(nn.Module):
         return out
 
 
+UNKNOWN = 1e6  # stands for a loss that is not finite: far above any, and small beside a double
+
+
 class EachAtItsBest(nn.Module):
     """Stacked networks, and each of them as it was when its own validation loss was lowest.
 
@@ -96,14 +100,14 @@ class EachAtItsBest(nn.Module):
     def note(self, loss: Tensor) -> float:
         """Take note of the present losses (copies,); gives the mean of the lowest so far.
 
-        Of a copy whose loss was never finite there is none.
+        A copy whose loss was never finite counts as `UNKNOWN`, so that the mean falls whenever one
+        of them gains.
         """
         better = loss < self.lowest
         self.lowest[better] = loss[better]
         for name, value in self.net.tensors().items():
             getattr(self, f"best_{_flat(name)}")[better] = value.detach()[better]
-        found = self.lowest[self.lowest.isfinite()]
-        return float(found.mean()) if len(found) else torch.inf
+        return float(self.lowest.double().clamp(max=UNKNOWN).mean())
 
     @torch.no_grad()
     def restore(self) -> None:

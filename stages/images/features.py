@@ -1,4 +1,4 @@
-"""Train SimCLR on the training images; give every image 128 features and a pseudo-label."""
+"""Train SimCLR on the training images; give every image features and a pseudo-label."""
 
 from stages.images.shell import (
     PARAMS,
@@ -17,10 +17,10 @@ SEED = 0  # all runs on features share the same ones
 
 @app.command()
 def main(dataset: DatasetOption, root: RootOption = ROOT, params: ParamsOption = PARAMS) -> None:
-    """Train SimCLR on the training images; give every image 128 features and a pseudo-label."""
+    """Train SimCLR on the training images; give every image features and a pseudo-label."""
     folder = Folder(root, dataset)
     out = folder.features
-    files = ("users.parquet", "clusters.parquet", "encoder.safetensors", "history.csv", "probe.csv")
+    files = ("users.parquet", "clusters.parquet", "history.csv", "probe.csv")
     outputs = [out / file for file in files]
     name = f"features-{dataset}"
     with image_stage(name, params, "simclr", outputs=outputs, root=root) as run:
@@ -28,7 +28,7 @@ def main(dataset: DatasetOption, root: RootOption = ROOT, params: ParamsOption =
 
         from pipeline import schemas
         from pipeline.datasets.images import SOURCES
-        from pipeline.model_files import read_model, write_network
+        from pipeline.model_files import read_model
         from pipeline.simclr import clusters, encode, probe_accuracy, train_simclr
         from pipeline.storage import vectors, write_csv, write_table
         from pipeline.training.history import rounded
@@ -60,9 +60,8 @@ def main(dataset: DatasetOption, root: RootOption = ROOT, params: ParamsOption =
         cluster = clusters(x, rows["train"], SEED)
         table = pa.table({"user_id": users.column("user_id"), "cluster": cluster})
         write_table(table, outputs[1], schemas.USERS)
-        write_network(net, outputs[2])
-        write_csv(rounded(history), outputs[3])
-        write_csv([{"dataset": dataset, "accuracy": round(accuracy, 6)}], outputs[4])
+        write_csv(rounded(history), outputs[2])
+        write_csv([{"dataset": dataset, "accuracy": round(accuracy, 6)}], outputs[3])
         run.say(f"{name}: a linear probe on x is right in {accuracy:.1%} of the test images")
 
 

@@ -71,12 +71,12 @@ def main(
 def _learned(runs: "Path", init: str, pixels: "Singles", device: "torch.device") -> "Learned":
     """What was learned on the tasks of one k from the initialisation `init`, on `device`."""
     from pipeline.embeddings import Projection
-    from pipeline.image_params import seed_tasks_of, start_of
+    from pipeline.image_params import seed_tasks_of
     from pipeline.image_ratio import Learned, image_values
     from pipeline.model_files import read_model, read_network
     from pipeline.models.conv_ratio import ConvPreEmbeddingNet, ConvRatioNet
 
-    tensors, _ = read_model(runs / "start" / f"{start_of(init)}.safetensors")
+    tensors, _ = read_model(runs / "start" / f"{init}.safetensors")
     pre_embedding = read_network(
         ConvPreEmbeddingNet, runs / "pretrain" / f"{seed_tasks_of(init)}" / "model.safetensors"
     )

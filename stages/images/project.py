@@ -33,7 +33,9 @@ def main(
     folder = Folder(root, dataset)
     runs = folder.runs(k, seed)
     name = f"project-{dataset}-k{k}-{seed}"
-    with image_stage(name, params, "inits", "projection", outputs=[], root=root) as run:
+    with image_stage(
+        name, params, "inits", "projection", outputs=[runs / "start"], root=root
+    ) as run:
         import pyarrow as pa
 
         from pipeline import schemas
@@ -52,12 +54,11 @@ def main(
             model = runs / "pretrain" / str(m0) / "model.safetensors"
             return read_network(ConvPreEmbeddingNet, model).to(device)
 
-        inits = sorted({start_of(init) for init in run.params.inits})
-        for init in inits:
+        for init in run.params.inits:
             statistic = None
             if init != "random":
                 statistic = task_statistic(
-                    init,
+                    start_of(init),
                     examples,
                     active=active_categories(tasks),
                     cluster=cluster,
@@ -68,7 +69,7 @@ def main(
             write_table(table, runs / "start" / f"{init}.parquet", schemas.TASK_EMBEDDINGS)
             tensors = projection.tensors() if projection else {}
             write_model(tensors, {"init": init}, runs / "start" / f"{init}.safetensors")
-        run.say(f"{name}: {examples.tasks} tasks by {', '.join(inits)}")
+        run.say(f"{name}: {examples.tasks} tasks by {', '.join(run.params.inits)}")
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ class Folder:
         return standardised(tensors["pixels"].numpy(), split_rows(splits, users, "train"))
 
     def load_features(self) -> "Singles":
-        """SimCLR's features (U, 128)."""
+        """SimCLR's features (U, d)."""
         from pipeline import schemas
         from pipeline.storage import matrix, read_table
 

@@ -1,6 +1,6 @@
 """Tables 2, 3 and 6 and figure 3, ours beside the paper's, from all that was measured."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -66,7 +66,8 @@ def _tables(params: "ImageParams", root: Path) -> tuple[str, dict[str, float]]:
     figures: dict[str, float] = {}
     parts = [
         f"Params file: `{params.name}`, seeds {', '.join(map(str, params.seeds))}. "
-        "AUC x 100: ours, its standard deviation over seeds, the paper's in brackets.\n",
+        "AUC x 100: ours, its standard deviation over seeds, the paper's in brackets. All seeds "
+        "share the features, whose own spread is not in that of rows with † and pseudo-label.\n",
         *(_table_2(params, root) if params.separate.ks else ()),
         *_by_initialisation(params, root, figures),
         *_unseen(params, root, figures),
@@ -151,6 +152,7 @@ def _table_2(params: "ImageParams", root: Path) -> list[str]:
             ks,
             made.TABLE_2_SEPARATE,
         ),
+        _steps(apart, params.separate.methods),
         "## Table 2, right: conditional learning, random embeddings (all tasks; † on features)\n",
         made.by_k(
             made.Measured.of(together, "method", "k"),
@@ -159,6 +161,18 @@ def _table_2(params: "ImageParams", root: Path) -> list[str]:
             made.TABLE_2_CONDITIONAL,
         ),
     ]
+
+
+def _steps(apart: list["Record"], methods: Iterable[str]) -> str:
+    """How long each method of separate learning learned a task."""
+    from pipeline.image_tables import NAMES
+
+    told = []
+    for method in methods:
+        most = {int(row["most_steps"]) for row in apart if row["method"] == method}
+        steps = " to ".join(f"{one:,}" for one in sorted({min(most), max(most)}))
+        told.append(f"{NAMES[method]} {steps if max(most) else 'in closed form'}")
+    return f"Steps of each task, at most: {', '.join(told)}.\n"
 
 
 def _facts(figures: dict[str, float]) -> str:
@@ -173,8 +187,8 @@ def _facts(figures: dict[str, float]) -> str:
                 f"* Rank correlation with the true overlap, {rest} coordinates: {value:.3f}"
             )
         elif rest == "probe":
-            paper = f" (paper: {PROBE})" if kind == "cifar10" else ""
-            lines.append(f"* Linear probe on {kind}: {100 * value:.1f} %{paper}")
+            paper = f" (paper: {PROBE}, on training images)" if kind == "cifar10" else ""
+            lines.append(f"* Linear probe on {kind}, on test images: {100 * value:.1f} %{paper}")
     return "\n".join(lines) + "\n"
 
 
@@ -202,13 +216,21 @@ def _ran(params: "ImageParams", root: Path) -> str:
     from pipeline.storage import read_json
 
     files = [root / "run_info" / f"{name}.json" for name in _stages(params)]
-    facts = [read_json(file) for file in files if file.exists()]
+    told = [read_json(file) for file in files if file.exists()]
+    facts = [one for one in told if _is_of(one["outputs"])]
     restored = len(files) - len(facts)
     by_dvc = f" and {restored} that DVC restored" if restored else ""
     devices = sorted({one["device"] for one in facts})
     seconds = sum(one["seconds"] for one in facts)
     where = f", on {'; '.join(devices)}" if devices else ""
     return f"{len(facts)} stages{by_dvc}, {seconds:,.0f} s in all{where}.\n"
+
+
+def _is_of(outputs: Mapping[str, str]) -> bool:
+    """Whether a stage's outputs, by their SHA-256, are those at hand: else DVC restored these."""
+    from pipeline.storage import sha256
+
+    return all((path := Path(name)).exists() and sha256(path) == of for name, of in outputs.items())
 
 
 def _draw(params: "ImageParams", root: Path, out: Path) -> None:

@@ -44,7 +44,6 @@ def main(
 
         from pipeline import schemas
         from pipeline.estimation import rested_at_chance
-        from pipeline.image_params import start_of
         from pipeline.image_ratio import train_images
         from pipeline.image_tasks import active_categories, category_sides
         from pipeline.model_files import write_network
@@ -55,7 +54,7 @@ def main(
         from stages.progress import EpochReporter
 
         tasks = folder.task_set(k).tasks
-        task_init = runs / "start" / f"{start_of(init)}.parquet"
+        task_init = runs / "start" / f"{init}.parquet"
         begin = read_table(task_init, schemas.TASK_EMBEDDINGS)
         same_tasks(begin, tasks)
         _, category = folder.split("valid")
