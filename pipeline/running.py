@@ -7,7 +7,8 @@ by the mean vector of their audience (`placement`).
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -23,6 +24,7 @@ from pipeline.arrays import Bools, Doubles, Ints, Singles
 from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
+from pipeline.lock import held
 from pipeline.model_files import read_model, under, write_model
 from pipeline.pairs import shown
 from pipeline.placement import Placement
@@ -30,6 +32,7 @@ from pipeline.storage import matrix, read_table, vectors, write_table
 from pipeline.vocabulary import encode
 
 MODEL = "running.safetensors"
+BUSY = "is taking in other exposures; wait until it is done, and run it again."
 TABLES: Mapping[str, schemas.Schema] = {
     "users": schemas.USERS,
     "items": schemas.ITEMS,
@@ -207,8 +210,9 @@ class Running:
         Raises:
             PipelineError: something else is there.
         """
-        if not folder.exists() and (old := _beside(folder, "old")).exists():
-            old.rename(folder)
+        if _interrupted(folder):
+            with alone_in(folder):
+                pass
         if (folder / MODEL).exists():
             return True
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -218,11 +222,25 @@ class Running:
         return False
 
     def write(self, folder: Path, model: str) -> None:
-        """Write tables and sums to a folder, all or nothing; `model` names their network."""
+        """Write tables and sums to a folder, all or nothing; `model` names their network.
+
+        A process that may not be the only one is `alone_in` the folder meanwhile.
+        """
         part, old = (_beside(folder, what) for what in ("part", "old"))
         there = self.is_in(folder)
         for left in (part, old):
             shutil.rmtree(left, ignore_errors=True)
+        try:
+            self._write_to(part, model)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        if there:
+            folder.rename(old)
+        part.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _write_to(self, part: Path, model: str) -> None:
         embeddings = pa.table({"task_id": self.tasks.column("task_id"), "e": vectors(self.e)})
         for name, schema in TABLES.items():
             table = embeddings if name == "task_embeddings" else getattr(self, name)
@@ -237,10 +255,6 @@ class Running:
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
         config = {"model": model, "drift": vars(self.drift)}
         write_model(tensors, config, part / MODEL)
-        if there:
-            folder.rename(old)
-        part.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
 
     @classmethod
     def read(cls, folder: Path) -> tuple[Self, str]:
@@ -266,6 +280,27 @@ class Running:
         return running, str(config["model"])
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Let no other process write to a folder meanwhile; what a killed one set aside is put back.
+
+    Raises:
+        PipelineError: another process is at it.
+    """
+    with held(_beside(folder, "lock"), BUSY):
+        if _interrupted(folder):
+            _beside(folder, "old").rename(folder)
+        yield
+
+
+def _interrupted(folder: Path) -> bool:
+    """Whether a write was killed after it had set the old folder aside, and before the new came.
+
+    An old one beside nothing new was done with, and whoever removed the folder meant it.
+    """
+    return not folder.exists() and all(_beside(folder, of).exists() for of in ("old", "part"))
+
+
 def _beside(folder: Path, what: str) -> Path:
-    """Where a write prepares a folder, and where it sets the old one aside."""
+    """Where a write prepares a folder, where it sets the old one aside, and what it locks."""
     return folder.with_name(f".{folder.name}.{what}")

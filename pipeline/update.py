@@ -98,7 +98,9 @@ def update(
 
 
 def skill_left(drift: Drift, held_out_loss: float) -> float | None:
-    """The share of what was learned that new pairs still bear out; None where they are too few.
+    """The share of what was learned that new pairs still bear out; None where that is not known.
+
+    So it is where the pairs are too few, or where the training had learned nothing that held.
 
     1: they are foreseen as well as the held-out pairs of validation users were at the training. 0:
     no better than by chance.

@@ -39,23 +39,28 @@ def main(
         from pipeline.datasets.tables import read_exposures
         from pipeline.model_files import read_network
         from pipeline.models.ratio import RatioNet
-        from pipeline.storage import sha256
+        from pipeline.running import alone_in
+        from pipeline.storage import read_history, sha256
+        from pipeline.training.history import best_row
         from pipeline.update import update
 
         model = data / "ratio/model.safetensors"
         name = sha256(model) if model.exists() else ""
-        running = _running(state, data, name)
-        text_ids = "user_key" in running.users.column_names
-        done, report = update(
-            running,
-            read_exposures(read_own(new), text_ids=text_ids),
-            read_network(RatioNet, model, x_dim=running.x.shape[1], task_dim=running.e.shape[1]),
-            base=run.params.ratio.base,
-            fold=_fold_in(run, data / "features/deepfm.safetensors"),
-        )
-        done.write(state, name)
+        with alone_in(state):
+            running = _running(state, data, name)
+            history = read_history(data / "ratio/history.csv", "held_out_loss")
+            text_ids = "user_key" in running.users.column_names
+            x_dim, task_dim = running.x.shape[1], running.e.shape[1]
+            done, report = update(
+                running,
+                read_exposures(read_own(new), text_ids=text_ids),
+                read_network(RatioNet, model, x_dim=x_dim, task_dim=task_dim),
+                base=run.params.ratio.base,
+                fold=_fold_in(run, data / "features/deepfm.safetensors"),
+            )
+            done.write(state, name)
         run.say(_in_words(report))
-        run.say(_drift_in_words(done, data / "ratio/history.csv"))
+        run.say(_drift_in_words(done, float(best_row(history)["held_out_loss"])))
 
 
 def _running(state: Path, data: Path, model: str) -> "Running":
@@ -121,13 +126,12 @@ def _in_words(report: "Report") -> str:
     )
 
 
-def _drift_in_words(running: "Running", history: Path) -> str:
-    from pipeline.storage import read_csv
-    from pipeline.training.history import best_row
+def _drift_in_words(running: "Running", held_out_loss: float) -> str:
     from pipeline.update import ENOUGH, skill_left
 
-    rows = [{name: float(value) for name, value in row.items()} for row in read_csv(history)]
-    left, n = skill_left(running.drift, best_row(rows)["held_out_loss"]), running.drift.pairs
+    left, n = skill_left(running.drift, held_out_loss), running.drift.pairs
+    if left is None and n >= ENOUGH:
+        return "drift: not known, since the training foresaw held-out pairs no better than chance"
     if left is None:
         return f"drift: not known from {n:,} pairs of users who did not train; {ENOUGH} tell"
     advice = "train again: `dvc repro`" if left < RETRAIN else f"train again below {RETRAIN:g}"

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from pipeline.conditional import train_conditional
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
+from pipeline.lock import held
 from pipeline.pairs import Pairs
 from pipeline.params import load_params
 from pipeline.pretraining import pretrain
 from pipeline.training import checkpoint as checkpoint_module
-from pipeline.training.checkpoint import CheckpointFile, hold
+from pipeline.training.checkpoint import CheckpointFile
 from pipeline.training.deepfm import Interactions, train_deepfm
 from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint, Snapshot
@@ -269,20 +270,24 @@ def test_a_killed_holder_holds_no_longer(tmp_path: Path) -> None:
     code = f"""
 import time
 from pathlib import Path
-from pipeline.training.checkpoint import hold
-file = hold(Path({str(tmp_path / "lock")!r}))
-print("held", flush=True)
-time.sleep(60)
+from pipeline.lock import held
+with held(Path({str(tmp_path / "lock")!r}), "sleeps"):
+    print("held", flush=True)
+    time.sleep(60)
 """
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(PipelineError, match=f"process {holder.pid} trains"):
-            hold(tmp_path / "lock")
+        with (
+            pytest.raises(PipelineError, match=f"process {holder.pid} sleeps"),
+            held(tmp_path / "lock", "sleeps"),
+        ):
+            pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    hold(tmp_path / "lock").close()
+    with held(tmp_path / "lock", "sleeps"):
+        pass
 
 
 def test_a_lock_removed_between_its_opening_and_its_locking_is_taken_anew(
@@ -298,8 +303,12 @@ def test_a_lock_removed_between_its_opening_and_its_locking_is_taken_anew(
         flock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", too_late)
-    with hold(path), pytest.raises(PipelineError, match="trains the same model"):
-        hold(path)
+    with (
+        held(path, "is at it"),
+        pytest.raises(PipelineError, match="is at it"),
+        held(path, "is at it"),
+    ):
+        pass
 
 
 def test_parts_that_a_killed_writer_left_are_swept_away(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from pipeline.lock import held
 from pipeline.training import checkpoint as checkpoint_module
-from pipeline.training.checkpoint import hold
+from pipeline.training.checkpoint import BUSY
 from stages.imports import import_closure
 from stages.progress import EpochReporter
 from tests.projects import (
@@ -112,7 +113,7 @@ def test_the_second_of_two_trainers_stops_in_one_line_that_names_the_first(
 ) -> None:
     interrupt(project, "train", 3, monkeypatch)
     (file,) = kept(project)
-    with hold(file.with_suffix(".lock")):
+    with held(file.with_suffix(".lock"), BUSY):
         second = invoke(project, "train")
     assert second.exit_code == 1
     assert f"process {os.getpid()} trains the same model on the same data" in second.stderr

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import re
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +28,7 @@ from pipeline.features import extract
 from pipeline.model_files import write_network
 from pipeline.models.deepfm import DeepFM
 from pipeline.models.ratio import RatioNet
-from pipeline.running import Drift, Running
+from pipeline.running import Drift, Running, alone_in
 from pipeline.storage import matrix, vectors, write_csv, write_table
 from pipeline.training.history import best_row
 from pipeline.update import FEWEST, skill_left, update
@@ -320,12 +321,36 @@ def test_a_write_that_was_killed_between_its_renames_has_lost_nothing(
     trained: Trained, tmp_path: Path
 ) -> None:
     trained.running.write(tmp_path / "running", "this one")
+    (tmp_path / ".running.part").mkdir()
     (tmp_path / "running").rename(tmp_path / ".running.old")  # and there it was killed
     assert Running.is_in(tmp_path / "running")
     same(Running.read(tmp_path / "running")[0], trained.running)
     (tmp_path / "running").rename(tmp_path / ".running.old")
     trained.running.write(tmp_path / "running", "another")
     assert [path.name for path in tmp_path.iterdir()] == ["running"]
+
+
+def test_what_was_set_aside_does_not_come_back_once_the_new_was_there(
+    trained: Trained, tmp_path: Path
+) -> None:
+    trained.running.write(tmp_path / ".running.old", "killed before it was removed")
+    assert not Running.is_in(tmp_path / "running")  # which the user has removed since
+    trained.running.write(tmp_path / "running", "this one")
+    assert [path.name for path in tmp_path.iterdir()] == ["running"]
+
+
+def test_a_write_that_fails_leaves_nothing_beside(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise PipelineError("the disk is full")
+
+    trained.running.write(tmp_path / "running", "this one")
+    monkeypatch.setattr("pipeline.running.write_model", full)
+    with pytest.raises(PipelineError, match="the disk is full"):
+        trained.running.write(tmp_path / "running", "another")
+    assert [path.name for path in tmp_path.iterdir()] == ["running"]
+    assert Running.read(tmp_path / "running")[1] == "this one"
 
 
 @pytest.fixture
@@ -414,6 +439,37 @@ def test_a_new_user_is_refused_whose_further_fields_no_exposure_tells(
         ran.stderr,
     )
     assert not (project / "data/running").exists()
+
+
+def test_a_second_update_at_once_is_refused_and_changes_nothing(
+    trained: Trained, project: Path
+) -> None:
+    new_exposures(project, newcomers(trained))
+    with alone_in(project / "data/running"):
+        second = CliRunner().invoke(update_stage.app, ["new.csv"])
+    assert second.exit_code == 1
+    assert f"process {os.getpid()} is taking in other exposures" in second.stderr
+    assert second.stderr.count("\n") == 1
+    assert not (project / "data/running").exists()
+    assert CliRunner().invoke(update_stage.app, ["new.csv"]).exit_code == 0
+    assert not list((project / "data").glob(".running.*"))
+
+
+def test_a_training_that_foresaw_nothing_tells_no_drift(
+    trained: Trained, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a damaged history is told before anything is taken in."""
+    monkeypatch.setattr("pipeline.update.ENOUGH", 0)
+    history = project / "data/ratio/history.csv"
+    new_exposures(project, newcomers(trained))
+    history.write_text("epoch,valid_loss\n1,1.5\n")
+    ran = CliRunner().invoke(update_stage.app, ["new.csv"])
+    assert (ran.exit_code, ran.stderr.count("\n")) == (1, 1)
+    assert "history.csv: lacks the column held_out_loss" in ran.stderr
+    assert not (project / "data/running").exists()
+    history.write_text("epoch,valid_loss,held_out_loss\n1,1.5,nan\n")
+    ran = CliRunner().invoke(update_stage.app, ["new.csv"])
+    assert "held-out pairs no better than chance" in ran.output
 
 
 def test_a_state_of_another_training_is_refused(trained: Trained, project: Path) -> None:

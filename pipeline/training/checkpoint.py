@@ -3,19 +3,23 @@
 The file is replaced as a whole: a process killed at any moment leaves the newest whole snapshot.
 """
 
-import fcntl
 import json
-import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, cast
+from typing import Self, cast
 
 from pipeline.errors import PipelineError
+from pipeline.lock import held
 from pipeline.model_files import read_model, write_model
 from pipeline.training.snapshot import Snapshot
 
+BUSY = (
+    "trains the same model on the same data. "
+    "Wait until it is done, or stop it, which loses nothing."
+)
 LEAST_WORK = 20  # times as long as keeping a snapshot takes, training goes on before the next
 
 
@@ -39,10 +43,10 @@ class CheckpointFile:
         self.tell = tell
         self.epoch = self.resumed_after = 0
         self._not_before = time.monotonic() + seconds
-        self._lock: IO[str] | None = None
+        self._alone: AbstractContextManager[None] = held(path.with_suffix(".lock"), BUSY)
 
     def __enter__(self) -> Self:
-        self._lock = hold(self.path.with_suffix(".lock"))
+        self._alone.__enter__()
         for part in self.path.parent.glob(f".{self.path.name}.*.part"):
             part.unlink()  # its writer was killed: while we hold the lock there is no other
         return self
@@ -53,9 +57,7 @@ class CheckpointFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._lock is not None:
-            Path(self._lock.name).unlink(missing_ok=True)
-            self._lock.close()
+        self._alone.__exit__(kind, error, trace)
 
     def load(self) -> Snapshot | None:
         """What an earlier process left there; None, and a word about it, if that is damaged."""
@@ -93,40 +95,3 @@ class CheckpointFile:
         """Forget the run: it has come to its end, and its results are written."""
         self.path.unlink(missing_ok=True)
         self.epoch = 0
-
-
-def hold(path: Path) -> IO[str]:
-    """Open the file `path` as no other process can, until it is closed or this process ends.
-
-    Raises:
-        PipelineError: another process holds it, which is named; or it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
-        while not _locked(file, path):  # its last holder removed it after we had opened it
-            file.close()
-            file = path.open("a+")
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-    except OSError as error:
-        raise PipelineError(f"{path}: cannot be written ({error.strerror}).") from error
-    return file
-
-
-def _locked(file: IO[str], path: Path) -> bool:
-    """Lock the open file; False if it no longer lies at `path`."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        with file:
-            file.seek(0)
-            raise PipelineError(
-                f"{path}: process {file.read()} trains the same model on the same data. "
-                "Wait until it is done, or stop it, which loses nothing."
-            ) from None
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
