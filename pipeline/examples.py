@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.arrays import Ints, Singles
@@ -45,6 +46,12 @@ class Examples:
             split_rows(splits, features, "train"),
             split_rows(splits, features, "valid"),
             tasks.num_rows,
+        )
+
+    def of_all_users(self) -> "Examples":
+        """The same where the visible exposures of all users train, and no held-out one is there."""
+        return replace(
+            self, pairs=self.pairs.where(~self.pairs.held_out), train=np.arange(self.users)
         )
 
     def on(self, ranks: Ranks) -> "Examples":

@@ -16,7 +16,7 @@ from sklearn.svm import OneClassSVM
 from pipeline.auc import task_aucs
 from pipeline.datasets.simulation import draw_world, simulate
 from pipeline.errors import PipelineError
-from pipeline.pairs import split_rows
+from pipeline.pairs import shown, split_rows
 from pipeline.params import Simulation
 from pipeline.peers import settings
 from pipeline.peers.als import als
@@ -295,6 +295,19 @@ def test_a_peer_is_blind_to_held_out_pairs_and_a_detector_to_others_than_trainin
         kept &= ~exposures.user_id.isin(users + 1)
     less = Evidence.of(**{**tables, "exposures": tables["exposures"].filter(pa.array(kept))})
     np.testing.assert_array_equal(scores(name, less, users), scores(name, evidence, users))
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_detector_beside_a_ratio_that_learns_from_all_users_does_so_too(
+    name: str, evidence: Evidence, tables: dict[str, pa.Table], users: np.ndarray
+) -> None:
+    """From their visible exposures alone."""
+    found = scores(name, Evidence.of(**tables, learners="all"), users)
+    visible = {**tables, "exposures": shown(tables["exposures"])}
+    np.testing.assert_array_equal(
+        found, scores(name, Evidence.of(**visible, learners="all"), users)
+    )
+    assert not np.array_equal(found, scores(name, evidence, users))
 
 
 @pytest.mark.parametrize("name", PEERS)

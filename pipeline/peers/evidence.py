@@ -9,6 +9,7 @@ from scipy.sparse import csr_array
 from pipeline.arrays import Ints
 from pipeline.examples import Examples
 from pipeline.pairs import exposure_matrix, ids_of, rows_of, shown
+from pipeline.params import Visible
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Evidence:
 
     Recommenders see `seen`: all items, tasks or not, as DeepFM does, from whom our x comes; and
     all visible exposures, those of validation and test users among them, as DeepFM does again.
-    Detectors see `x` and the exposures of training users, as our scorers do.
+    Detectors see `x` and what our own scorers on that x learn from: the exposures of training
+    users, or the visible ones of all (`ratio.visible`).
 
     Attributes:
         seen: 1 where a user has a visible exposure to an item, (U, I).
@@ -31,19 +33,33 @@ class Evidence:
 
     @classmethod
     def of(
-        cls, features: pa.Table, tasks: pa.Table, exposures: pa.Table, splits: pa.Table
+        cls,
+        features: pa.Table,
+        tasks: pa.Table,
+        exposures: pa.Table,
+        splits: pa.Table,
+        *,
+        learners: Visible = "train",
     ) -> "Evidence":
         """From the tables; rows of users are those of `features`.
+
+        Args:
+            features: x of every user.
+            tasks: the tasks.
+            exposures: of all users to all items.
+            splits: of the users.
+            learners: whose visible exposures detectors learn from.
 
         Raises:
             PipelineError: tables that do not belong together.
         """
         visible = shown(exposures)
+        examples = Examples.of(features, tasks, exposures, splits)
         items = np.union1d(ids_of(exposures, "item_id"), ids_of(tasks, "item_id"))
         return cls(
             exposure_matrix(visible, ids_of(features, "user_id"), items),
             rows_of(ids_of(tasks, "item_id"), items, "item"),
-            Examples.of(features, tasks, exposures, splits),
+            examples if learners == "train" else examples.of_all_users(),
         )
 
     @property

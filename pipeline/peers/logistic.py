@@ -23,12 +23,12 @@ TOLERANCE = 1e-3  # a step is about the square of the one before: the next would
 def logistic(evidence: Evidence, users: Ints, *, base: Base, penalty: float) -> Singles:
     """Log ratios log q_t(x)/p(x), linear in x, (M, U); high = common.
 
-    Positives of a task are its training exposures. Negatives are all training users, of equal
-    weight (`users`) or each as often as it is exposed to tasks (`exposures`); together they weigh
-    as much as the positives. A task without exposures scores 0.
+    Positives of a task are the exposures to it that are learned from. Negatives are all users whose
+    exposures are, of equal weight (`users`) or each as often as it is exposed to tasks
+    (`exposures`); together they weigh as much as the positives. A task without exposures scores 0.
 
     Args:
-        evidence: of which x and the pairs of the training users are read.
+        evidence: of which x and the pairs to learn from are read.
         users: rows of the users to score, (U,).
         base: which p.
         penalty: half of it times the squared coefficients, but the constant's, is added to the sum

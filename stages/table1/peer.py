@@ -41,6 +41,7 @@ def main(
         table1_stage("peer", params, f"peers.{peer}") as run,
     ):
         from pipeline import schemas
+        from pipeline.params import load_params
         from pipeline.peers.evidence import Evidence
         from pipeline.peers.registry import PEERS
         from pipeline.storage import read_table
@@ -50,6 +51,7 @@ def main(
             read_table(place.prepared("tasks"), schemas.TASKS),
             read_table(place.prepared("exposures"), schemas.EXPOSURES),
             read_table(place.prepared("splits"), schemas.SPLITS),
+            learners=load_params(file, "ratio.visible").ratio.visible,
         )
         measure(
             place,
