@@ -152,7 +152,7 @@ def main(
     show(size, [measure(name, way, case) for name, way in compared.items()])
     first_day(compared[OURS], case)
     young = Case.of(World.of(NEW_GROUPS, gen, "new country"), NEW_DAYS, later, gen)
-    title = f"{NEW_GROUPS} further groups of {NEW_DAYS} days, nothing trained again"
+    title = f"{NEW_GROUPS} further groups of {NEW_DAYS} days (this detector learns nothing again)"
     show(title, [measure(name, way, young, admit=True) for name, way in compared.items()])
 
 

@@ -30,7 +30,7 @@ def main(
     if raw_dir is not None:
         settings.append(f"data.raw_dir={raw_dir.resolve()}")
     try:
-        name = name_of([NAME])  # another one where params or code are changed and not committed
+        name = name_of(settings, NAME)  # with more where not all is committed
         metrics = run_experiment(name, settings)
         write_bytes(read_from(name, METRICS).encode(), KEPT)
         git("add", str(KEPT))

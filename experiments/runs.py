@@ -17,20 +17,20 @@ METRICS = "metrics/auc.json"
 DECIDING = ("params.yaml", "dvc.yaml", "pipeline", "stages")  # what a run's results follow from
 
 
-def name_of(settings: Sequence[str]) -> str:
+def name_of(settings: Sequence[str], called: str | None = None) -> str:
     """What to call the run under `settings` of what is in the workspace, as git takes it.
 
-    "data.source=simulated" becomes "data-source-simulated", and something follows that stands for
-    whatever is not committed, tables of one's own among it.
+    "data.source=simulated" becomes "data-source-simulated", or as it is `called`; and something
+    follows that stands for whatever is not committed, data of one's own among it.
     """
-    name = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(settings)).strip("-")
+    name = called or re.sub(r"[^A-Za-z0-9]+", "-", "-".join(settings)).strip("-")
     changes = git("diff", "HEAD", "--", *DECIDING)
     changes += "".join(sha256(path) for path in own_data(settings) if path.exists())
     return f"{name}-{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else name
 
 
 def own_data(settings: Sequence[str]) -> list[Path]:
-    """The tables of one's own that a run under `settings` of params.yaml reads."""
+    """The files of one's own that a run under `settings` of params.yaml reads."""
     params = YAML(typ="safe").load(Path("params.yaml"))
     told = dict(setting.split("=", 1) for setting in settings if "=" in setting)
 
@@ -41,6 +41,8 @@ def own_data(settings: Sequence[str]) -> list[Path]:
     paths = [value("graph.triples"), value("graph.items")]
     if value("data.source") == "tables" or value("features.model") == "table":
         paths.append(value("data.tables_dir"))
+    if value("data.source") == "movielens-1m":
+        paths.append(value("data.raw_dir"))
     return [Path(str(path)) for path in paths if path]
 
 

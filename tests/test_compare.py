@@ -88,7 +88,8 @@ def test_so_have_other_tables_of_one_s_own(tmp_path: Path, monkeypatch: pytest.M
         assert name_of(["init=random"]) == "init-random"
         names.add(name_of(["data.source=tables"]))
         names.add(name_of(["init=graph", f"graph.triples={table}"]))
-    assert len(names) == 4
+        names.add(name_of(["data.source=movielens-1m", "data.raw_dir=tables"], "movielens"))
+    assert len(names) == 6
 
 
 def test_numbers_of_an_option_are_whole_and_above_0() -> None:
