@@ -19,6 +19,7 @@ from pipeline.hashing import PART, hash_of
 from pipeline.pairs import ids_of, shown
 from pipeline.schemas import EXPOSURES
 from pipeline.storage import (
+    UMASK,
     RowGroups,
     in_order,
     read_table,
@@ -100,7 +101,7 @@ def replacing_parts(path: Path, partitions: int) -> Iterator[Path]:
         if partitions == 1:
             _take_place(folder / part_name(0), path)
         else:
-            folder.chmod(0o755)
+            folder.chmod(0o777 & ~UMASK)
             _take_place(folder, path)
 
 

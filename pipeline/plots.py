@@ -2,7 +2,8 @@
 
 Equal arrays give equal text. Letters stay letters, so that the page chooses their typeface. Figures
 are narrow enough for a phone: what is wide on a page is made of several. One colour code: blue is
-common, or this run; orange is fresh, or the paper; grey is everything else.
+common, or this run; orange is fresh, or the paper; green is measured by held-out exposures; grey is
+everything else. Curves of labels differ by their dashes too.
 """
 
 import functools
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any, ParamSpec
+from unicodedata import east_asian_width
 
 import numpy as np
 from matplotlib import style
@@ -30,6 +32,7 @@ CHANCE = 2 * math.log(2)  # the loss of f = 0, which knows nothing
 INK, MUTED, RULE = "#1f2430", "#5f6773", "#d5d9df"
 COMMON, COMMON_SOFT, FRESH = "#1f5a8c", "#9dbdd8", "#c2572b"
 LINES = ("#1f5a8c", "#7aaed3", "#8a6a2f", "#7c5295")  # a label each
+DASHES = ((0, (6, 1.5)), (0, (3, 1.2)), (0, (1, 1)))  # likewise: twelve pairs of both
 EXPOSURE = "#2b8a6e"  # the yardstick of held-out exposures
 SMALL, PANEL, WIDE = 2.25, 3.1, 4.6  # widths in inches, of 96 pixels on a page
 CELL = 0.165  # of the similarities, in inches
@@ -142,6 +145,7 @@ def auc_histogram(aucs: Floats, *, exposure: bool = False) -> Figure:
     axes.set_xlim(0, 100)
     axes.set_xticks(range(0, 101, 25))
     axes.set_xlabel("AUC \N{MULTIPLICATION SIGN} 100 of a task")
+    axes.set_ylabel("tasks")
     return figure
 
 
@@ -150,10 +154,10 @@ def roc_curves(curves: Mapping[str, tuple[Floats, Floats]], exposure: str) -> Fi
     """Mean ROC curves by name, each (false, true positive rates); `exposure` names ours."""
     figure, axes = _panel(WIDE, 4.0)
     axes.plot([0, 1], [0, 1], **DOTTED)
-    colors = cycle(LINES)
+    looks = zip(cycle(LINES), cycle(DASHES), strict=False)
     for name, (fpr, tpr) in curves.items():
-        color = EXPOSURE if name == exposure else next(colors)
-        axes.plot(fpr, tpr, color=color, label=name)
+        color, dashes = (EXPOSURE, "-") if name == exposure else next(looks)
+        axes.plot(fpr, tpr, color=color, linestyle=dashes, label=name)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
@@ -203,8 +207,9 @@ def similarity(cosines: Floats, names: Sequence[str] | None = None) -> Figure:
         names: of the rows; without them rows show their numbers only.
     """
     n = len(cosines)
-    left, top, bottom, side = 1.95 if names else 0.25, 0.2, 0.4, n * CELL  # inches
-    size = width, height = left + side + 0.05, top + side + bottom
+    left, top, bottom, side = _letters(names or ()), 0.2, 0.4, n * CELL  # inches
+    bar_side = max(side, 10 * CELL)
+    size = width, height = left + bar_side + 0.05, top + side + bottom
     figure = Figure(figsize=size)
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
     white_at_zero = LinearSegmentedColormap.from_list("similarity", (FRESH, "#fbfaf8", COMMON))
@@ -220,7 +225,7 @@ def similarity(cosines: Floats, names: Sequence[str] | None = None) -> Figure:
     axes.xaxis.tick_top()
     axes.tick_params(length=0, pad=2)
     axes.spines[:].set_visible(False)
-    legend = figure.add_axes((left / width, 0.22 / height, side / width, 0.08 / height))
+    legend = figure.add_axes((left / width, 0.22 / height, bar_side / width, 0.08 / height))
     bar = figure.colorbar(mesh, cax=legend, orientation="horizontal", drawedges=False)
     bar.set_ticks([-0.9, 0, 0.9], labels=["opposite", "unrelated", "alike"])
     bar.outline.set_visible(False)
@@ -268,6 +273,12 @@ def score_spread(groups: Mapping[str, Floats]) -> Figure:
     axes.grid(axis="x")
     axes.set_xlabel("fresh  ←  score in nats  →  common")
     return figure
+
+
+def _letters(names: Sequence[str]) -> float:
+    """Inches that the longest of some names takes, with a number after it; CJK letters take two."""
+    wide = (sum(1 + (east_asian_width(letter) in "WF") for letter in name) for name in names)
+    return 0.25 + 0.068 * max(wide, default=0)
 
 
 def _panel(width: float, height: float) -> tuple[Figure, Axes]:

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,11 @@ from pipeline.schemas import Schema
 
 Scalar = str | int | float | bool | None
 ROW_GROUP = 1 << 20  # rows of a Parquet file that are written together
-Field: TypeAlias = Literal["number", "number or nan", "number or nothing", "text"]  # of a CSV
+Field: TypeAlias = Literal[  # of a CSV
+    "whole number", "number", "number or nan", "number or nothing", "text"
+]
+UMASK = os.umask(0)  # what the user takes from new files, asked by setting it for a moment
+os.umask(UMASK)
 
 
 @contextmanager
@@ -53,7 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield part
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
-            part.chmod(0o644)
+            part.chmod(0o666 & ~UMASK)
             part.replace(path)
     finally:
         if part is not None:
@@ -344,13 +349,17 @@ def read_csv(path: Path, columns: Mapping[str, Field] | None = None) -> list[dic
     return rows
 
 
-def read_history(path: Path) -> list[dict[str, str]]:
+def read_history(path: Path, *needs: str) -> list[dict[str, str]]:
     """Read the losses of each epoch; where nothing was trained a history holds `epoch` alone.
+
+    Args:
+        path: of the file.
+        needs: further columns that must be there.
 
     Raises:
         PipelineError: no such file, or another than a history.
     """
-    figures: dict[str, Field] = dict.fromkeys(read_csv(path)[0], "number or nan")
+    figures: dict[str, Field] = dict.fromkeys((*read_csv(path)[0], *needs), "number or nan")
     trained: dict[str, Field] = {} if len(figures) == 1 else {"valid_loss": "number"}
     return read_csv(path, figures | {"epoch": "number"} | trained)
 
@@ -379,6 +388,7 @@ def _is_number(text: str) -> bool:
 
 
 FIELDS: Mapping[Field, Callable[[str], bool]] = {
+    "whole number": lambda text: re.fullmatch(r"-?[0-9]{1,18}", text) is not None,
     "number": lambda text: _is_number(text) and math.isfinite(float(text)),
     "number or nan": _is_number,
     "number or nothing": lambda text: not text or FIELDS["number"](text),

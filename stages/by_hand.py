@@ -79,6 +79,8 @@ class Asked:
             raise PipelineError("--fresh takes the lowest scores first; say how many by --top.")
         if self.explain is not None and (self.everything or self.top is not None or self.unseen):
             raise PipelineError("--explain takes named pairs: by --users with --items, or --pairs.")
+        if self.explain is not None and self.alpha is not None:
+            raise PipelineError("--explain gives no verdicts, which --alpha is for; leave it out.")
         if self.to is not None and self.shape is None and self._ending not in ENDINGS:
             raise PipelineError(
                 f"--to {self.to}: expected a name that ends in .csv, .json, .parquet or .txt, or "

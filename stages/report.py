@@ -11,7 +11,9 @@ app = stage_app()
 PARAM_KEYS = (
     *("init", "seed", "data.source", "labels", "features.model", "features.user_fields"),
     *("features.activity", "features.directions", "projection.histogram_label"),
-    *("ratio.base", "ratio.visible", "ratio.linear", "evaluate.labels", "evaluate.users"),
+    *("features.min_users", "features.visible"),
+    *("ratio.base", "ratio.visible", "ratio.linear", "ratio.mode", "ratio.stop"),
+    *("ratio.freeze_e", "ratio.hidden", "evaluate.labels", "evaluate.users"),
 )
 
 
@@ -35,6 +37,9 @@ def main(
     features_history: Annotated[Path, typer.Option(help="Reads: the epochs of DeepFM.")] = Path(
         "data/features/history.csv"
     ),
+    links: Annotated[
+        Path, typer.Option(help="Reads: by it the run of the graph is told from another.")
+    ] = Path("data/graph/link_prediction.csv"),
     tasks: Annotated[Path, typer.Option(help="Reads: the tasks and their classes.")] = Path(
         "data/tasks.parquet"
     ),
@@ -100,9 +105,9 @@ def main(
                     task_auc,
                     {
                         "label": "text",
-                        "item_id": "number",
+                        "item_id": "whole number",
                         "auc": "number or nothing",
-                        "n_nominal": "number",
+                        "n_nominal": "whole number",
                     },
                 ),
                 roc=read_csv(roc, {"label": "text", "fpr": "number", "tpr": "number"}),
@@ -116,7 +121,8 @@ def main(
             run_info,
             {
                 "prepare": [users, items, exposures, splits],
-                "extract_features": [features_history],
+                "extract_features": [features, features_history],
+                "graph": [links],
                 "filter_tasks": [tasks],
                 "pretrain": [pretrain_history],
                 "project": [task_init],

@@ -308,6 +308,7 @@ def test_explanations_are_of_a_few_named_pairs() -> None:
         (["--all", "--explain", "2", "--to", "a.csv"], "--explain takes named pairs"),
         (["--item", "40", "--top", "3", "--explain", "2"], "--explain takes named pairs"),
         (["--users", "7", "--unseen", "--explain", "2"], "--explain takes named pairs"),
+        (["--user", "7", "--explain", "2", "--alpha", "0.1"], "--explain gives no verdicts"),
         (["--items", "40,50", "--explain", "2"], "--explain takes at most 100 pairs, found 120"),
     ):
         ran = score(*options)

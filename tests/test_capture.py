@@ -118,6 +118,13 @@ def test_each_replay_draws_other_masks() -> None:
 
 
 @needs_cuda
+def test_masks_do_not_repeat_the_draws_of_a_generator_of_the_same_seed() -> None:
+    gen = torch.Generator(CUDA).manual_seed(0)
+    pairs = torch.randint(1 << 16, (1000,), generator=gen, device=CUDA).cpu()
+    assert (pairs == MaskSource(0, CUDA).integers(1000, 1 << 16).cpu()).float().mean() < 0.1
+
+
+@needs_cuda
 def test_a_run_with_masks_repeats_itself() -> None:
     (_, first), (_, second) = (trained(capture=True, dropout=0.5) for _ in range(2))
     for row, again in zip(first, second, strict=True):

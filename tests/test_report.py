@@ -30,8 +30,8 @@ from pipeline.params import Init, Params, load_params
 from pipeline.report.artefacts import Artefacts
 from pipeline.report.choice import WELL_KNOWN, compared_tasks, portrayed_tasks
 from pipeline.report.content import Content, gather
-from pipeline.report.page import render, short
-from pipeline.report.results import departures, paper_auc
+from pipeline.report.page import readable, render, short, signed
+from pipeline.report.results import departures, extremes, paper_auc
 from pipeline.report.run_facts import NOT_RECORDED, RESTORED, RunFacts, run_facts
 from pipeline.report.similarity import _line_up
 from pipeline.score_matrix import score_table
@@ -220,7 +220,7 @@ def test_ids_are_unique_and_every_reference_finds_its_own(page: ET.Element) -> N
     ids = [element.get("id") for element in page.iter() if element.get("id")]
     assert len(ids) == len(set(ids))
     for element in page.iter():
-        named = [element.get(LINK, "#")[1:], element.get("aria-labelledby")]
+        named = [element.get(LINK, "#")[1:], *element.get("aria-labelledby", "").split()]
         named.append(element.get("clip-path", "url(#)")[5:-1])
         assert {name for name in named if name} <= set(ids)
 
@@ -233,10 +233,12 @@ def test_the_numbers_shown_are_those_of_auc_json(page: ET.Element, content: Cont
     rivals = [f"trivial.{rival}" for rival in ("random", "activity")]
     keys |= {f"{rival}.{name}" for rival in rivals for name in ("age", "occupation", "exposure")}
     keys |= {"leak.age", "leak.occupation", "deepfm.pair_auc", "truth.spearman"}
+    keys |= {"calibration.log_mean"}
     assert {key for key, _ in shown} == keys
+    others = {"truth.spearman": "{:.2f}".format, "calibration.log_mean": lambda v: signed(v, 3)}
     for key, number in shown:
         value = content.figures[key]
-        assert number == (f"{value:.2f}" if key == "truth.spearman" else f"{100 * value:.1f}")
+        assert number == (others[key](value) if key in others else f"{100 * value:.1f}")
 
 
 def test_three_scores_are_taken_apart_into_parts_that_add_up(
@@ -249,7 +251,11 @@ def test_three_scores_are_taken_apart_into_parts_that_add_up(
         assert why.reasons[0].part == "average user"
         assert sum(bool(reason.title) for reason in why.reasons) == 8
     tables = [t for t in page.iter(f"{HTML}table") if "why" in t.get("class", "").split()]
-    assert [text(list(t.iter(f"{HTML}tr"))[-1]).endswith("the score") for t in tables] == [True] * 3
+    for table in tables:
+        rows = [[text(cell) for cell in row] for row in table.iter(f"{HTML}tr")][1:]
+        *parts, score = [float(row[0].replace("\N{MINUS SIGN}", "-")) for row in rows]
+        assert rows[-1][1] == "the score"
+        assert sum(parts) == pytest.approx(score, abs=0.0005 * len(rows))
 
 
 def test_equal_inputs_give_equal_pages_outside_the_run_facts(
@@ -274,7 +280,7 @@ def test_equal_inputs_give_equal_pages_outside_the_run_facts(
     )
     pages = [parsed((tmp_path / f"{name}.html").read_text()) for name in ("first", "second")]
     facts_shown = [text(cut(page, "run-facts")) for page in pages]
-    assert facts_shown[0].count(NOT_RECORDED) == 8
+    assert facts_shown[0].count(NOT_RECORDED) == 9
     assert facts_shown[1].count(NOT_RECORDED) == 6
     assert RESTORED in facts_shown[1]
     assert f"score {facts['device']}" in facts_shown[1]
@@ -380,11 +386,23 @@ def test_settings_that_are_not_the_papers_are_told(params: Params) -> None:
     features = params.features.model_copy(update={"user_fields": fields})
     alike = params.model_copy(update={"features": features})
     assert departures(alike) == []
-    ratio = params.ratio.model_copy(update={"base": "users", "linear": 0.1})
-    features = features.model_copy(update={"activity": True})
+    ratio = params.ratio.model_copy(
+        update={
+            **{"base": "users", "linear": 0.1, "mode": "grid", "visible": "all", "stop": "auc"},
+            **{"freeze_e": True, "hidden": [8, 4]},
+        }
+    )
+    features = features.model_copy(
+        update={"activity": True, "min_users": 10, "visible": "train", "directions": 5}
+    )
     other = params.model_copy(update={"features": features, "ratio": ratio, "init": "mean"})
     told = departures(other)
-    words = ("user's activity", "base p is uniform", "head that is linear", "no embedding called")
+    words = (
+        *("fewer than 10 users", "training users alone", "an SVD of", "user's activity"),
+        *("base p is uniform", "with every training user", "visible exposures of all users"),
+        *("validation users' AUC", "stay where they start", "layers are 8-4 wide"),
+        *("head that is linear", "no embedding called"),
+    )
     assert len(told) == len(words)
     assert all(word in line for word, line in zip(words, told, strict=True))
 
@@ -407,10 +425,9 @@ def test_portraits_show_the_users_at_either_end(artefacts: Artefacts, content: C
             visible = pairs[~pairs.held_out].groupby("user_id").size()
             assert [p.exposures for p in people] == rows.user_id.map(visible).tolist()
             labels = users.set_index("user_id").loc[rows.user_id]
+            names = ("age", "occupation", "gender")
             assert [p.labels for p in people] == [
-                ", ".join(
-                    NAMES[name][getattr(user, name)] for name in ("age", "occupation", "gender")
-                )
+                ", ".join([str(user.Index), *(NAMES[name][getattr(user, name)] for name in names)])
                 for user in labels.itertuples()
             ]
         medians = mine.groupby(how).score.median()
@@ -443,12 +460,19 @@ def test_extremes_are_the_best_and_worst_of_the_well_measured(
     assert [task.held_out for task in content.worst] == rows.n_nominal[:6].tolist()
 
 
+def test_of_few_tasks_none_is_both_among_the_best_and_the_worst(artefacts: Artefacts) -> None:
+    best, worst = extremes(artefacts, 10**6)
+    assert 0 <= len(best) - len(worst) <= 1
+    assert not {task.title for task in best} & {task.title for task in worst}
+    assert best[-1].auc >= worst[-1].auc
+
+
 def test_the_films_compared_are_the_well_known_ones_that_are_tasks() -> None:
     ids = [1, 260, 588, 999, 1196]
     tasks = pa.table({"item_id": ids, "exposures": [100, 200, 300, 900, 200]})
     assert ids[3] not in WELL_KNOWN
     compared = compared_tasks(tasks, "movielens-1m")
-    assert [ids[row] for row in compared] == [260, 1196, 1, 588]
+    assert [ids[row] for row in compared] == [260, 1196, 1, 588, 999]
     assert [ids[row] for row in portrayed_tasks(tasks, "movielens-1m")] == [588, 999, 260]
     assert [ids[row] for row in compared_tasks(tasks, "simulated", n=3)] == [999, 588, 260]
     assert [ids[row] for row in portrayed_tasks(tasks, "simulated")] == [999, 588, 260]
@@ -487,10 +511,26 @@ def test_activity_that_does_better_is_told(artefacts: Artefacts, params: Params)
 
 
 def test_the_epoch_that_was_kept_is_that_of_the_lowest_validation_loss(content: Content) -> None:
-    assert [network.best for network in content.learning] == [2, 2, 2]
+    assert [(network.best, network.by_auc) for network in content.learning] == [(2, False)] * 3
     assert content.learning[0].losses.keys() == {"train", "validation"}
     assert content.learning[2].losses["held out"].tolist() == [1.385, 1.31, 1.32]
     assert plots.CHANCE == CHANCE
+
+
+def test_a_page_tells_by_what_the_epoch_was_kept_and_on_whom_the_ratio_was_trained(
+    artefacts: Artefacts, params: Params
+) -> None:
+    judged = [
+        {**row, "valid_miss": miss}
+        for row, miss in zip(HISTORY, ("0.3", "0.2", "0.1"), strict=True)
+    ]
+    wide = params.model_copy(update={"ratio": params.ratio.model_copy(update={"visible": "all"})})
+    content = gather(replace(artefacts, ratio_history=judged), wide)
+    assert content.learning[-1].best == 3
+    page = text(parsed(render(content, [])))
+    assert "but for the last, which was judged by the AUC of validation users" in page
+    assert "whose visible exposures the ratio was trained on" in page
+    assert "on whom the ratio was not trained" not in page
 
 
 WITHOUT = {
@@ -576,7 +616,7 @@ def test_every_code_has_a_name() -> None:
     ],
 )
 def test_a_long_title_is_cut_for_a_figure(title: str, shown: str) -> None:
-    assert short(title) == shown
+    assert short(readable(title)) == shown
 
 
 def test_of_your_own_tables_users_are_named_and_codes_are_left_as_they_are(

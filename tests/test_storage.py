@@ -396,7 +396,16 @@ def test_a_file_is_flushed_to_the_disk_before_it_takes_its_place(
     monkeypatch.setattr(storage.os, "fsync", spy)
     write_bytes(b"new", path)
     assert flushed == [(3, False)]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644  # mkstemp's 0600 would shut others out
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_who_may_read_a_file_is_as_the_user_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int, mode: int
+) -> None:
+    """Where mkstemp's 0600 would shut others out."""
+    monkeypatch.setattr(storage, "UMASK", umask)
+    write_bytes(b"new", tmp_path / "file")
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
 
 
 def test_json_keeps_the_order_of_its_keys_and_refuses_what_is_no_number(tmp_path: Path) -> None:

@@ -23,10 +23,13 @@ PORTRAYED: Sequence[int] = (2571, 588, 913)  # The Matrix, Aladdin, The Maltese 
 def compared_tasks(tasks: pa.Table, source: Source, n: int = 18) -> Ints:
     """Rows of the tasks whose embeddings are compared.
 
-    Of MovieLens: the well-known films that are tasks, in the order of their list. Of another
-    source: its `n` most exposed.
+    Of MovieLens: the well-known films that are tasks, in the order of their list, and the most
+    exposed others where these are few. Of another source: its `n` most exposed.
     """
-    return _known(tasks, WELL_KNOWN) if source == "movielens-1m" else _most_exposed(tasks)[:n]
+    known = _known(tasks, WELL_KNOWN if source == "movielens-1m" else ())
+    popular = _most_exposed(tasks)
+    others = popular[~np.isin(popular, known)]
+    return np.concatenate((known, others[: max(0, n - len(known))]))
 
 
 def portrayed_tasks(tasks: pa.Table, source: Source, n: int = 3) -> Ints:

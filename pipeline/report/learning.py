@@ -7,18 +7,26 @@ import numpy as np
 
 from pipeline.arrays import Doubles
 from pipeline.report.artefacts import Artefacts, Rows
-from pipeline.training.history import best_row
+from pipeline.training.history import MISS, best_row
 
 COLUMNS = {"train": "train_loss", "validation": "valid_loss", "held out": "held_out_loss"}
 
 
 @dataclass(frozen=True)
 class Learning:
-    """One network's losses, (epochs,) each, and the epoch of the lowest validation loss, from 1."""
+    """How one network learned.
+
+    Attributes:
+        name: of the network.
+        losses: (epochs,) each.
+        best: the epoch whose weights were kept, from 1.
+        by_auc: whether that is the one of the best AUC, and not of the lowest validation loss.
+    """
 
     name: str
     losses: Mapping[str, Doubles]
     best: int
+    by_auc: bool
 
 
 def learned(artefacts: Artefacts) -> list[Learning]:
@@ -38,4 +46,4 @@ def _learning(name: str, rows: Rows) -> Learning:
         if column in rows[0]
     }
     kept = {shown: loss for shown, loss in losses.items() if np.isfinite(loss).any()}
-    return Learning(name, kept, rows.index(best_row(rows)) + 1)
+    return Learning(name, kept, rows.index(best_row(rows)) + 1, MISS in rows[0])

@@ -1,7 +1,7 @@
 """From the report's content to one page of HTML without anything to fetch."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +32,10 @@ def render(content: Content, facts: Sequence[RunFacts]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"count": "{:,}".format, "signed": signed, "title": readable}
     source = content.params.data.source
-    figures = {name: plots.with_ids(svg, name) for name, svg in _plots(content)}
+    title = readable if source == "movielens-1m" else str
+    environment.filters |= {"count": "{:,}".format, "signed": signed, "title": title}
+    figures = {name: plots.with_ids(svg, name) for name, svg in _plots(content, title)}
     return environment.get_template("page.html").render(
         content=content,
         facts=facts,
@@ -56,18 +57,19 @@ def hundredfold(figures: Mapping[str, float], key: str) -> str:
     return Markup('<span title="{}">{:.1f}</span>').format(key, 100 * figures[key])
 
 
-def signed(score: float) -> str:
-    """A score to two digits, with a sign as wide as the other.
+def signed(score: float, digits: int = 2) -> str:
+    """A score to so many digits, with a sign as wide as the other.
 
     Example:
         >>> signed(0.5), signed(-12)
         ('+0.50', '−12.00')
     """
-    return f"{round(score, 2) + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")  # + 0.0: no negative zero
+    shown = round(score, digits) + 0.0  # no negative zero
+    return f"{shown:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def readable(title: str) -> str:
-    """A title with its article in front.
+    """A title of MovieLens with its article in front.
 
     Example:
         >>> readable("Matrix, The (1999)")
@@ -78,15 +80,14 @@ def readable(title: str) -> str:
 
 def short(title: str) -> str:
     """A title that a figure can hold: without its year where it must be cut."""
-    full = readable(title)
-    if len(full) <= TITLE_WIDTH:
-        return full
-    bare = re.sub(r" \(\d{4}\)$", "", full)
+    if len(title) <= TITLE_WIDTH:
+        return title
+    bare = re.sub(r" \(\d{4}\)$", "", title)
     whole_words = bare[: TITLE_WIDTH - 1].rsplit(" ", 1)[0]
     return bare if len(bare) <= TITLE_WIDTH else f"{whole_words.rstrip(' -:,')}…"
 
 
-def _plots(content: Content) -> Iterator[tuple[str, str]]:
+def _plots(content: Content, title: Callable[[str], str]) -> Iterator[tuple[str, str]]:
     """Every figure by its name in the template."""
     yield "aucs", _intervals(content)
     for n, portrait in enumerate(content.portraits):
@@ -97,7 +98,7 @@ def _plots(content: Content) -> Iterator[tuple[str, str]]:
         yield f"tasks-{n}", plots.auc_histogram(yardstick.task_aucs, exposure=ours)
     curves = {yardstick.name: yardstick.roc for yardstick in content.yardsticks}
     yield "roc", plots.roc_curves(curves, exposure=content.yardsticks[-1].name)
-    titles = [short(title) for title in content.similarity.titles]
+    titles = [short(title(item)) for item in content.similarity.titles]
     yield "start", plots.similarity(content.similarity.start, titles)
     yield "trained", plots.similarity(content.similarity.trained)
     for n, network in enumerate(content.learning):

@@ -27,7 +27,7 @@ class Person:
     """A test user as one task sees them."""
 
     score: float
-    labels: str  # in words
+    labels: str  # the id, and the labels in words
     exposures: int  # visible ones, to all items
     met: str  # one of MET
 
@@ -125,15 +125,17 @@ def portray(
 
 
 def _in_words(users: pa.Table, params: Params) -> list[str]:
-    """The columns behind the labels, for each user; of a user's own tables also who it is."""
+    """Who each user is, and the columns behind the labels."""
     columns = list(dict.fromkeys(label.column for label in params.labels.values()))
-    if params.data.source != "tables":
-        return [
-            ", ".join(code_name(name, user[name]) for name in columns) for user in users.to_pylist()
-        ]
     identity = "user_key" if "user_key" in users.column_names else "user_id"
+
+    def told(column: str, value: int | str) -> str:
+        if params.data.source == "tables":
+            return f"{column} {value}"
+        return code_name(column, value)
+
     return [
-        ", ".join([str(user[identity]), *(f"{name} {user[name]}" for name in columns)])
+        ", ".join([str(user[identity]), *(told(name, user[name]) for name in columns)])
         for user in users.to_pylist()
     ]
 

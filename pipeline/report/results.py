@@ -28,6 +28,7 @@ PAPER_METHOD: Mapping[Init, str] = {
     "graph": "Likelihood ratio, graph embedding*",
 }
 PAPER_FIELDS = {"gender", "age", "occupation", "zip_code"}
+PAPER_HIDDEN = [32, 32, 16]
 
 
 @dataclass(frozen=True)
@@ -146,16 +147,31 @@ def departures(params: Params) -> list[str]:
             f"user vectors come from {' and '.join(features.user_fields)} alone; the paper lists "
             "gender, age, occupation and zip code, and does not say which of them its DeepFM saw"
         )
+    elif features.min_users > 1 and features.user_fields != ["user_id"]:
+        found.append(f"codes of fewer than {features.min_users} users share an embedding")
+    if features.model == "deepfm" and features.visible == "train":
+        found.append("DeepFM saw training users alone; the paper's all users")
     if features.directions:
         found.append("an SVD of the exposures is part of the user vectors; not of the paper's")
     if features.model in ("deepfm", "svd", "als") and features.activity:
         found.append("user vectors end with the user's activity; the paper's do not")
     if params.ratio.base == "users":
         found.append("the base p is uniform over users; the paper's weighs them by their exposures")
+    if params.ratio.mode == "grid":
+        found.append("every task learned with every training user; the paper's with drawn ones")
     if params.ratio.visible == "all":
         found.append(
             "visible exposures of all users train the ratio; in the paper none of test users"
         )
+    if params.ratio.stop == "auc":
+        found.append(
+            "the epoch that is kept is judged by validation users' AUC; the paper's by its loss"
+        )
+    if params.ratio.freeze_e:
+        found.append("task embeddings stay where they start; the paper trains them")
+    if params.ratio.hidden != PAPER_HIDDEN:
+        layers = "-".join(map(str, params.ratio.hidden))
+        found.append(f"the network's hidden layers are {layers} wide; the paper's 32-32-16")
     if params.ratio.linear is not None:
         found.append("each task has a head that is linear in x beside the network; not the paper's")
     if params.init not in PAPER_METHOD:
@@ -164,7 +180,7 @@ def departures(params: Params) -> list[str]:
 
 
 def extremes(artefacts: Artefacts, n: int = 6) -> tuple[list[TaskAuc], list[TaskAuc]]:
-    """The tasks whose held-out users are found best and worst, n of each.
+    """The tasks whose held-out users are found best and worst, at most n of each, and none twice.
 
     Of the half of the tasks with the most held-out test users only: the AUC of a few is luck.
 
@@ -186,7 +202,8 @@ def extremes(artefacts: Artefacts, n: int = 6) -> tuple[list[TaskAuc], list[Task
     ]
     enough = np.median([task.held_out for task in found])
     ranked = sorted((task for task in found if task.held_out >= enough), key=lambda task: task.auc)
-    return ranked[: -n - 1 : -1], ranked[:n]
+    best, worst = min(n, (len(ranked) + 1) // 2), min(n, len(ranked) // 2)
+    return ranked[: -best - 1 : -1], ranked[:worst]
 
 
 def _aucs(rows: Rows, label: str) -> Doubles:

@@ -19,7 +19,8 @@ class Reason:
     Attributes:
         part: what it is; see `explanation.Explanation.table`.
         title: of the item, or empty.
-        likeness: cosine of its task's embedding and the one explained; None where there is none.
+        likeness: cosine of its task's embedding and the one explained, both less the mean of all
+            tasks; None where there is none.
         contribution: in nats.
     """
 

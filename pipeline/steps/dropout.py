@@ -15,6 +15,7 @@ from torch import Tensor
 DIGITS = 16
 RESOLUTION = 1 << DIGITS
 SHIFTS = torch.arange(32, dtype=torch.int32)
+APART = 1 << 62  # of the seed: a torch generator of the same one draws the pairs of a training
 
 
 def representable(rate: float) -> float:
@@ -33,7 +34,9 @@ class MaskSource:
     def __init__(self, seed: int, device: torch.device) -> None:
         self.device = device
         self._bits = np.random.SFC64(seed)
-        self._gen = torch.Generator(device).manual_seed(seed) if device.type != "cpu" else None
+        self._gen = None if device.type == "cpu" else torch.Generator(device)
+        if self._gen is not None:
+            self._gen.manual_seed(seed ^ APART)
 
     @property
     def generator(self) -> torch.Generator | None:
