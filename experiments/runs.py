@@ -42,7 +42,8 @@ def own_data(settings: Sequence[str]) -> list[Path]:
     if value("data.source") == "tables" or value("features.model") == "table":
         paths.append(value("data.tables_dir"))
     if value("data.source") == "movielens-1m":
-        paths.append(value("data.raw_dir"))
+        raw = value("data.raw_dir")
+        paths += [f"{raw}/{name}.dat" for name in ("users", "movies", "ratings") if raw]
     return [Path(str(path)) for path in paths if path]
 
 

@@ -19,12 +19,12 @@ from pipeline.hashing import PART, hash_of
 from pipeline.pairs import ids_of, shown
 from pipeline.schemas import EXPOSURES
 from pipeline.storage import (
-    UMASK,
     RowGroups,
     in_order,
     read_table,
     scratch_folder,
     telling_of,
+    umask,
     write_table,
 )
 
@@ -101,7 +101,7 @@ def replacing_parts(path: Path, partitions: int) -> Iterator[Path]:
         if partitions == 1:
             _take_place(folder / part_name(0), path)
         else:
-            folder.chmod(0o777 & ~UMASK)
+            folder.chmod(0o777 & ~umask())
             _take_place(folder, path)
 
 

@@ -303,4 +303,5 @@ def _interrupted(folder: Path) -> bool:
 
 def _beside(folder: Path, what: str) -> Path:
     """Where a write prepares a folder, where it sets the old one aside, and what it locks."""
+    folder = folder.absolute()  # which has a name, but for the root
     return folder.with_name(f".{folder.name}.{what}")

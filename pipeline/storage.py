@@ -32,8 +32,6 @@ ROW_GROUP = 1 << 20  # rows of a Parquet file that are written together
 Field: TypeAlias = Literal[  # of a CSV
     "whole number", "number", "number or nan", "number or nothing", "text"
 ]
-UMASK = os.umask(0)  # what the user takes from new files, asked by setting it for a moment
-os.umask(UMASK)
 
 
 @contextmanager
@@ -58,11 +56,17 @@ def replacing(path: Path) -> Iterator[Path]:
             yield part
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
-            part.chmod(0o666 & ~UMASK)
+            part.chmod(0o666 & ~umask())
             part.replace(path)
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
+
+
+def umask() -> int:
+    """What the user takes from the permissions of new files."""
+    (line,) = re.findall(r"^Umask:\s*([0-7]+)$", Path("/proc/self/status").read_text(), re.M)
+    return int(line, 8)
 
 
 @contextmanager
@@ -388,7 +392,7 @@ def _is_number(text: str) -> bool:
 
 
 FIELDS: Mapping[Field, Callable[[str], bool]] = {
-    "whole number": lambda text: re.fullmatch(r"-?[0-9]{1,18}", text) is not None,
+    "whole number": lambda text: re.fullmatch(r"-?[0-9]{1,19}", text) is not None,
     "number": lambda text: _is_number(text) and math.isfinite(float(text)),
     "number or nan": _is_number,
     "number or nothing": lambda text: not text or FIELDS["number"](text),

@@ -1,5 +1,6 @@
 """Take in new exposures without training: new users, new items, and what is drifting."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -130,6 +131,8 @@ def _drift_in_words(running: "Running", held_out_loss: float) -> str:
     from pipeline.update import ENOUGH, skill_left
 
     left, n = skill_left(running.drift, held_out_loss), running.drift.pairs
+    if math.isnan(held_out_loss):
+        return "drift: not known, since the training had no held-out pairs to compare with"
     if left is None and n >= ENOUGH:
         return "drift: not known, since the training foresaw held-out pairs no better than chance"
     if left is None:

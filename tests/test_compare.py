@@ -79,12 +79,13 @@ def test_what_is_not_committed_has_a_name_of_its_own(
 def test_so_have_other_tables_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runs, "git", lambda *_: "")
-    table = tmp_path / "tables/exposures.csv"
+    table, ratings = tmp_path / "tables/exposures.csv", tmp_path / "tables/ratings.dat"
     table.parent.mkdir()
     (tmp_path / "params.yaml").write_text("data: {source: simulated, tables_dir: tables}\n")
     names = set()
     for rows in ("1,1\n", "1,2\n"):
         table.write_text(f"user_id,item_id\n{rows}")
+        ratings.write_text(rows)
         assert name_of(["init=random"]) == "init-random"
         names.add(name_of(["data.source=tables"]))
         names.add(name_of(["init=graph", f"graph.triples={table}"]))

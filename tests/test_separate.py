@@ -99,6 +99,7 @@ def test_each_copy_is_put_back_to_its_own_best() -> None:
 def test_a_copy_without_a_loss_at_first_is_kept_once_it_has_one() -> None:
     """And it holds back none of the others: the training goes by the mean that `note` gives."""
     model = EachAtItsBest(Stacked(lambda: nn.Linear(1, 1), 3, gen()))
+    assert model.note(torch.full((3,), torch.nan)) == torch.inf
     losses = ([3.0, torch.inf, torch.nan], [3.0, 800.0, torch.nan], [2.999, 900.0, torch.nan])
     means = [model.note(torch.tensor(loss)) for loss in losses]
     assert means[0] > means[1] > means[2]

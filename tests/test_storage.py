@@ -399,13 +399,22 @@ def test_a_file_is_flushed_to_the_disk_before_it_takes_its_place(
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_who_may_read_a_file_is_as_the_user_has_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int, mode: int
-) -> None:
+def test_who_may_read_a_file_is_as_the_user_has_it(tmp_path: Path, umask: int, mode: int) -> None:
     """Where mkstemp's 0600 would shut others out."""
-    monkeypatch.setattr(storage, "UMASK", umask)
-    write_bytes(b"new", tmp_path / "file")
+    before = os.umask(umask)
+    try:
+        write_bytes(b"new", tmp_path / "file")
+    finally:
+        os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+
+
+def test_an_id_made_of_text_is_a_whole_number(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("item_id\n2650560824210726935\n-7\n")
+    assert len(read_csv(tmp_path / "a.csv", {"item_id": "whole number"})) == 2
+    (tmp_path / "a.csv").write_text("item_id\n7.0\n")
+    with pytest.raises(PipelineError, match=r"a\.csv:2: .* a whole number as item_id, found 7\.0"):
+        read_csv(tmp_path / "a.csv", {"item_id": "whole number"})
 
 
 def test_json_keeps_the_order_of_its_keys_and_refuses_what_is_no_number(tmp_path: Path) -> None:

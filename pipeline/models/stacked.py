@@ -101,12 +101,14 @@ class EachAtItsBest(nn.Module):
         """Take note of the present losses (copies,); gives the mean of the lowest so far.
 
         A copy whose loss was never finite counts as `UNKNOWN`, so that the mean falls whenever one
-        of them gains.
+        of them gains; while none has been, the mean is infinite.
         """
         better = loss < self.lowest
         self.lowest[better] = loss[better]
         for name, value in self.net.tensors().items():
             getattr(self, f"best_{_flat(name)}")[better] = value.detach()[better]
+        if not self.lowest.isfinite().any():
+            return torch.inf
         return float(self.lowest.double().clamp(max=UNKNOWN).mean())
 
     @torch.no_grad()

@@ -13,11 +13,11 @@ Fit = Callable[[Singles], Callable[[Singles], Floats]]
 def detect(evidence: Evidence, users: Ints, fit: Fit) -> Singles:
     """Scores (M, U) of a detector for each task; high = common.
 
-    A task at a time: scikit-learn fits one set of users at a time. A task without training
-    exposures scores 0.
+    A task at a time: scikit-learn fits one set of users at a time. A task without exposures
+    to learn from scores 0.
 
     Args:
-        evidence: of which x and the pairs of the training users are read.
+        evidence: of which x and the pairs to learn from are read.
         users: rows of the users to score, (U,).
         fit: from the x (n, d) of a task's users to a function from x (U, d) to scores (U,).
     """

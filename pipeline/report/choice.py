@@ -1,4 +1,4 @@
-"""Which tasks stand for all of them: well-known films of MovieLens, elsewhere the most exposed."""
+"""Which tasks stand for all of them: well-known films of MovieLens, then the most exposed."""
 
 from collections.abc import Sequence
 

@@ -147,7 +147,8 @@ def departures(params: Params) -> list[str]:
             f"user vectors come from {' and '.join(features.user_fields)} alone; the paper lists "
             "gender, age, occupation and zip code, and does not say which of them its DeepFM saw"
         )
-    elif features.min_users > 1 and features.user_fields != ["user_id"]:
+    coded = [name for name in features.user_fields if name != "user_id"]
+    if features.model == "deepfm" and features.min_users > 1 and coded:
         found.append(f"codes of fewer than {features.min_users} users share an embedding")
     if features.model == "deepfm" and features.visible == "train":
         found.append("DeepFM saw training users alone; the paper's all users")

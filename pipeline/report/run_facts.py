@@ -43,7 +43,8 @@ def _stage_facts(stage: str, file: Path, outputs: Sequence[Path]) -> RunFacts:
         return RunFacts(stage, None, NOT_RECORDED)
     told = read_json(file)
     try:
-        if not {sha256(path) for path in outputs} <= set(told["outputs"].values()):
+        there = all(path.exists() for path in outputs)
+        if not (there and {sha256(path) for path in outputs} <= set(told["outputs"].values())):
             return RunFacts(stage, None, RESTORED)
         versions = {"Python": told["python"], **told["versions"]}
         ran = Ran(

@@ -23,7 +23,7 @@ class Similarity:
 
 
 def similarity(artefacts: Artefacts, source: Source) -> Similarity:
-    """Compare some tasks: of MovieLens in the order of their list, else like beside like.
+    """Compare some tasks: of MovieLens as they are chosen, else like beside like.
 
     Raises:
         PipelineError: embeddings of other tasks.

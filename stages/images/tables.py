@@ -19,7 +19,7 @@ from stages.images.shell import (
 from stages.shell import stage_app
 
 if TYPE_CHECKING:
-    from pipeline.image_params import Dataset, ImageParams
+    from pipeline.image_params import Dataset, ImageParams, Separate
     from pipeline.image_tables import Record
 
 app = stage_app()
@@ -152,7 +152,7 @@ def _table_2(params: "ImageParams", root: Path) -> list[str]:
             ks,
             made.TABLE_2_SEPARATE,
         ),
-        _steps(apart, params.separate.methods),
+        _steps(apart, params.separate),
         "## Table 2, right: conditional learning, random embeddings (all tasks; † on features)\n",
         made.by_k(
             made.Measured.of(together, "method", "k"),
@@ -163,16 +163,20 @@ def _table_2(params: "ImageParams", root: Path) -> list[str]:
     ]
 
 
-def _steps(apart: list["Record"], methods: Iterable[str]) -> str:
+def _steps(apart: list["Record"], params: "Separate") -> str:
     """How long each method of separate learning learned a task."""
     from pipeline.image_tables import NAMES
 
     told = []
-    for method in methods:
+    for method in params.methods:
         most = {int(row["most_steps"]) for row in apart if row["method"] == method}
         steps = " to ".join(f"{one:,}" for one in sorted({min(most), max(most)}))
         told.append(f"{NAMES[method]} {steps if max(most) else 'in closed form'}")
-    return f"Steps of each task, at most: {', '.join(told)}.\n"
+    first, then = params.svdd.autoencoder_epochs, params.svdd.max_epochs
+    return (
+        f"Steps of each task, at most: {', '.join(told)}. The autoencoders, from which Deep SVDD "
+        f"starts, were learned for {first} epochs where it was for {then}.\n"
+    )
 
 
 def _facts(figures: dict[str, float]) -> str:
