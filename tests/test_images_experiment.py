@@ -75,7 +75,7 @@ def test_full_has_the_sizes_of_the_paper() -> None:
     [
         ("  - random\n", "  - other\n", "inits.2"),
         ("seed_tasks: [10, 64]", "seed_tasks: [10]", "inits name learned-64"),
-        ("  - learned-10\n  - learned-64\n  - learned-64-frozen\n", "", "needs a learned-M0"),
+        ("  - learned-10\n  - learned-64\n  - learned-64-frozen\n", "", "one learned-M0 is needed"),
         (
             "datasets: [cifar10, mnist]",
             "datasets: [cifar10]",
