@@ -69,8 +69,6 @@ class Pooled:
     make: Make
     standardised: bool
     before: pd.DataFrame = field(default_factory=pd.DataFrame)  # all that it has learned from
-    mean: pd.DataFrame = field(default_factory=pd.DataFrame)  # a row a group
-    spread: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def learn(self, before: pd.DataFrame) -> None:
         """See Way."""
@@ -78,10 +76,9 @@ class Pooled:
 
     def admit(self, before: pd.DataFrame) -> None:
         """See Way."""
-        by_group = before.groupby("group")[COLUMNS]
-        self.mean = pd.concat([self.mean, by_group.mean()])
-        self.spread = pd.concat([self.spread, by_group.std()])
         self.before = pd.concat([self.before, before])
+        by_group = self.before.groupby("group")[COLUMNS]
+        self.mean, self.spread = by_group.mean(), by_group.std()
         self.detector = self.make().fit(self._columns(self.before))
 
     def judge(self, later: pd.DataFrame) -> Verdicts:

@@ -42,8 +42,10 @@ def own_data(settings: Sequence[str]) -> list[Path]:
     if value("data.source") == "tables" or value("features.model") == "table":
         paths.append(value("data.tables_dir"))
     if value("data.source") == "movielens-1m":
+        from pipeline.datasets.movielens import FILES
+
         raw = value("data.raw_dir")
-        paths += [f"{raw}/{name}.dat" for name in ("users", "movies", "ratings") if raw]
+        paths += [f"{raw}/{name}" for name in FILES if raw]
     return [Path(str(path)) for path in paths if path]
 
 

@@ -207,7 +207,7 @@ def similarity(cosines: Floats, names: Sequence[str] | None = None) -> Figure:
         names: of the rows; without them rows show their numbers only.
     """
     n = len(cosines)
-    left, top, bottom, side = _letters(names or ()), 0.2, 0.4, n * CELL  # inches
+    left, top, bottom, side = _margin(names or ()), 0.2, 0.4, n * CELL  # inches
     bar_side = max(side, 10 * CELL)
     size = width, height = left + bar_side + 0.05, top + side + bottom
     figure = Figure(figsize=size)
@@ -275,7 +275,7 @@ def score_spread(groups: Mapping[str, Floats]) -> Figure:
     return figure
 
 
-def _letters(names: Sequence[str]) -> float:
+def _margin(names: Sequence[str]) -> float:
     """Inches that the longest of some names takes, with a number after it; CJK letters take two."""
     wide = (sum(1 + (east_asian_width(letter) in "WF") for letter in name) for name in names)
     return 0.25 + 0.068 * max(wide, default=0)

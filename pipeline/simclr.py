@@ -20,9 +20,7 @@ from pipeline.training.views import random_views
 
 VALID_SEED = 20_220_909  # the views that validate are the same whatever the training's seed
 BLOCK = 1 << 10  # images that are encoded at once
-FEATURES = (
-    128  # or as many as a narrower trunk has channels: of more, some would follow from others
-)
+FEATURES = 128  # or as many as a narrow trunk has channels: of more, some follow from others
 
 
 @dataclass(frozen=True)

@@ -427,7 +427,7 @@ def test_portraits_show_the_users_at_either_end(artefacts: Artefacts, content: C
             assert [p.exposures for p in people] == rows.user_id.map(visible).tolist()
             labels = users.set_index("user_id").loc[rows.user_id]
             names = ("age", "occupation", "gender")
-            assert [p.labels for p in people] == [
+            assert [p.who for p in people] == [
                 ", ".join([str(user.Index), *(NAMES[name][getattr(user, name)] for name in names)])
                 for user in labels.itertuples()
             ]
@@ -627,14 +627,14 @@ def test_of_your_own_tables_users_are_named_and_codes_are_left_as_they_are(
     portrait = gather(artefacts, own).portraits[0]
     users = artefacts.users.to_pandas().set_index("user_id")
     for person in portrait.familiar:
-        user = users.loc[int(person.labels.split(",")[0])]
-        assert person.labels.endswith(
+        user = users.loc[int(person.who.split(",")[0])]
+        assert person.who.endswith(
             f"age {user.age}, occupation {user.occupation}, gender {user.gender}"
         )
     assert portrait.classes["occupation"][0].isdigit()
     keys = [f"key {user}" for user in artefacts.users["user_id"].to_pylist()]
     keyed = replace(artefacts, users=artefacts.users.append_column("user_key", [keys]))
-    assert gather(keyed, own).portraits[0].familiar[0].labels.startswith("key ")
+    assert gather(keyed, own).portraits[0].familiar[0].who.startswith("key ")
 
 
 def test_a_source_without_labels_and_genres_has_its_page(

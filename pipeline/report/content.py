@@ -57,8 +57,9 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
     """Gather the content of the report.
 
     Reads the params init, seed, data.source, labels, features.model, features.user_fields,
-    features.activity, features.directions, projection.histogram_label, ratio.base, ratio.visible,
-    ratio.linear, evaluate.labels and evaluate.users.
+    features.activity, features.directions, features.min_users, features.visible,
+    projection.histogram_label, ratio.base, ratio.visible, ratio.linear, ratio.mode, ratio.stop,
+    ratio.freeze_e, ratio.hidden, evaluate.labels and evaluate.users.
 
     Raises:
         PipelineError: artefacts that do not belong together.

@@ -27,7 +27,7 @@ class Person:
     """A test user as one task sees them."""
 
     score: float
-    labels: str  # the id, and the labels in words
+    who: str  # the id, and the labels in words
     exposures: int  # visible ones, to all items
     met: str  # one of MET
 
@@ -66,7 +66,7 @@ class TestUsers:
 
     ids: Ints  # (T,) rising
     scores: Singles  # (M, T)
-    labels: list[str]  # (T,) in words
+    who: list[str]  # (T,) ids, and labels in words
     exposures: Ints  # (T,) visible ones
 
     @classmethod
@@ -82,7 +82,7 @@ class TestUsers:
         return cls(
             ids=ids[test],
             scores=scores[:, np.searchsorted(scored, test)],
-            labels=_in_words(users.take(test), params),
+            who=_in_words(users.take(test), params),
             exposures=np.bincount(visible, minlength=len(ids))[test],
         )
 
@@ -105,7 +105,7 @@ def portray(
 
     def people(order: Ints) -> list[Person]:
         return [
-            Person(float(scores[at]), users.labels[at], int(users.exposures[at]), MET[met[at]])
+            Person(float(scores[at]), users.who[at], int(users.exposures[at]), MET[met[at]])
             for at in order[:n].tolist()
         ]
 

@@ -56,4 +56,4 @@ def explain_most_familiar(
         )
         for part in found.table(NAMED).to_pylist()
     ]
-    return Why(users.labels[best], found.score, reasons)
+    return Why(users.who[best], found.score, reasons)

@@ -34,9 +34,8 @@ class MaskSource:
     def __init__(self, seed: int, device: torch.device) -> None:
         self.device = device
         self._bits = np.random.SFC64(seed)
-        self._gen = None if device.type == "cpu" else torch.Generator(device)
-        if self._gen is not None:
-            self._gen.manual_seed(seed ^ APART)
+        on_cpu = device.type == "cpu"
+        self._gen = None if on_cpu else torch.Generator(device).manual_seed(seed ^ APART)
 
     @property
     def generator(self) -> torch.Generator | None:

@@ -172,11 +172,14 @@ def _steps(apart: list["Record"], params: "Separate") -> str:
         most = {int(row["most_steps"]) for row in apart if row["method"] == method}
         steps = " to ".join(f"{one:,}" for one in sorted({min(most), max(most)}))
         told.append(f"{NAMES[method]} {steps if max(most) else 'in closed form'}")
-    first, then = params.svdd.autoencoder_epochs, params.svdd.max_epochs
-    return (
-        f"Steps of each task, at most: {', '.join(told)}. The autoencoders, from which Deep SVDD "
-        f"starts, were learned for {first} epochs where it was for {then}.\n"
-    )
+    line = f"Steps of each task, at most: {', '.join(told)}."
+    if "svdd" in params.methods:
+        first, then = params.svdd.autoencoder_epochs, params.svdd.max_epochs
+        line += (
+            " The autoencoders, from which Deep SVDD starts, were learned for "
+            f"{first} epochs where it was for {then}."
+        )
+    return f"{line}\n"
 
 
 def _facts(figures: dict[str, float]) -> str:
