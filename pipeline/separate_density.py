@@ -19,7 +19,7 @@ from pipeline.separate import Apart, score_apart, train_apart
 from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
 
-BLOCKS = 5  # of a flow (Bai et al., appendix B.2)
+BLOCKS = 5  # of a flow (Bai et al., section 5.1)
 
 
 class OwnFlow(nn.Module):

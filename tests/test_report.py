@@ -385,27 +385,48 @@ def test_the_papers_figure_is_that_of_the_same_init(
 def test_settings_that_are_not_the_papers_are_told(params: Params) -> None:
     fields = ["zip_code", "gender", "age", "occupation"]
     features = params.features.model_copy(update={"user_fields": fields})
-    alike = params.model_copy(update={"features": features})
+    tasks = params.tasks.model_copy(update={"min_exposures": 100})
+    alike = params.model_copy(update={"features": features, "tasks": tasks})
     assert departures(alike) == []
     ratio = params.ratio.model_copy(
         update={
             **{"base": "users", "linear": 0.1, "mode": "grid", "visible": "all", "stop": "auc"},
-            **{"freeze_e": True, "hidden": [8, 4]},
+            **{"freeze_e": True, "hidden": [8, 4], "dropout": [0.1, 0.1]},
         }
     )
     features = features.model_copy(
         update={"activity": True, "min_users": 10, "visible": "train", "directions": 5}
     )
-    other = params.model_copy(update={"features": features, "ratio": ratio, "init": "mean"})
+    other = alike.model_copy(update={"features": features, "ratio": ratio, "init": "mean"})
     told = departures(other)
     words = (
         *("fewer than 10 users", "training users alone", "an SVD of", "user's activity"),
         *("base p is uniform", "with every training user", "visible exposures of all users"),
         *("validation users' AUC", "stay where they start", "layers are 8-4 wide"),
-        *("head that is linear", "no embedding called"),
+        *("dropout is 0.1, 0.1", "head that is linear", "no embedding called"),
     )
     assert len(told) == len(words)
     assert all(word in line for word, line in zip(words, told, strict=True))
+
+
+def test_other_tasks_seed_tasks_and_graphs_than_the_papers_are_told(params: Params) -> None:
+    def other(section: str, **changed: object) -> Params:
+        part = getattr(params, section).model_copy(update=changed)
+        return params.model_copy(update={section: part})
+
+    def told(changed: Params) -> list[str]:
+        return [line for line in departures(changed) if line not in departures(params)]
+
+    assert "exposures or more, a share of 0.3" in told(other("tasks", keep_share=0.3))[0]
+    few = other("pretrain", seed_tasks=10)
+    assert "learned 10 seed tasks" in told(few)[0]
+    assert not told(few.model_copy(update={"init": "random"}))
+    graph = {"init": "graph"}
+    assert "TransH's of genres and years" in told(params.model_copy(update=graph))[0]
+    ktup = other("graph", model="ktup").model_copy(update=graph)
+    assert "KTUP's of genres and years" in told(ktup)[0]
+    base = other("graph", model="ktup", triples="kg.tsv").model_copy(update=graph)
+    assert not told(base)
 
 
 def test_portraits_show_the_users_at_either_end(artefacts: Artefacts, content: Content) -> None:

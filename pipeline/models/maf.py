@@ -1,10 +1,11 @@
 """A masked autoregressive flow for all tasks, bent towards each by 20 numbers of its own.
 
 Paper: Bai et al., appendix B.2; Papamakarios et al., "Masked Autoregressive Flow" (2017). Five
-blocks of MADE, BatchNorm and reversal. In a MADE x_i = u_i exp(alpha_i) + mu_i, where mu and alpha
-are functions of x_1, ..., x_{i-1}: two masked nets. Our reading of what the paper leaves open: the
-output f of either net of each block becomes f tanh(s_t) + tanh(b_t), s and b trainable scalars of
-task, block and net; and the prior of task t is N(u_t, I), u_t uniform in [-1, 1]^d and fixed.
+blocks (section 5.1) of MADE, BatchNorm and reversal. In a MADE x_i = u_i exp(alpha_i) + mu_i, where
+mu and alpha are functions of x_1, ..., x_{i-1}: two masked nets. Our reading of what the paper
+leaves open: the output f of either net of each block becomes f tanh(s_t) + tanh(b_t), s and b
+trainable scalars of task, block and net; and the prior of task t is N(u_t, I), u_t uniform in
+[-1, 1]^d and fixed.
 
 Outputs are log densities log q_t(x) in nats: HIGH = common user, LOW = fresh (anomalous) user.
 """

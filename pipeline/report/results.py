@@ -29,6 +29,9 @@ PAPER_METHOD: Mapping[Init, str] = {
 }
 PAPER_FIELDS = {"gender", "age", "occupation", "zip_code"}
 PAPER_HIDDEN = [32, 32, 16]
+PAPER_DROPOUT = [0.5, 0.5, 0.3]
+PAPER_SEED_TASKS = 100
+PAPER_FILTER = (100, 0.5)  # least exposures of a task; share of those that is kept
 
 
 @dataclass(frozen=True)
@@ -165,18 +168,35 @@ def departures(params: Params) -> list[str]:
             "visible exposures of all users train the ratio; in the paper none of test users"
         )
     if params.ratio.stop == "auc":
-        found.append(
-            "the epoch that is kept is judged by validation users' AUC; the paper's by its loss"
-        )
+        found.append("the epoch that is kept is judged by validation users' AUC, not by their loss")
     if params.ratio.freeze_e:
         found.append("task embeddings stay where they start; the paper trains them")
     if params.ratio.hidden != PAPER_HIDDEN:
         layers = "-".join(map(str, params.ratio.hidden))
         found.append(f"the network's hidden layers are {layers} wide; the paper's 32-32-16")
+    if params.ratio.dropout != PAPER_DROPOUT:
+        rates = ", ".join(map(str, params.ratio.dropout))
+        found.append(f"the network's dropout is {rates}; the paper's .5, .5, .3")
     if params.ratio.linear is not None:
         found.append("each task has a head that is linear in x beside the network; not the paper's")
     if params.init not in PAPER_METHOD:
         found.append(f"the paper has no embedding called {params.init}")
+    if params.init == "learned" and params.pretrain.seed_tasks != PAPER_SEED_TASKS:
+        found.append(
+            f"the pre-embedding model learned {params.pretrain.seed_tasks} seed tasks; the paper's "
+            f"{PAPER_SEED_TASKS}"
+        )
+    if params.init == "graph" and (params.graph.model != "ktup" or params.graph.triples is None):
+        model = {"transe": "TransE", "transh": "TransH", "ktup": "KTUP"}[params.graph.model]
+        of = "genres and years" if params.graph.triples is None else "your triples"
+        found.append(
+            f"the graph's vectors are {model}'s of {of}; the paper's KTUP's of a knowledge base"
+        )
+    if (params.tasks.min_exposures, params.tasks.keep_share) != PAPER_FILTER:
+        found.append(
+            f"of the items with {params.tasks.min_exposures} exposures or more, a share of "
+            f"{params.tasks.keep_share} a label are tasks; the paper's with 100, and half"
+        )
     return found
 
 

@@ -19,7 +19,7 @@ app = stage_app()
 PARAM_KEYS = ("table", "changes", "evaluate.labels", "data.source")
 TITLES = {  # for people
     "strict": "Strict features: x from who saw what",
-    "paper": "The paper's four labels as x",
+    "paper": "The four labels that the paper lists, as x",
 }
 
 
