@@ -12,7 +12,7 @@ from benchmarks.stages import ROOT
 from pipeline.storage import write_bytes
 
 BENCHMARKS = (
-    *("training", "modes", "scoring", "evaluation", "deepfm", "parsing", "memory"),
+    *("training", "modes", "scoring", "evaluation", "deepfm", "parsing", "memory", "busy"),
     "setup --install",
 )
 PAGE = ROOT / "docs/performance.md"

@@ -10,7 +10,7 @@ from benchmarks.stages import run_stages, total
 TEXT = """
 The pipeline of params.yaml, each stage once, by the run facts that it writes: seconds of work
 without the start of Python, and the most memory that its process held. CPU seconds are of all its
-threads, the start included; other load hardly moves them.
+threads, the start included; other load moves them too (see below).
 """
 
 

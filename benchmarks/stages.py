@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from ruamel.yaml import YAML
 
@@ -20,7 +21,7 @@ class Cost:
 
     stage: str
     seconds: float
-    cpu_seconds: float  # of all its threads, its start included; what else runs hardly moves it
+    cpu_seconds: float  # of all its threads, its start included
     peak_mb: int
 
 
@@ -43,10 +44,11 @@ def run_stages(
     folder: Path,
     changes: Mapping[str, Mapping[str, object]],
     stages: Sequence[str] | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Cost]:
     """Run the main pipeline in `folder`, with params.yaml but for `changes`; without DVC.
 
-    Or only those of its `stages`, in their order.
+    Or only those of its `stages`, in their order; all with `environment` besides.
 
     Raises:
         CalledProcessError: a stage fails; its own message stands on stderr.
@@ -56,11 +58,11 @@ def run_stages(
         params[section] |= values
     params["data"]["tables_dir"] = str(ROOT / params["data"]["tables_dir"])
     YAML(typ="safe").dump(params, folder / "params.yaml")
-    return [_run(stage, folder) for stage in stages or main_stages()]
+    return [_run(stage, folder, environment) for stage in stages or main_stages()]
 
 
-def _run(stage: str, folder: Path) -> Cost:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+def _run(stage: str, folder: Path, environment: Mapping[str, str]) -> Cost:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     command = [sys.executable, "-m", f"stages.{stage}"]
     before = cpu_seconds()
     subprocess.run(command, cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)  # noqa: S603

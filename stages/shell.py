@@ -19,6 +19,7 @@ import typer
 from typing_extensions import TypeVar
 
 from pipeline.errors import PipelineError
+from pipeline.threads import sleep_when_idle
 from pipeline.torchrun import under_torchrun
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 def stage_app() -> typer.Typer:
     """A typer application set up the way every stage is."""
+    sleep_when_idle()
     return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 

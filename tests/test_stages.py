@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from pipeline.threads import SPINS
 from tests.dvc_stages import Stage, read_stages
 
 ROOT = Path(__file__).parents[1]
@@ -25,11 +26,11 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **settings},
         capture_output=True,
         text=True,
         check=False,
@@ -65,6 +66,19 @@ def test_a_wrong_param_is_one_line_too(stage: Stage, empty: Path) -> None:
     assert ran.stderr == (
         f"{stage.name}: params.yaml: seed: Input should be a valid integer (found 'zero')\n"
     )
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_torch_is_told_how_long_to_spin_before_it_is_loaded(stage: Stage, empty: Path) -> None:
+    asked = (
+        f"import os, sys, {stage.module}; "
+        "print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    told = [
+        command("-c", asked, cwd=empty, **settings).stdout.split()
+        for settings in ({}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "active"})
+    ]
+    assert told == [["False", str(SPINS)], ["False", "7"], ["False", "None"]]
 
 
 def test_an_interpreter_without_the_packages_says_so_in_one_line(empty: Path) -> None:
