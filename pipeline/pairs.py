@@ -46,6 +46,20 @@ def rows_of(ids: Ints, known: Ints, what: str) -> Ints:
     return rows
 
 
+def by_user_and_item(user: Ints, item: Ints) -> Ints:
+    """The order of pairs (n,) by user, then item; a pair that comes again is beside the other.
+
+    One key where both ids fit into 63 bits together, which sorts several times as fast as two.
+    """
+    if not len(user):
+        return np.zeros(0, np.int64)
+    users, items = (int(ids.max()) - int(ids.min()) + 1 for ids in (user, item))
+    if users * items >= 1 << 63:
+        order: Ints = np.lexsort((item, user))
+        return order
+    return np.argsort((user - user.min()) * items + (item - item.min()))
+
+
 def unknown(what: str, first: int, known: int, rows: int) -> PipelineError:
     """The error for `rows` rows with an id, the first of them `first`, not among `known` ones."""
     return PipelineError(

@@ -75,10 +75,13 @@ def hold_out(exposures: pa.Table, splits: pa.Table, *, share: float, seed: int) 
     training = splits.column("split").to_numpy(zero_copy_only=False) == "train"
     quota = np.minimum(np.floor(share * count + 0.5), count - 1).astype(np.int64)
     quota[training | (count == 0)] = 0
-    order = np.lexsort((item_id, hash_of(HELD_OUT, seed, user_id, item_id), user))
-    first = np.cumsum(count) - count  # (U,) where each user's pairs begin in that order
     held_out: Bools = np.zeros(len(user), bool)
-    held_out[order] = np.arange(len(user)) - first[user[order]] < quota[user[order]]
+    rows = np.flatnonzero(quota[user])  # of users of whom something is held out
+    user_id, item_id, user = user_id[rows], item_id[rows], user[rows]
+    order = np.lexsort((item_id, hash_of(HELD_OUT, seed, user_id, item_id), user))
+    count[quota == 0] = 0
+    first = np.cumsum(count) - count  # (U,) where each user's pairs begin in that order
+    held_out[rows[order]] = np.arange(len(rows)) - first[user[order]] < quota[user[order]]
     return exposures.append_column("held_out", pa.array(held_out))
 
 

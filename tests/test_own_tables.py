@@ -12,18 +12,25 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import schemas
 from pipeline.datasets import own_ids
 from pipeline.datasets.own_ids import number_of
 from pipeline.datasets.table_files import OwnTable
-from pipeline.datasets.tables import read_exposures, read_tables
+from pipeline.datasets.tables import first_of_each, read_exposures, read_tables
 from pipeline.errors import PipelineError
 from pipeline.labels import label_classes
 from pipeline.own_vectors import own_vectors
 from pipeline.params import Label
 from pipeline.vocabulary import raw_codes
 
+SMALL = st.integers(-2, 2)
+FAR = st.integers(-(2**63), 2**63 - 1)  # too far apart for one key of both ids
+PAIRS = st.one_of(
+    *(st.lists(st.tuples(ids, ids, st.none() | st.integers(0, 2))) for ids in (SMALL, FAR | SMALL))
+)
 FILES = {
     "exposures": (
         "user_id,item_id,rating,timestamp,channel\n"
@@ -49,6 +56,27 @@ def folder(tmp_path: Path) -> Path:
     for name, text in FILES.items():
         (folder / f"{name}.csv").write_text(text)
     return folder
+
+
+@given(PAIRS)
+def test_of_pairs_that_come_again_the_earliest_stays_and_of_equals_the_first(
+    rows: list[tuple[int, int, int | None]],
+) -> None:
+    user, item, moment = zip(*rows, strict=True) if rows else ((), (), ())
+    table = pa.table(
+        {
+            "user_id": pa.array(user, pa.int64()),
+            "item_id": pa.array(item, pa.int64()),
+            "timestamp": pa.array(moment, pa.int64()),
+            "row": np.arange(len(rows)),
+        }
+    )
+    earliest = {}
+    for row, (*pair, when) in enumerate(rows):
+        found = (2**63 if when is None else when, row)
+        earliest[tuple(pair)] = min(earliest.get(tuple(pair), found), found)
+    expected = [earliest[pair][1] for pair in sorted(earliest)]
+    assert first_of_each(table).column("row").to_pylist() == expected
 
 
 def to_parquet(

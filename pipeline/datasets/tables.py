@@ -10,6 +10,7 @@ from pipeline.datasets.own_ids import Who, own_ids
 from pipeline.datasets.source import Source
 from pipeline.datasets.table_files import OwnTable, find_tables, read_own
 from pipeline.errors import PipelineError
+from pipeline.pairs import by_user_and_item
 
 NO_GENRES = pa.scalar([], pa.list_(pa.string()))
 
@@ -59,7 +60,7 @@ def read_exposures(exposures: OwnTable, *, text_ids: bool) -> Source:
         PipelineError: a column is missing or faulty; names the row.
     """
     met = own_pairs(exposures, text_ids=text_ids)
-    pairs = _first_of_each(met.select(["user_id", "item_id", "rating", "timestamp"]))
+    pairs = first_of_each(met.select(["user_id", "item_id", "rating", "timestamp"]))
     users, items = (
         met.select([name for name in met.column_names if name in (f"{who}_id", f"{who}_key")])
         for who in ("user", "item")
@@ -143,6 +144,8 @@ def _sortable(own: OwnTable, who: Who, text_ids: bool) -> pa.Table:
 def distinct_ids(ids: pa.Table) -> pa.Table:
     """Each id once, rising, for want of a table of them."""
     numbers = ids.column(0).to_numpy()
+    if ids.num_columns == 1:  # no texts go with them
+        return pa.table({ids.column_names[0]: np.unique(numbers)})
     first = np.zeros(len(numbers), bool)
     first[np.unique(numbers, return_index=True)[1]] = True
     found = ids.filter(pa.array(first))  # chunk by chunk: all texts joined may pass 2 GiB
@@ -160,13 +163,18 @@ def require_known(exposures: OwnTable, who: Who, known: pa.Table, text_ids: bool
     )
 
 
-def _first_of_each(pairs: pa.Table) -> pa.Table:
+def first_of_each(pairs: pa.Table) -> pa.Table:
     """The distinct pairs, sorted, each with its earliest moment and the rating of that row."""
     user, item = (pairs.column(name).to_numpy() for name in ("user_id", "item_id"))
     moment = pc.fill_null(pairs.column("timestamp"), np.iinfo(np.int64).max).to_numpy()
-    order = np.lexsort((moment, item, user))
-    again = (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0)
-    return pairs.take(order[np.append(True, ~again)])
+    order = by_user_and_item(user, item)
+    again = np.zeros(len(order), bool)
+    again[1:] = (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0)
+    repeated = again.copy()
+    repeated[:-1] |= again[1:]
+    rows = order[repeated]  # the few whose moments matter; in their own places they stay sorted
+    order[repeated] = rows[np.lexsort((rows, moment[rows], item[rows], user[rows]))]
+    return pairs.take(order[~again])
 
 
 def _ratings(exposures: OwnTable) -> pa.ChunkedArray:
