@@ -16,7 +16,7 @@ from experiments.runs import counts_of
 from pipeline import schemas
 from pipeline.device import prepare_device
 from pipeline.errors import PipelineError
-from pipeline.new_items import Point, Tables, curve, learn_without, new_tasks
+from pipeline.newcomers.new_items import Point, Tables, curve, learn_without, new_tasks
 from pipeline.params import Params, load_params
 from pipeline.plots import COMMON, COMMON_SOFT, MUTED, write_svg
 from pipeline.score_matrix import score_matrix

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import typer
 
+from pipeline.by_hand.formats import Format
 from pipeline.errors import PipelineError
-from pipeline.formats import Format
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipeline.familiarity import Familiarity
-    from pipeline.naming import Catalogue
+    from pipeline.by_hand.familiarity import Familiarity
+    from pipeline.by_hand.naming import Catalogue
     from stages.shell import Run
 
 ALPHA = 0.05  # unless another is asked for
@@ -110,7 +110,7 @@ class Files:
             PipelineError: nothing is there, or it belongs to another training.
         """
         from pipeline.model_files import read_model
-        from pipeline.running import MODEL, Running
+        from pipeline.newcomers.running import MODEL, Running
         from pipeline.storage import sha256
 
         if not Running.is_in(state):
@@ -138,8 +138,8 @@ def answer(asked: Asked, files: Files, run: "Run") -> None:
     if asked.state is not None:
         files = files.as_of_now(asked.state)
     alpha = asked.alpha or ALPHA
+    from pipeline.by_hand.output import as_text, write_parquet
     from pipeline.storage import write_text
-    from pipeline.table_output import as_text, write_parquet
 
     tables: Iterator[pa.Table]
     if asked.explain is None:
@@ -168,10 +168,10 @@ def _read(files: Files, alpha: float, run: "Run") -> tuple["Familiarity", "Catal
     import torch
 
     from pipeline import schemas
-    from pipeline.familiarity import Familiarity
+    from pipeline.by_hand.familiarity import Familiarity
+    from pipeline.by_hand.naming import Catalogue
     from pipeline.model_files import read_network
     from pipeline.models.ratio import RatioNet
-    from pipeline.naming import Catalogue
     from pipeline.pairs import same_tasks, split_rows, task_pairs
     from pipeline.storage import matrix, read_table
 
@@ -199,8 +199,8 @@ def _chosen(
     asked: Asked, familiarity: "Familiarity", catalogue: "Catalogue"
 ) -> Iterator["pa.Table"]:
     """What is asked for, as rows of users and tasks."""
+    from pipeline.by_hand.familiarity import best, unseen
     from pipeline.datasets.table_files import read_own
-    from pipeline.familiarity import best, unseen
 
     if asked.pairs is not None:
         own = read_own(asked.pairs)
@@ -220,11 +220,11 @@ def _explained(asked: Asked, n: int, files: Files) -> Iterator["pa.Table"]:
     import numpy as np
 
     from pipeline import schemas
+    from pipeline.by_hand.explanation import Explainer
+    from pipeline.by_hand.naming import Catalogue
     from pipeline.datasets.table_files import read_own
-    from pipeline.explanation import Explainer
     from pipeline.model_files import read_network
     from pipeline.models.ratio import RatioNet
-    from pipeline.naming import Catalogue
     from pipeline.storage import read_table
 
     features = read_table(files.features, schemas.FEATURES)

@@ -90,7 +90,7 @@ def _deepfm(
     inputs: list[Path],
 ) -> tuple["Singles", "list[Row]", str]:
     """Train DeepFM and write it; x (U, f_dim), the history, and a word about it."""
-    from pipeline.features import extract
+    from pipeline.features.extraction import extract
     from pipeline.training.history import best_row, rounded
     from stages.checkpoint import checkpoint
     from stages.progress import EpochReporter
@@ -124,7 +124,7 @@ def _closed_form(
     run: Run, users: "pa.Table", exposures: "pa.Table", splits: "pa.Table", model: Path
 ) -> tuple["Singles", "list[Row]", str]:
     """Decompose the visible exposures and write items' vectors; x (U, d), no history, a word."""
-    from pipeline.features import closed_form
+    from pipeline.features.extraction import closed_form
 
     wanted = run.params.features
     made = closed_form(users, exposures, splits, wanted, seed=run.params.seed)
@@ -137,10 +137,10 @@ def _ready_made(
     run: Run, users: "pa.Table", splits: "pa.Table", model: Path
 ) -> tuple["Singles", "list[Row]", str]:
     """Look vectors up and write their scale; x (U, d), no history, a word about them."""
-    from pipeline.features import visible_users
-    from pipeline.latents import true_latents
+    from pipeline.features.extraction import visible_users
+    from pipeline.features.latents import true_latents
+    from pipeline.features.own_vectors import own_vectors
     from pipeline.model_files import write_model
-    from pipeline.own_vectors import own_vectors
 
     data, wanted = run.params.data, run.params.features
     visible = visible_users(users, splits, wanted)

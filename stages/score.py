@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.formats import Format
+from pipeline.by_hand.formats import Format
 from stages.by_hand import ALPHA, Asked, Files, answer
 from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, stage_app
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipeline.arrays import Singles
-    from pipeline.running import Running
-    from pipeline.update import FoldIn, Report
+    from pipeline.newcomers.running import Running
+    from pipeline.newcomers.update import FoldIn, Report
 
 app = stage_app()
 RETRAIN = 0.8  # share of what was learned that is left, below which to train again
@@ -40,10 +40,10 @@ def main(
         from pipeline.datasets.tables import read_exposures
         from pipeline.model_files import read_network
         from pipeline.models.ratio import RatioNet
-        from pipeline.running import alone_in
+        from pipeline.newcomers.running import alone_in
+        from pipeline.newcomers.update import update
         from pipeline.storage import read_history, sha256
         from pipeline.training.history import best_row
-        from pipeline.update import update
 
         model = data / "ratio/model.safetensors"
         name = sha256(model) if model.exists() else ""
@@ -68,7 +68,7 @@ def _running(state: Path, data: Path, model: str) -> "Running":
     """What runs; from the pipeline's own files where nothing came later yet."""
     from pipeline import schemas
     from pipeline.errors import PipelineError
-    from pipeline.running import Running
+    from pipeline.newcomers.running import Running
     from pipeline.storage import matrix, read_table
 
     if Running.is_in(state):
@@ -95,8 +95,8 @@ def _fold_in(run: Run, features_model: Path) -> "FoldIn | None":
     """What gives newcomers their vectors."""
     from functools import partial
 
-    from pipeline.extractor import OWN_FIELD, Extractor
-    from pipeline.features import CLOSED_FORM
+    from pipeline.features.extraction import CLOSED_FORM
+    from pipeline.features.extractor import OWN_FIELD, Extractor
 
     if run.params.features.model == "deepfm":
         extractor = Extractor.read(features_model, run.device())
@@ -128,7 +128,7 @@ def _in_words(report: "Report") -> str:
 
 
 def _drift_in_words(running: "Running", held_out_loss: float) -> str:
-    from pipeline.update import ENOUGH, skill_left
+    from pipeline.newcomers.update import ENOUGH, skill_left
 
     left, n = skill_left(running.drift, held_out_loss), running.drift.pairs
     if math.isnan(held_out_loss):

@@ -14,7 +14,8 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from pipeline import schemas, table_output
+from pipeline import schemas
+from pipeline.by_hand import output
 from pipeline.datasets.own_ids import number_of
 from pipeline.model_files import write_network
 from pipeline.models.ratio import RatioNet
@@ -169,7 +170,7 @@ def test_files_name_users_and_pairs(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("project")
 def test_all_pairs_are_streamed_to_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_output, "ROW_GROUP", 3 * USERS)
+    monkeypatch.setattr(output, "ROW_GROUP", 3 * USERS)
     for name in ("all.parquet", "all.csv", "all.json"):
         ran = score("--all", "--to", name)
         assert (ran.exit_code, ran.stdout) == (0, "")
@@ -203,7 +204,7 @@ def test_json_of_tables_without_a_row_is_json() -> None:
         ([empty], []),
         ([], []),
     ):
-        assert json.loads("".join(table_output.as_text(tables, "json"))) == expected
+        assert json.loads("".join(output.as_text(tables, "json"))) == expected
 
 
 def test_text_ids_are_typed_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

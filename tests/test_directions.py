@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from pipeline.directions import Directions
 from pipeline.errors import PipelineError
-from pipeline.extractor import Extractor
+from pipeline.features.directions import Directions
+from pipeline.features.extractor import Extractor
 
 USERS, ITEMS = 60, 25
 

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from pipeline.errors import PipelineError
 from pipeline.estimator import CollaborativeAnomalyDetector
-from pipeline.group_names import task_names
+from pipeline.estimator.group_names import task_names
 from pipeline.model_files import read_model, write_model
 
 GROUPS = [f"group {i}" for i in range(8)]
@@ -263,7 +263,7 @@ def test_rows_that_come_one_by_one_are_divided_as_many_at_once_are(
 ) -> None:
     made, (X, task) = fitted(max_epochs=1), world(200, seed=1)
     before = made.kept_
-    monkeypatch.setattr("pipeline.estimator.learn", lambda *args, **options: [])
+    monkeypatch.setattr("pipeline.estimator.detector.learn", lambda *args, **options: [])
     for row, name in zip(X, task, strict=True):
         made.partial_fit([row], [name])
     assert made.kept_.seen == before.seen + 200

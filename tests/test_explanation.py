@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from pipeline.explanation import RIDGE, Explainer
+from pipeline.by_hand.explanation import RIDGE, Explainer
 from pipeline.models.ratio import RatioNet
 
 USERS, ITEMS, TASKS = 60, 12, 8

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array, csr_matrix
 
-from pipeline.directions import Directions
 from pipeline.errors import PipelineError
-from pipeline.factors import Factors, item_factors, solve
+from pipeline.features.directions import Directions
+from pipeline.features.factors import Factors, item_factors, solve
 from pipeline.params import Als
 
 USERS, ITEMS = 50, 20
@@ -46,7 +46,7 @@ def test_no_step_away_from_a_solution_lowers_the_loss(seed: int, k: int) -> None
 def test_many_rows_are_solved_as_one(seen: csr_array, monkeypatch: pytest.MonkeyPatch) -> None:
     y = np.random.default_rng(1).normal(size=(ITEMS, 4)).astype(np.float32)
     at_once = solve(seen, y, **WEIGHTS)
-    monkeypatch.setattr("pipeline.factors.AT_ONCE", 7)
+    monkeypatch.setattr("pipeline.features.factors.AT_ONCE", 7)
     np.testing.assert_allclose(solve(seen, y, **WEIGHTS), at_once, atol=1e-6)
 
 

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 import torch
 
+from pipeline.by_hand.familiarity import Familiarity, best, unseen
 from pipeline.conformal import POOL
-from pipeline.familiarity import Familiarity, best, unseen
 from pipeline.models.ratio import RatioNet
 from pipeline.pairs import Pairs
 from pipeline.scoring import score_all

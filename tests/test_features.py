@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 
 from pipeline import schemas
 from pipeline.datasets.simulation import draw_world, simulate
-from pipeline.directions import Directions
 from pipeline.errors import PipelineError
-from pipeline.extractor import Extractor
-from pipeline.features import Extraction, extract, genre_shares
+from pipeline.features.directions import Directions
+from pipeline.features.extraction import Extraction, extract, genre_shares
+from pipeline.features.extractor import Extractor
+from pipeline.features.scale import Scale
 from pipeline.params import Features, Simulation, load_params
-from pipeline.scale import Scale
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import matrix, read_csv, read_table, write_table
 from pipeline.vocabulary import as_tensor, encode, from_tensor

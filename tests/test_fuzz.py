@@ -27,10 +27,10 @@ from pipeline.datasets.movielens import read_movielens
 from pipeline.datasets.tables import read_tables
 from pipeline.datasets.triples import read_graph
 from pipeline.errors import PipelineError
-from pipeline.extractor import Extractor
+from pipeline.features.extractor import Extractor
+from pipeline.features.own_vectors import own_vectors
 from pipeline.model_files import read_model, read_network
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet
-from pipeline.own_vectors import own_vectors
 from pipeline.params import load_params
 from pipeline.schemas import Schema
 from pipeline.storage import read_history, read_json, read_table

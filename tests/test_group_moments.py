@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.group_moments import CORRELATED, PRIOR, GroupMoments
-from pipeline.tabular import Rows
+from pipeline.estimator.group_moments import CORRELATED, PRIOR, GroupMoments
+from pipeline.estimator.tabular import Rows
 
 
 def drawn(n: int, columns: int, groups: int, seed: int = 0) -> Rows:

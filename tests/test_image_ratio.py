@@ -14,8 +14,8 @@ from pipeline.datasets.images import Images, read_mnist
 from pipeline.embeddings import task_means
 from pipeline.estimation import ratio_loss
 from pipeline.examples import Examples
-from pipeline.image_params import ImageProjection, Network, seed_tasks_of, start_of
-from pipeline.image_ratio import (
+from pipeline.images.params import ImageProjection, Network, seed_tasks_of, start_of
+from pipeline.images.ratio import (
     Learned,
     image_values,
     mean_auc,
@@ -25,7 +25,7 @@ from pipeline.image_ratio import (
     task_statistic,
     train_images,
 )
-from pipeline.image_tasks import (
+from pipeline.images.tasks import (
     active_categories,
     category_sides,
     image_examples,

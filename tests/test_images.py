@@ -13,7 +13,7 @@ import torch
 
 from pipeline.datasets.images import SOURCES, Images, read_cifar10, read_mnist
 from pipeline.errors import PipelineError
-from pipeline.image_tasks import (
+from pipeline.images.tasks import (
     active_categories,
     category_sides,
     expose,

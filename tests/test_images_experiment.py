@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from experiments.folder import with_raw_dir
 from pipeline.errors import PipelineError
-from pipeline.image_params import CellSchedule, ImageParams
-from pipeline.image_tables import Measured, by_k, gain, generalisation
-from pipeline.image_tasks import choices
+from pipeline.images.params import CellSchedule, ImageParams
+from pipeline.images.similarity import agreement, cosine_similarity, overlap
+from pipeline.images.tables import Measured, by_k, gain, generalisation
+from pipeline.images.tasks import choices
 from pipeline.params import load_sections
-from pipeline.similarity import agreement, cosine_similarity, overlap
 from pipeline.training import checkpoint as checkpoint_module
 from pipeline.training.history import Row
 from stages.images import (

@@ -150,7 +150,7 @@ def test_whatever_the_training_follows_from_names_its_checkpoint(
 @pytest.mark.parametrize(
     ("stage", "library"),
     [
-        ("extract_features", "pipeline.features"),
+        ("extract_features", "pipeline.features.extraction"),
         ("pretrain", "pipeline.pretraining"),
         ("train", "pipeline.conditional"),
     ],

@@ -10,13 +10,13 @@ import torch
 from typer.testing import CliRunner
 
 from experiments.new_items import app
-from pipeline import new_items
 from pipeline.auc import Sides, task_aucs
 from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
-from pipeline.new_items import Known, Tables, curve, learn_without, new_tasks
+from pipeline.newcomers import new_items
+from pipeline.newcomers.new_items import Known, Tables, curve, learn_without, new_tasks
+from pipeline.newcomers.placement import Placement
 from pipeline.pairs import split_rows
-from pipeline.placement import Placement
 from pipeline.scoring import score_all
 from pipeline.yardsticks import exposure_sides
 from tests.worlds import SmallWorld, default_params, small_world

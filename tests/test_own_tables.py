@@ -21,8 +21,8 @@ from pipeline.datasets.own_ids import number_of
 from pipeline.datasets.table_files import OwnTable
 from pipeline.datasets.tables import first_of_each, read_exposures, read_tables
 from pipeline.errors import PipelineError
+from pipeline.features.own_vectors import own_vectors
 from pipeline.labels import label_classes
-from pipeline.own_vectors import own_vectors
 from pipeline.params import Label
 from pipeline.vocabulary import raw_codes
 

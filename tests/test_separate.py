@@ -10,11 +10,15 @@ import torch
 from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 
-from pipeline import separate_images
 from pipeline.auc import Sides, task_aucs
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
-from pipeline.image_params import Csi, Flow, Network, Svdd
+from pipeline.images import separate_images
+from pipeline.images.params import Csi, Flow, Network, Svdd
+from pipeline.images.separate import OwnImages, choose_tasks, set_apart, train_apart
+from pipeline.images.separate_density import OwnFlow, gaussian_scores, maf_scores, settle
+from pipeline.images.separate_images import csi_scores, svdd_scores
+from pipeline.images.separate_ratio import feature_net, image_net, ratio_scores
 from pipeline.models.conv_ratio import Augment
 from pipeline.models.csi import SHIFTS, CsiNet, csi_loss, csi_score, shifted
 from pipeline.models.maf import ConditionalMaf
@@ -23,10 +27,6 @@ from pipeline.models.stacked import EachAtItsBest, Stacked
 from pipeline.models.svdd import SvddNet, centre_of, squared_distance
 from pipeline.pairs import Pairs
 from pipeline.params import Schedule
-from pipeline.separate import OwnImages, choose_tasks, set_apart, train_apart
-from pipeline.separate_density import OwnFlow, gaussian_scores, maf_scores, settle
-from pipeline.separate_images import csi_scores, svdd_scores
-from pipeline.separate_ratio import feature_net, image_net, ratio_scores
 from pipeline.training.checkpoint import CheckpointFile
 from tests.made_images import digits
 

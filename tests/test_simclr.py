@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.image_params import Simclr
+from pipeline.images.params import Simclr
+from pipeline.images.simclr import encode, probe_accuracy, train_simclr
 from pipeline.models.simclr import Encoder
-from pipeline.simclr import encode, probe_accuracy, train_simclr
 from pipeline.training import views
 from pipeline.training.snapshot import Snapshot
 from pipeline.training.views import random_views

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pipeline.group_moments import GroupMoments
-from pipeline.small_groups import COPIES, MANY, Variants
-from pipeline.tabular import Rows
+from pipeline.estimator.group_moments import GroupMoments
+from pipeline.estimator.small_groups import COPIES, MANY, Variants
+from pipeline.estimator.tabular import Rows
 
 SIZES = [1, 2, MANY - 5, 400]
 

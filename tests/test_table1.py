@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from pipeline.errors import PipelineError
 from pipeline.params import Params, load_whole
 from pipeline.storage import read_csv
-from pipeline.table1 import NO_X, OWN_X, Cell, lines, page
-from pipeline.table1_params import Table1Params
+from pipeline.table1.page import NO_X, OWN_X, Cell, lines, page
+from pipeline.table1.params import Table1Params
 from stages import imports
 from stages.table1 import density, features, graph, peer, prepare, pretrain, ratio, table
 from stages.table1.shell import Place

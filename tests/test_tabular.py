@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.models.ratio import RatioNet
-from pipeline.models.weights import draw_layers
-from pipeline.params import Ratio
-from pipeline.tabular import (
+from pipeline.estimator.tabular import (
     FAR,
     NEAR,
     Kept,
@@ -22,6 +19,9 @@ from pipeline.tabular import (
     mixture_log_ratios,
     smear,
 )
+from pipeline.models.ratio import RatioNet
+from pipeline.models.weights import draw_layers
+from pipeline.params import Ratio
 
 CPU = torch.device("cpu")
 

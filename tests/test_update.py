@@ -23,15 +23,15 @@ from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
 from pipeline.estimation import CHANCE
 from pipeline.examples import Examples
-from pipeline.extractor import Extractor
-from pipeline.features import extract
+from pipeline.features.extraction import extract
+from pipeline.features.extractor import Extractor
 from pipeline.model_files import write_network
 from pipeline.models.deepfm import DeepFM
 from pipeline.models.ratio import RatioNet
-from pipeline.running import Drift, Running, alone_in
+from pipeline.newcomers.running import Drift, Running, alone_in
+from pipeline.newcomers.update import FEWEST, skill_left, update
 from pipeline.storage import matrix, vectors, write_csv, write_table
 from pipeline.training.history import best_row
-from pipeline.update import FEWEST, skill_left, update
 from stages import score as score_stage
 from stages import update as update_stage
 from tests.worlds import SmallWorld, default_params, small_world
@@ -346,7 +346,7 @@ def test_a_write_that_fails_leaves_nothing_beside(
         raise PipelineError("the disk is full")
 
     trained.running.write(tmp_path / "running", "this one")
-    monkeypatch.setattr("pipeline.running.write_model", full)
+    monkeypatch.setattr("pipeline.newcomers.running.write_model", full)
     with pytest.raises(PipelineError, match="the disk is full"):
         trained.running.write(tmp_path / "running", "another")
     assert [path.name for path in tmp_path.iterdir()] == ["running"]
@@ -459,7 +459,7 @@ def test_a_training_that_foresaw_nothing_tells_no_drift(
     trained: Trained, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a damaged history is told before anything is taken in."""
-    monkeypatch.setattr("pipeline.update.ENOUGH", 0)
+    monkeypatch.setattr("pipeline.newcomers.update.ENOUGH", 0)
     history = project / "data/ratio/history.csv"
     new_exposures(project, newcomers(trained))
     history.write_text("epoch,valid_loss\n1,1.5\n")

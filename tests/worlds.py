@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline.datasets.simulation import draw_world, simulate
 from pipeline.datasets.world import World
 from pipeline.examples import Examples
-from pipeline.latents import true_latents
+from pipeline.features.latents import true_latents
 from pipeline.params import Label, Params, Simulation, Tasks, load_params
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import vectors

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.explanation import Explainer
+from pipeline.by_hand.explanation import Explainer
 from pipeline.params import Params
 from pipeline.report.artefacts import Artefacts
 from pipeline.report.choice import portrayed_tasks

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.explanation import Explainer
+from pipeline.by_hand.explanation import Explainer
 from pipeline.pairs import rows_of
 from pipeline.report.artefacts import Artefacts
 from pipeline.report.portraits import TestUsers

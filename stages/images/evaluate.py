@@ -31,8 +31,8 @@ def main(
     name = f"evaluate-{dataset}-k{k}-{seed}"
     with image_stage(name, params, "inits", outputs=[out], root=root) as run:
         from pipeline import schemas
-        from pipeline.image_ratio import mean_auc
-        from pipeline.image_tasks import active_categories, category_sides
+        from pipeline.images.ratio import mean_auc
+        from pipeline.images.tasks import active_categories, category_sides
         from pipeline.model_files import read_network
         from pipeline.models.conv_ratio import ConvRatioNet
         from pipeline.storage import matrix, read_history, read_table, write_csv

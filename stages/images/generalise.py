@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.arrays import Singles
-    from pipeline.image_ratio import Learned
+    from pipeline.images.ratio import Learned
 
 app = stage_app()
 
@@ -37,8 +37,8 @@ def main(
     out = root / dataset / "generalisation" / f"{seed}.csv"
     name = f"generalise-{dataset}-{seed}"
     with image_stage(name, params, "cells", "inits", outputs=[out], root=root) as run:
-        from pipeline.image_params import seed_tasks_of
-        from pipeline.image_tasks import active_categories, category_sides
+        from pipeline.images.params import seed_tasks_of
+        from pipeline.images.tasks import active_categories, category_sides
         from pipeline.storage import write_csv
 
         pixels, device = folder.pixels(), run.device()
@@ -71,8 +71,8 @@ def main(
 def _learned(runs: "Path", init: str, pixels: "Singles", device: "torch.device") -> "Learned":
     """What was learned on the tasks of one k from the initialisation `init`, on `device`."""
     from pipeline.embeddings import Projection
-    from pipeline.image_params import seed_tasks_of
-    from pipeline.image_ratio import Learned, image_values
+    from pipeline.images.params import seed_tasks_of
+    from pipeline.images.ratio import Learned, image_values
     from pipeline.model_files import read_model, read_network
     from pipeline.models.conv_ratio import ConvPreEmbeddingNet, ConvRatioNet
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.arrays import Singles
     from pipeline.auc import Sides
     from pipeline.examples import Examples
-    from pipeline.image_params import ImageParams
+    from pipeline.images.params import ImageParams
     from pipeline.training.snapshot import Checkpoint
     from stages.shell import Run
 
@@ -47,7 +47,7 @@ def main(
     keys = ("on_features", "projection")
     with image_stage(name, params, *keys, outputs=[out], root=root) as run:
         from pipeline.auc import task_aucs
-        from pipeline.image_tasks import active_categories, category_sides
+        from pipeline.images.tasks import active_categories, category_sides
         from pipeline.storage import write_csv
         from stages.checkpoint import checkpoint
 
@@ -79,7 +79,7 @@ def _ratio(
     import torch
 
     from pipeline.conditional import train_network
-    from pipeline.image_ratio import start
+    from pipeline.images.ratio import start
     from pipeline.models.ratio import RatioNet
     from pipeline.scoring import score_all
     from stages.progress import EpochReporter

@@ -42,7 +42,7 @@ def main(
         from pipeline import schemas
         from pipeline.datasets.download import fetch
         from pipeline.datasets.images import SOURCES
-        from pipeline.image_tasks import split_images
+        from pipeline.images.tasks import split_images
         from pipeline.model_files import write_model
         from pipeline.storage import write_table
 

@@ -39,7 +39,7 @@ def main(
     outputs = [out / "model.safetensors", out / "history.csv"]
     name = f"pretrain-{dataset}-k{k}-{seed_tasks}-{seed}"
     with image_stage(name, params, "pretrain", "network", outputs=outputs, root=root) as run:
-        from pipeline.image_ratio import pretrain_images
+        from pipeline.images.ratio import pretrain_images
         from pipeline.model_files import write_network
         from pipeline.storage import write_csv
         from pipeline.training.history import best_row, rounded

@@ -39,9 +39,9 @@ def main(
         import pyarrow as pa
 
         from pipeline import schemas
-        from pipeline.image_params import start_of
-        from pipeline.image_ratio import start, task_statistic
-        from pipeline.image_tasks import active_categories
+        from pipeline.images.params import start_of
+        from pipeline.images.ratio import start, task_statistic
+        from pipeline.images.tasks import active_categories
         from pipeline.model_files import read_network, write_model
         from pipeline.models.conv_ratio import ConvPreEmbeddingNet
         from pipeline.storage import vectors, write_table

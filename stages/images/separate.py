@@ -21,9 +21,9 @@ from stages.shell import stage_app
 
 if TYPE_CHECKING:
     from pipeline.arrays import Ints, Singles
-    from pipeline.image_params import ImageParams, Separate
+    from pipeline.images.params import ImageParams, Separate
+    from pipeline.images.separate import Apart
     from pipeline.params import Schedule
-    from pipeline.separate import Apart
     from stages.shell import Run
 
 app = stage_app()
@@ -48,8 +48,8 @@ def main(
         import numpy as np
 
         from pipeline.auc import task_aucs
-        from pipeline.image_tasks import active_categories, category_sides
-        from pipeline.separate import choose_tasks, set_apart
+        from pipeline.images.separate import choose_tasks, set_apart
+        from pipeline.images.tasks import active_categories, category_sides
         from pipeline.storage import write_csv
 
         device = run.device()  # first: what it sets, threads take over
@@ -107,10 +107,10 @@ def _scores(
     import torch
 
     from pipeline.datasets.images import SOURCES
+    from pipeline.images.separate_density import gaussian_scores, maf_scores
+    from pipeline.images.separate_images import csi_scores, svdd_scores
+    from pipeline.images.separate_ratio import feature_net, image_net, ratio_scores
     from pipeline.models.conv_ratio import Augment, black
-    from pipeline.separate_density import gaussian_scores, maf_scores
-    from pipeline.separate_images import csi_scores, svdd_scores
-    from pipeline.separate_ratio import feature_net, image_net, ratio_scores
     from stages.checkpoint import checkpoint
     from stages.progress import EpochReporter
 

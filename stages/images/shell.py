@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from pipeline.arrays import Ints, Singles
     from pipeline.examples import Examples
-    from pipeline.image_params import ImageParams
-    from pipeline.image_tasks import TaskSet
+    from pipeline.images.params import ImageParams
+    from pipeline.images.tasks import TaskSet
 
 ParamsOption = Annotated[Path, typer.Option("--params", help="The params file.")]
 RootOption = Annotated[Path, typer.Option("--data", help="Reads and writes below this folder.")]
@@ -37,7 +37,7 @@ def image_stage(
     """Run a stage's body with the params `keys`; see `running`."""
 
     def load() -> "ImageParams":
-        from pipeline.image_params import ImageParams
+        from pipeline.images.params import ImageParams
         from pipeline.params import load_sections
 
         return load_sections(ImageParams, params_file, *keys)
@@ -108,7 +108,7 @@ class Folder:
 
     def pixels(self) -> "Singles":
         """Standardised pixels (U, channels, side, side)."""
-        from pipeline.image_tasks import standardised
+        from pipeline.images.tasks import standardised
         from pipeline.model_files import read_model
         from pipeline.pairs import split_rows
 
@@ -142,7 +142,7 @@ class Folder:
     def task_set(self, k: int) -> "TaskSet":
         """The tasks of k active categories and their exposures."""
         from pipeline import schemas
-        from pipeline.image_tasks import TaskSet
+        from pipeline.images.tasks import TaskSet
         from pipeline.storage import read_table
 
         tasks = read_table(self.tasks(k) / "tasks.parquet", schemas.TASKS)
@@ -151,7 +151,7 @@ class Folder:
 
     def examples(self, x: "Singles", k: int) -> "Examples":
         """What Algorithm 1 learns from; x are pixels or features."""
-        from pipeline.image_tasks import image_examples
+        from pipeline.images.tasks import image_examples
 
         users, splits = self.people()
         return image_examples(x, users, splits, self.task_set(k))

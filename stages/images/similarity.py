@@ -33,9 +33,9 @@ def main(
         import pyarrow as pa
 
         from pipeline import schemas
-        from pipeline.image_ratio import pretrain_images, project_images
-        from pipeline.image_tasks import active_categories
-        from pipeline.similarity import agreement
+        from pipeline.images.ratio import pretrain_images, project_images
+        from pipeline.images.similarity import agreement
+        from pipeline.images.tasks import active_categories
         from pipeline.storage import vectors, write_csv, write_table
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter

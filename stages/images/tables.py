@@ -19,8 +19,8 @@ from stages.images.shell import (
 from stages.shell import stage_app
 
 if TYPE_CHECKING:
-    from pipeline.image_params import Dataset, ImageParams, Separate
-    from pipeline.image_tables import Record
+    from pipeline.images.params import Dataset, ImageParams, Separate
+    from pipeline.images.tables import Record
 
 app = stage_app()
 
@@ -84,7 +84,7 @@ def _by_initialisation(
     """Table 3, left, and Table 6; puts their figures into `figures`."""
     from statistics import mean
 
-    from pipeline import image_tables as made
+    from pipeline.images import tables as made
 
     for dataset in params.datasets:
         probe = _records([Folder(root, dataset).features / "probe.csv"])
@@ -111,7 +111,7 @@ def _unseen(params: "ImageParams", root: Path, figures: dict[str, float]) -> Ite
     """Table 3, right; puts the correlations of Figure 3 into `figures`."""
     from statistics import mean
 
-    from pipeline import image_tables as made
+    from pipeline.images import tables as made
 
     folder = root / params.unseen.dataset
     records = _records(folder / "generalisation" / f"{seed}.csv" for seed in params.seeds)
@@ -130,7 +130,7 @@ def _unseen(params: "ImageParams", root: Path, figures: dict[str, float]) -> Ite
 
 def _table_2(params: "ImageParams", root: Path) -> list[str]:
     """Table 2, both halves."""
-    from pipeline import image_tables as made
+    from pipeline.images import tables as made
 
     folder, ks, methods = Folder(root, params.unseen.dataset), params.separate.ks, ON_FEATURES
     apart, together = (
@@ -165,7 +165,7 @@ def _table_2(params: "ImageParams", root: Path) -> list[str]:
 
 def _steps(apart: list["Record"], params: "Separate") -> str:
     """How long each method of separate learning learned a task."""
-    from pipeline.image_tables import NAMES
+    from pipeline.images.tables import NAMES
 
     told = []
     for method in params.methods:
@@ -184,7 +184,7 @@ def _steps(apart: list["Record"], params: "Separate") -> str:
 
 def _facts(figures: dict[str, float]) -> str:
     """The figures that are no AUC, one a line."""
-    from pipeline.image_tables import PROBE
+    from pipeline.images.tables import PROBE
 
     lines = []
     for key, value in figures.items():
@@ -245,9 +245,9 @@ def _draw(params: "ImageParams", root: Path, out: Path) -> None:
     import numpy as np
 
     from pipeline import schemas
-    from pipeline.image_tasks import active_categories
+    from pipeline.images.similarity import agreement, overlap
+    from pipeline.images.tasks import active_categories
     from pipeline.plots import heat_maps
-    from pipeline.similarity import agreement, overlap
     from pipeline.storage import matrix, read_table, write_bytes
 
     unseen, seed = params.unseen, params.seeds[0]

@@ -29,7 +29,7 @@ def main(
     name = f"tasks-{dataset}-k{k}"
     with image_stage(name, params, "data.task_seed", outputs=outputs, root=root) as run:
         from pipeline import schemas
-        from pipeline.image_tasks import make_tasks
+        from pipeline.images.tasks import make_tasks
         from pipeline.storage import write_table
 
         users, splits = folder.people()

@@ -44,8 +44,8 @@ def main(
 
         from pipeline import schemas
         from pipeline.estimation import rested_at_chance
-        from pipeline.image_ratio import train_images
-        from pipeline.image_tasks import active_categories, category_sides
+        from pipeline.images.ratio import train_images
+        from pipeline.images.tasks import active_categories, category_sides
         from pipeline.model_files import write_network
         from pipeline.pairs import same_tasks
         from pipeline.storage import matrix, read_table, vectors, write_csv, write_table

@@ -22,7 +22,7 @@ from stages.table1.shell import (
 if TYPE_CHECKING:
     from pipeline.density import Density
     from pipeline.examples import Examples
-    from pipeline.table1_params import Densities
+    from pipeline.table1.params import Densities
 
 app = stage_app()
 Model = Literal["gaussian", "maf"]

@@ -12,7 +12,7 @@ import typer
 from stages.shell import Run, running
 
 if TYPE_CHECKING:
-    from pipeline.table1_params import Table1Params
+    from pipeline.table1.params import Table1Params
 
 ParamsOption = Annotated[Path, typer.Option("--params", help="The params file.")]
 RootOption = Annotated[Path, typer.Option("--data", help="Reads and writes below this folder.")]
@@ -65,7 +65,7 @@ def main_params(name: str, params_file: Path, changes: Sequence[str], seed: int)
 
     def load() -> "Table1Params":
         from pipeline.params import load_whole
-        from pipeline.table1_params import Table1Params
+        from pipeline.table1.params import Table1Params
 
         return load_whole(Table1Params, params_file)
 
@@ -84,7 +84,7 @@ def table1_stage(name: str, params_file: Path, *keys: str) -> "Iterator[Run[Tabl
 
     def load() -> "Table1Params":
         from pipeline.params import load_sections
-        from pipeline.table1_params import Table1Params
+        from pipeline.table1.params import Table1Params
 
         return load_sections(Table1Params, params_file, *keys)
 

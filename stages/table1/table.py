@@ -12,8 +12,8 @@ from stages.shell import stage_app
 from stages.table1.shell import PARAMS, ROOT, ParamsOption, Place, RootOption, table1_stage
 
 if TYPE_CHECKING:
-    from pipeline.table1 import Cell
-    from pipeline.table1_params import Table
+    from pipeline.table1.page import Cell
+    from pipeline.table1.params import Table
 
 app = stage_app()
 PARAM_KEYS = ("table", "changes", "evaluate.labels", "data.source")
@@ -33,9 +33,9 @@ def main(
 ) -> None:
     """Set every row of Table 1 beside the paper's and the peers', from all that was measured."""
     with table1_stage("table", params, *PARAM_KEYS) as run:
-        from pipeline import table1
         from pipeline.storage import write_bytes, write_csv
-        from pipeline.table1_figure import rows_of_auc
+        from pipeline.table1 import page as table1
+        from pipeline.table1.figure import rows_of_auc
 
         wanted, labels = run.params.table, run.params.evaluate.labels
         cells = list(_cells(wanted, Place(root)))
@@ -69,7 +69,7 @@ def _cells(wanted: "Table", place: Place) -> "Iterator[Cell]":
         PipelineError: a cell was not measured.
     """
     from pipeline.storage import read_json
-    from pipeline.table1 import NO_X, OWN_X, Cell
+    from pipeline.table1.page import NO_X, OWN_X, Cell
 
     settings = [(fields, seed) for fields in wanted.fields for seed in wanted.seeds]
     row: str

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.arrays import Singles
-from pipeline.image_params import Flow
+from pipeline.images.params import Flow
+from pipeline.images.separate import Apart, score_apart, train_apart
 from pipeline.models.gaussian import LOG_VARIANCE
 from pipeline.models.maf import FlowNorm, MadeBlock, lowest_where_undefined
 from pipeline.models.stacked import Stacked
-from pipeline.separate import Apart, score_apart, train_apart
 from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
 

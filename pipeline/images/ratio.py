@@ -17,7 +17,7 @@ from pipeline.conditional import Conditional, train_network
 from pipeline.datasets.images import CATEGORIES, SOURCES
 from pipeline.embeddings import Projection, histogram_values, random_embeddings, task_means
 from pipeline.examples import Examples
-from pipeline.image_params import Dataset, ImageProjection, Network, seed_tasks_of
+from pipeline.images.params import Dataset, ImageProjection, Network, seed_tasks_of
 from pipeline.models.conv_ratio import ConvPreEmbeddingNet, ConvRatioNet, black
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet
 from pipeline.models.weights import device_of

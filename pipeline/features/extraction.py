@@ -9,15 +9,15 @@ import pyarrow as pa
 import torch
 
 from pipeline.arrays import Bools, Ints, Singles
-from pipeline.directions import Directions
 from pipeline.errors import PipelineError
-from pipeline.extractor import OWN_FIELD, Extractor, completed
-from pipeline.factors import Factors
-from pipeline.item_vectors import ItemVectors
+from pipeline.features.directions import Directions
+from pipeline.features.extractor import OWN_FIELD, Extractor, completed
+from pipeline.features.factors import Factors
+from pipeline.features.item_vectors import ItemVectors
+from pipeline.features.scale import Scale
 from pipeline.pairs import ids_of, in_rows, rows_of, shown, split_rows
 from pipeline.params import Features
 from pipeline.ranks import ALONE, Ranks
-from pipeline.scale import Scale
 from pipeline.training.deepfm import Interactions, train_deepfm
 from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint

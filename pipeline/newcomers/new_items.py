@@ -17,12 +17,12 @@ from pipeline.conditional import train_conditional
 from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
-from pipeline.features import CLOSED_FORM, closed_form, extract
+from pipeline.features.extraction import CLOSED_FORM, closed_form, extract
 from pipeline.initialisation import initialise
 from pipeline.models.ratio import RatioNet
+from pipeline.newcomers.placement import Placement
 from pipeline.pairs import Pairs, in_rows, rows_of, shown, split_rows, task_pairs
 from pipeline.params import Params
-from pipeline.placement import Placement
 from pipeline.pretraining import pretrain
 from pipeline.scoring import score_all
 from pipeline.seeds import choose_seed_tasks

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from pipeline.by_hand.formats import Format
 from pipeline.errors import PipelineError
-from pipeline.formats import Format
 from pipeline.storage import grouped, replacing
 
 ROW_GROUP = 1 << 18  # rows of a Parquet file that are written together

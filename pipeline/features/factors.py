@@ -18,7 +18,7 @@ import torch
 from scipy.sparse import csr_array
 
 from pipeline.arrays import Bools, Singles
-from pipeline.item_vectors import ItemVectors
+from pipeline.features.item_vectors import ItemVectors
 from pipeline.params import Als
 
 AT_ONCE = 1024  # systems solved together, which bounds the memory

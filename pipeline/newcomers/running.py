@@ -26,8 +26,8 @@ from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.lock import held
 from pipeline.model_files import read_model, under, write_model
+from pipeline.newcomers.placement import Placement
 from pipeline.pairs import shown
-from pipeline.placement import Placement
 from pipeline.storage import matrix, read_table, vectors, write_table
 from pipeline.vocabulary import encode
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.arrays import Bytes, Ints, Singles
 from pipeline.datasets.images import CATEGORIES
-from pipeline.image_params import Simclr
+from pipeline.images.params import Simclr
 from pipeline.models.simclr import Encoder, nt_xent
 from pipeline.models.weights import draw_layers
 from pipeline.training.history import Row

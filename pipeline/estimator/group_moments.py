@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from pipeline.arrays import Doubles, Ints, Singles
-from pipeline.tabular import Rows
+from pipeline.estimator.tabular import Rows
 
 Sums = TypeVar("Sums", Ints, Doubles)
 CORRELATED = 16  # columns, at most, of which every two are multiplied; of more only the squares

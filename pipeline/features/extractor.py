@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from pipeline.arrays import Ints, Singles
-from pipeline.directions import Directions
 from pipeline.errors import PipelineError
-from pipeline.fold_in import Prior, fold_in
+from pipeline.features.directions import Directions
+from pipeline.features.fold_in import Prior, fold_in
+from pipeline.features.scale import Scale, with_activity
 from pipeline.model_files import MISFITS, read_model, under, write_model
 from pipeline.models.deepfm import DeepFM
 from pipeline.pairs import rows_of
-from pipeline.scale import Scale, with_activity
 from pipeline.vocabulary import Codes, as_tensor, encode, from_tensor, raw_codes
 
 AT_ONCE = 512  # newcomers folded in together, which bounds the memory

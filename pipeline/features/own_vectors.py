@@ -14,7 +14,7 @@ from pipeline.arrays import Bools, Ints, Singles
 from pipeline.datasets.own_ids import own_ids
 from pipeline.datasets.table_files import OwnTable, find_tables, read_own
 from pipeline.errors import PipelineError
-from pipeline.scale import Scale
+from pipeline.features.scale import Scale
 
 
 def own_vectors(

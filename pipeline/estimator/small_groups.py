@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.arrays import Bools, Ints, Singles
-from pipeline.group_moments import GroupMoments
-from pipeline.tabular import Rows
+from pipeline.estimator.group_moments import GroupMoments
+from pipeline.estimator.tabular import Rows
 
 COPIES = 3  # of each group, of fewer rows
 MANY = 30  # rows that place a group so well that they may be learned from themselves

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from pipeline.arrays import Singles
 from pipeline.estimation import ratio_loss
-from pipeline.image_params import Network
+from pipeline.images.params import Network
+from pipeline.images.separate import Apart, score_apart, train_apart
 from pipeline.models.conv_ratio import Augment, Trunk
 from pipeline.models.stacked import Stacked
 from pipeline.params import Schedule
-from pipeline.separate import Apart, score_apart, train_apart
 from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from pipeline.arrays import Singles
-from pipeline.image_params import Csi, Svdd
+from pipeline.images.params import Csi, Svdd
+from pipeline.images.separate import BLOCK, VALID_SEED, Apart, score_apart, train_apart
 from pipeline.models.csi import SHIFTS, CsiNet, csi_loss, csi_score, shifted
 from pipeline.models.stacked import Stacked
 from pipeline.models.svdd import SvddNet, centre_of, squared_distance
-from pipeline.separate import BLOCK, VALID_SEED, Apart, score_apart, train_apart
 from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
 from pipeline.training.views import random_views

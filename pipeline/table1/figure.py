@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.plots import COMMON, COMMON_SOFT, DOTTED, EXPOSURE, FRESH, INK, MUTED, as_svg
-from pipeline.table1 import NO_X, Line
+from pipeline.table1.page import NO_X, Line
 
 LABEL_WIDTH, PANEL_WIDTH, ROW_HEIGHT = 2.6, 2.1, 0.2  # inches
 

@@ -17,9 +17,9 @@ from pipeline.datasets.source import Source
 from pipeline.errors import PipelineError
 from pipeline.estimation import CHANCE, mean_loss
 from pipeline.models.ratio import RatioNet, TaskRatios
+from pipeline.newcomers.running import Audience, Drift, Running
 from pipeline.pairs import ids_of, shown
 from pipeline.params import Base
-from pipeline.running import Audience, Drift, Running
 from pipeline.storage import matrix, vectors
 
 FoldIn = Callable[[pa.Table, pa.Table], Singles]  # users, their exposures -> x (n, x_dim)

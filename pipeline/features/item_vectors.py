@@ -18,9 +18,9 @@ from torch import Tensor
 
 from pipeline.arrays import Bools, Ints, Singles
 from pipeline.errors import PipelineError
+from pipeline.features.scale import Scale, with_activity
 from pipeline.model_files import MISFITS, read_model, write_model
 from pipeline.pairs import exposure_matrix, ids_of, rows_of
-from pipeline.scale import Scale, with_activity
 
 
 @dataclass(frozen=True)

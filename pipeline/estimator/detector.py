@@ -26,15 +26,23 @@ from pipeline.arrays import Doubles, Floats, Ints, Singles
 from pipeline.conformal import Calibration, fewest
 from pipeline.embeddings import Projection
 from pipeline.errors import PipelineError
-from pipeline.estimator_files import ADVICE, fitted_state, restore
-from pipeline.group_moments import GroupMoments
-from pipeline.group_names import Names, add_names, places, task_names
+from pipeline.estimator.files import ADVICE, fitted_state, restore
+from pipeline.estimator.group_moments import GroupMoments
+from pipeline.estimator.group_names import Names, add_names, places, task_names
+from pipeline.estimator.small_groups import Variants
+from pipeline.estimator.tabular import (
+    Kept,
+    Parts,
+    Rows,
+    divide,
+    learn,
+    log_ratios,
+    mixture_log_ratios,
+)
 from pipeline.model_files import MISFITS, read_model, write_model
 from pipeline.models.ratio import RatioNet
 from pipeline.models.weights import draw_layers
 from pipeline.params import Ratio
-from pipeline.small_groups import Variants
-from pipeline.tabular import Kept, Parts, Rows, divide, learn, log_ratios, mixture_log_ratios
 from pipeline.training.history import Row
 
 Table: TypeAlias = npt.ArrayLike | pd.DataFrame
@@ -61,7 +69,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             few of them for `alpha` are pooled with groups of like size, and the promise is then
             over the pool. It may be changed after `fit`.
         hidden: widths of the network's hidden layers.
-        background: share of the base p that is spread all around the rows; see `pipeline.tabular`.
+        background: share of the base p that is spread all around the rows; see `tabular.py`.
         lr: Adam's learning rate.
         batch_size: rows a step, at most.
         max_epochs: passes over the rows, at most.

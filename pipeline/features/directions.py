@@ -12,8 +12,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
 from pipeline.arrays import Bools, Ints, Singles
-from pipeline.item_vectors import ItemVectors
-from pipeline.scale import Scale
+from pipeline.features.item_vectors import ItemVectors
+from pipeline.features.scale import Scale
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from pipeline.arrays import Bools, Singles
 from pipeline.datasets.simulation import draw_world
 from pipeline.errors import PipelineError
+from pipeline.features.scale import Scale
 from pipeline.params import Simulation, Source
-from pipeline.scale import Scale
 
 
 def true_latents(

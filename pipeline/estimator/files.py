@@ -11,13 +11,13 @@ from torch import Tensor
 
 from pipeline.embeddings import Projection
 from pipeline.errors import PipelineError
-from pipeline.group_moments import GroupMoments
+from pipeline.estimator.group_moments import GroupMoments
+from pipeline.estimator.tabular import Kept, Reservoir, Rows
 from pipeline.model_files import under
 from pipeline.models.ratio import RatioNet
-from pipeline.tabular import Kept, Reservoir, Rows
 
 if TYPE_CHECKING:
-    from pipeline.estimator import CollaborativeAnomalyDetector
+    from pipeline.estimator.detector import CollaborativeAnomalyDetector
 
 KIND = "CollaborativeAnomalyDetector"
 ADVICE = f"Name one that `{KIND}.save` has written."

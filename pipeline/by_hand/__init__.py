@@ -1,0 +1,1 @@
+"""Scoring by hand (docs/score.md): verdicts, why, what users and items are called."""

@@ -1,0 +1,1 @@
+"""After training: exposures, users and items that come later (docs/newcomers.md)."""
