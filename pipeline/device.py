@@ -8,23 +8,33 @@ from pipeline.errors import PipelineError
 from pipeline.params import Runtime
 
 
+def prepare_cpu(runtime: Runtime) -> torch.device:
+    """Set the number of threads, for what runs on a CPU whatever `device` says.
+
+    A CPU gives the same bytes for the same number of threads.
+
+    Numbers too small to be normal count as 0: moments of Adam that no gradient reaches shrink to
+    such numbers, with which a step takes 20 times as long. Threads take this over when they begin,
+    so it must be called before torch has done anything with several.
+    """
+    torch.set_flush_denormal(True)
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    return torch.device("cpu")
+
+
 def prepare_device(runtime: Runtime) -> torch.device:
-    """Set the number of threads and choose the device; CUDA is never replaced in silence.
+    """Choose the device, and prepare the CPU as well; CUDA is never replaced in silence.
 
-    A CPU gives the same bytes for the same number of threads. A CUDA device does so only under
-    `deterministic`; torch warns of an operation that has no such form.
-
-    Numbers too small to be normal count as 0 on a CPU: moments of Adam that no gradient reaches
-    shrink to such numbers, with which a step takes 20 times as long.
+    A CUDA device gives the same bytes each time only under `deterministic`; torch warns of an
+    operation that has no such form.
 
     Of the processes that torchrun started, each takes the CUDA device of its number.
 
     Raises:
         PipelineError: `device: cuda` where there is none, or fewer than processes.
     """
-    torch.set_flush_denormal(True)  # before there are threads, which take it over
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
+    cpu = prepare_cpu(runtime)
     if runtime.device == "cuda" and not torch.cuda.is_available():
         raise PipelineError(
             "params.yaml: runtime.device is cuda, but torch finds no CUDA device here; "
@@ -35,7 +45,7 @@ def prepare_device(runtime: Runtime) -> torch.device:
         if int(number) >= (there := torch.cuda.device_count()):
             raise PipelineError(
                 f"process {number} of this machine has no CUDA device of its own: there are "
-                f"{there}; start as many processes, or set runtime.device to cpu."
+                f"{there}; start at most {there} processes, or set runtime.device to cpu."
             )
         torch.cuda.set_device(int(number))
     if use_cuda and runtime.deterministic:
@@ -43,7 +53,7 @@ def prepare_device(runtime: Runtime) -> torch.device:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
-    return torch.device("cuda" if use_cuda else "cpu")
+    return torch.device("cuda") if use_cuda else cpu
 
 
 def describe(device: torch.device) -> str:

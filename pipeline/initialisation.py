@@ -1,8 +1,8 @@
 """Where each task embedding starts, by `init`: the only place that knows the initialisations."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +17,10 @@ from pipeline.models.ratio import PreEmbeddingNet
 from pipeline.params import Init, Params
 from pipeline.pretraining import seed_ratios
 
-Given = TypeVar("Given")
-
 
 @dataclass(frozen=True)
 class Initialisation:
-    """Embeddings to start from, and what places a task that comes later.
+    """Embeddings to start from, and how they were made.
 
     Attributes:
         init: which initialisation.
@@ -45,8 +43,8 @@ def initialise(
     params: Params,
     *,
     users: pa.Table,
-    pre_embedding: PreEmbeddingNet | None,
-    graph_vectors: Singles | None,
+    pre_embedding: Callable[[], PreEmbeddingNet],
+    graph_vectors: Callable[[], Singles],
 ) -> Initialisation:
     """Embed every task by `params.init`; reads init, projection, labels and seed.
 
@@ -54,12 +52,12 @@ def initialise(
         examples: training exposures, and users' vectors.
         params: what is wanted.
         users: a row for each of the examples' users, for `histogram`: its label is extra knowledge.
-        pre_embedding: for `learned`; None otherwise.
-        graph_vectors: (M, d) of each task's item, for `graph`, extra knowledge too; None otherwise.
+        pre_embedding: gives the pre-embedding model; asked by `learned` alone.
+        graph_vectors: gives (M, d) vectors of the tasks' items, extra knowledge too; asked by
+            `graph` alone.
 
     Raises:
         PipelineError: `graph`, and all items have the same vector.
-        ValueError: what the initialisation needs is None.
     """
     wanted = params.projection
     if params.init == "random":
@@ -68,18 +66,12 @@ def initialise(
             "random", random_embeddings(examples.tasks, wanted.random_dim, gen), None
         )
     if params.init == "graph":
-        statistic = _telling(_given(graph_vectors, "graph_vectors"))
+        statistic = _telling(graph_vectors())
     else:
         values = _user_values(examples, params, users, pre_embedding)
         statistic = task_means(values, examples.learned, examples.tasks)
     projection = Projection.fit(statistic, standardise=wanted.standardise, reduce=wanted.reduce)
     return Initialisation(params.init, projection.apply(statistic), projection)
-
-
-def _given(needed: Given | None, name: str) -> Given:
-    if needed is None:
-        raise ValueError(f"this init needs {name}. Got None.")
-    return needed
 
 
 def _telling(vectors: Singles) -> Singles:
@@ -94,11 +86,14 @@ def _telling(vectors: Singles) -> Singles:
 
 
 def _user_values(
-    examples: Examples, params: Params, users: pa.Table, pre_embedding: PreEmbeddingNet | None
+    examples: Examples,
+    params: Params,
+    users: pa.Table,
+    pre_embedding: Callable[[], PreEmbeddingNet],
 ) -> Singles:
     """What is averaged over the users of a task, (U, d)."""
     if params.init == "learned":
-        return seed_ratios(_given(pre_embedding, "pre_embedding"), examples.x)
+        return seed_ratios(pre_embedding(), examples.x)
     if params.init == "mean":
         return examples.x
     name = params.projection.histogram_label

@@ -35,7 +35,7 @@ class Asked:
     unseen: bool
     alpha: float | None
     explain: int | None
-    shape: Format | None
+    asked_format: Format | None
     to: Path | None
     state: Path | None
 
@@ -44,7 +44,7 @@ class Asked:
         """Whether any of them is set, sensible or not."""
         chosen = (
             *(self.users, self.items, self.pairs, self.top, self.alpha),
-            *(self.explain, self.shape, self.to, self.state),
+            *(self.explain, self.asked_format, self.to, self.state),
         )
         flags = self.everything or self.fresh or self.unseen
         return flags or any(option is not None for option in chosen)
@@ -52,8 +52,8 @@ class Asked:
     @property
     def format(self) -> Format:
         """What the answer looks like: as asked, or as the file to write is called."""
-        if self.shape is not None:
-            return self.shape
+        if self.asked_format is not None:
+            return self.asked_format
         return next((known for known in get_args(Format) if known == self._ending), "table")
 
     @property
@@ -81,7 +81,7 @@ class Asked:
             raise PipelineError("--explain takes named pairs: by --users with --items, or --pairs.")
         if self.explain is not None and self.alpha is not None:
             raise PipelineError("--explain gives no verdicts, which --alpha is for; leave it out.")
-        if self.to is not None and self.shape is None and self._ending not in ENDINGS:
+        if self.to is not None and self.asked_format is None and self._ending not in ENDINGS:
             raise PipelineError(
                 f"--to {self.to}: expected a name that ends in .csv, .json, .parquet or .txt, or "
                 "what to write by --format."
@@ -231,13 +231,13 @@ def _explained(asked: Asked, n: int, files: Files) -> Iterator["pa.Table"]:
     tasks, items = read_table(files.tasks, schemas.TASKS), read_table(files.items, schemas.ITEMS)
     catalogue = Catalogue.of(features, tasks, read_table(files.users, schemas.USERS), items)
     if asked.pairs is not None:
-        users, of_users = catalogue.pairs(read_own(asked.pairs))
+        user, task = catalogue.pairs(read_own(asked.pairs))
     else:
-        chosen, of_these = catalogue.product(asked.users, asked.items)
-        users, of_users = np.tile(chosen, len(of_these)), np.repeat(of_these, len(chosen))
-    if len(users) > MOST_EXPLAINED:
+        each, under = catalogue.product(asked.users, asked.items)
+        user, task = np.tile(each, len(under)), np.repeat(under, len(each))
+    if len(user) > MOST_EXPLAINED:
         raise PipelineError(
-            f"--explain takes at most {MOST_EXPLAINED} pairs, found {len(users):,}; name fewer."
+            f"--explain takes at most {MOST_EXPLAINED} pairs, found {len(user):,}; name fewer."
         )
     explainer = Explainer.from_tables(
         read_network(RatioNet, files.model),
@@ -247,6 +247,5 @@ def _explained(asked: Asked, n: int, files: Files) -> Iterator["pa.Table"]:
         read_table(files.exposures, schemas.EXPOSURES),
         items,
     )
-    for user, task in zip(users.tolist(), of_users.tolist(), strict=True):
-        rows = explainer.explain(user, task).table(n)
-        yield catalogue.explained(user, task, rows, items)
+    for one, of in zip(user.tolist(), task.tolist(), strict=True):
+        yield catalogue.explained(one, of, explainer.explain(one, of).table(n), items)

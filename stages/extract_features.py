@@ -25,7 +25,8 @@ def main(
         "data/prepared/items.parquet"
     ),
     exposures: Annotated[
-        Path, typer.Option(help="Reads: one row a distinct (user, item); held-out ones are left.")
+        Path,
+        typer.Option(help="Reads: distinct (user, item); learns from all but held-out ones."),
     ] = Path("data/prepared/exposures.parquet"),
     splits: Annotated[Path, typer.Option(help="Reads: each user's split.")] = Path(
         "data/prepared/splits.parquet"

@@ -27,9 +27,10 @@ class EpochReporter:
         self.max_epochs = max_epochs
         self.started = self.last_line = time.monotonic()
         self.first_epoch: int | None = None  # not 1 where a checkpoint was gone on from
-        # disable=None: no bar where stderr is no terminal, which would be flooded by it.
-        shown = True if silent else None
-        self.bar = tqdm(total=max_epochs, desc=stage, unit="epoch", leave=False, disable=shown)
+        self.silent = silent
+        # None: no bar where stderr is no terminal, which would be flooded by it.
+        hidden = True if silent else None
+        self.bar = tqdm(total=max_epochs, desc=stage, unit="epoch", leave=False, disable=hidden)
 
     def __enter__(self) -> Self:
         return self
@@ -44,6 +45,8 @@ class EpochReporter:
 
     def __call__(self, row: Mapping[str, float]) -> None:
         """Report an epoch: its number under `epoch`, and whatever figures it has."""
+        if self.silent:
+            return
         figures = {name: f"{value:.4f}" for name, value in row.items() if name != "epoch"}
         done = int(row["epoch"])
         if self.first_epoch is None:

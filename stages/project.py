@@ -41,7 +41,7 @@ def main(
         "data/task_init.parquet"
     ),
     projection: Annotated[
-        Path, typer.Option(help="Writes: mean, scale and reduction, for a task that comes later.")
+        Path, typer.Option(help="Writes: mean, scale and reduction, by which e was made.")
     ] = Path("data/projection.safetensors"),
     params: ParamsOption = PARAMS,
     run_info: RunInfoOption = RUN_INFO,
@@ -60,6 +60,7 @@ def main(
         from pipeline.parts import read_exposures_to
         from pipeline.storage import read_table, vectors, write_table
 
+        run.cpu()
         people, labelled = read_table(features, schemas.FEATURES), read_table(users, schemas.USERS)
         ids, known = (table.column("user_id").to_numpy() for table in (people, labelled))
         tasks_table = read_table(tasks, schemas.TASKS)
@@ -73,12 +74,10 @@ def main(
             examples,
             run.params,
             users=labelled.take(rows_of(ids, known, "user")),
-            pre_embedding=read_network(PreEmbeddingNet, pretrain_model, x_dim=examples.x.shape[1])
-            if run.params.init == "learned"
-            else None,
-            graph_vectors=_vectors(graph_items, tasks_table)
-            if run.params.init == "graph"
-            else None,
+            pre_embedding=lambda: read_network(
+                PreEmbeddingNet, pretrain_model, x_dim=examples.x.shape[1]
+            ),
+            graph_vectors=lambda: _vectors(graph_items, tasks_table),
         )
         table = pa.table({"task_id": tasks_table.column("task_id"), "e": vectors(started.e)})
         write_table(table, out, schemas.TASK_EMBEDDINGS)

@@ -40,7 +40,7 @@ def main(
         "data/features/history.csv"
     ),
     links: Annotated[
-        Path, typer.Option(help="Reads: by it the run of the graph is told from another.")
+        Path, typer.Option(help="Reads: tells whether the graph's run facts are of this run.")
     ] = Path("data/graph/link_prediction.csv"),
     tasks: Annotated[Path, typer.Option(help="Reads: the tasks and their classes.")] = Path(
         "data/tasks.parquet"
@@ -90,6 +90,7 @@ def main(
         from pipeline.report.run_facts import run_facts
         from pipeline.storage import read_csv, read_history, read_json, read_table, write_bytes
 
+        run.cpu()
         content = gather(
             Artefacts(
                 users=read_table(users, schemas.USERS),

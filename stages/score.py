@@ -48,10 +48,10 @@ def main(
     ] = False,
     top: Annotated[
         int | None,
-        typer.Option(min=1, help="By hand: so many of each user named, else of each item."),
+        typer.Option(min=1, help="By hand: the N highest of each user, or item, named."),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="--top by the lowest score.")] = False,
-    unseen: Annotated[bool, typer.Option("--unseen", help="Only pairs not known to be.")] = False,
+    unseen: Annotated[bool, typer.Option("--unseen", help="Only pairs that have not met.")] = False,
     alpha: Annotated[
         float | None,
         typer.Option(
@@ -62,9 +62,12 @@ def main(
     ] = None,
     explain: Annotated[
         int | None,
-        typer.Option(min=0, help="By hand: instead, what speaks most for and against, so many."),
+        typer.Option(
+            min=0,
+            help="By hand: instead, the N items that speak most for and against each score.",
+        ),
     ] = None,
-    shape: Annotated[
+    asked_format: Annotated[
         Format | None, typer.Option("--format", help="Else by the name of --to, else a table.")
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Writes: the answer; else it is shown.")] = None,
@@ -89,11 +92,29 @@ def main(
     --to. docs/score.md explains the columns.
     """
     asked = Asked(
-        users, items, pairs, everything, top, fresh, unseen, alpha, explain, shape, to, state
+        users=users,
+        items=items,
+        pairs=pairs,
+        everything=everything,
+        top=top,
+        fresh=fresh,
+        unseen=unseen,
+        alpha=alpha,
+        explain=explain,
+        asked_format=asked_format,
+        to=to,
+        state=state,
     )
     if asked.anything:
         files = Files(
-            model, task_embeddings, features, tasks, splits, exposures, user_table, item_table
+            model=model,
+            task_embeddings=task_embeddings,
+            features=features,
+            tasks=tasks,
+            splits=splits,
+            exposures=exposures,
+            users=user_table,
+            items=item_table,
         )
         with stage("score", params, outputs=[], run_info=None) as run:
             answer(asked, files, run)

@@ -108,6 +108,14 @@ class Run(Generic[P]):
         self.facts.setdefault("device", describe(device))
         return device
 
+    def cpu(self) -> "torch.device":
+        """The CPU, whatever `runtime.device` says; noted among the run facts."""
+        from pipeline.device import describe, prepare_cpu
+
+        device = prepare_cpu(self.params.runtime)
+        self.facts.setdefault("device", describe(device))
+        return device
+
     def keep(self, checkpoint: "CheckpointFile") -> "CheckpointFile":
         """Open a checkpoint for as long as the stage lasts; success removes it."""
         self.checkpoint = self.exits.enter_context(checkpoint)

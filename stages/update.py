@@ -45,6 +45,7 @@ def main(
         from pipeline.storage import read_history, sha256
         from pipeline.training.history import best_row
 
+        run.cpu()
         model = data / "ratio/model.safetensors"
         name = sha256(model) if model.exists() else ""
         with alone_in(state):

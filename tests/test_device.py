@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.device import describe, prepare_device
+from pipeline.device import describe, prepare_cpu, prepare_device
 from pipeline.errors import PipelineError
 from pipeline.params import Runtime
 
@@ -44,6 +44,14 @@ def test_the_device_is_the_one_asked_for(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     assert prepare_device(runtime(device=asked)).type == taken
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_what_runs_on_a_cpu_has_the_threads_asked_for_and_no_cuda(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert prepare_cpu(runtime(device="cuda", threads=1)).type == "cpu"
+    assert torch.get_num_threads() == 1
 
 
 def test_cuda_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,8 +52,8 @@ def start(
         small.examples,
         params,
         users=small.users,
-        pre_embedding=net,
-        graph_vectors=graph_vectors(small),
+        pre_embedding=lambda: net,
+        graph_vectors=lambda: graph_vectors(small),
     )
 
 
@@ -126,8 +126,8 @@ def test_graph_is_refused_where_it_tells_nothing(small: SmallWorld, net: PreEmbe
             small.examples,
             default_params().model_copy(update={"init": "graph"}),
             users=small.users,
-            pre_embedding=net,
-            graph_vectors=np.zeros((tasks, 4), np.float32),
+            pre_embedding=lambda: net,
+            graph_vectors=lambda: np.zeros((tasks, 4), np.float32),
         )
 
 
@@ -161,7 +161,11 @@ def test_no_user_but_those_of_training_moves_an_embedding(
     x[others] += 5
     gone = ~np.isin(examples.pairs.user, others)
     params = default_params().model_copy(update={"init": init})
-    also = {"users": small.users, "pre_embedding": net, "graph_vectors": graph_vectors(small)}
+    also = {
+        "users": small.users,
+        "pre_embedding": lambda: net,
+        "graph_vectors": lambda: graph_vectors(small),
+    }
     moved = initialise(replace(examples, x=x, pairs=examples.pairs.where(gone)), params, **also)
     kept = initialise(examples, params, **also)
     assert moved.e.tobytes() == kept.e.tobytes()

@@ -135,6 +135,20 @@ def test_too_few_tasks_of_so_many_exposures_are_refused(world: SmallWorld) -> No
         new_tasks(tables_of(world), 10_000)
 
 
+def test_the_pre_embedding_model_is_trained_for_learned_alone(
+    world: SmallWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unasked(*args: object, **options: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("pipeline.newcomers.new_items.pretrain", unasked)
+    params = default_params(**short())
+    tables, new = tables_of(world), np.array([0])
+    with pytest.raises(AssertionError):
+        learn_without(tables, new, params.model_copy(update={"init": "learned"}), CPU)
+    learn_without(tables, new, params.model_copy(update={"init": "mean"}), CPU)
+
+
 def test_the_graph_cannot_place_what_it_knows_beforehand(world: SmallWorld) -> None:
     params = default_params().model_copy(update={"init": "graph"})
     with pytest.raises(PipelineError, match="choose another init"):

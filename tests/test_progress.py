@@ -23,3 +23,12 @@ def test_a_line_comes_at_most_every_ten_seconds(
         "train: epoch 6 of at most 20, train_loss 1.5000, valid_loss 1.2500, "
         "4.0 s an epoch, at most 56 s left",
     ]
+
+
+def test_a_silent_one_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    with EpochReporter("train", max_epochs=20, silent=True) as report:
+        report({"epoch": 1, "train_loss": 1.5})
+    assert capsys.readouterr() == ("", "")

@@ -1,6 +1,7 @@
 """Every stage where something is amiss: one line, exit code 1, nothing written."""
 
 import importlib
+import json
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,12 @@ def test_a_missing_input_is_one_line_and_nothing_is_written(stage: Stage, empty:
     named = said.removeprefix(f"{stage.name}: ").partition(": there is no such file.")[0]
     assert named in stage.artefacts
     assert [path.name for path in empty.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize("name", ["project", "report"])
+def test_a_stage_that_computes_on_a_cpu_says_so(built: Path, name: str) -> None:
+    told = json.loads((built / f"data/run_info/{name}.json").read_text())
+    assert told["device"] == "CPU, 1 threads"
 
 
 def test_so_it_is_in_a_shell(empty: Path) -> None:

@@ -19,9 +19,9 @@ from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.features.extraction import CLOSED_FORM, closed_form, extract
 from pipeline.initialisation import initialise
-from pipeline.models.ratio import RatioNet
+from pipeline.models.ratio import PreEmbeddingNet, RatioNet
 from pipeline.newcomers.placement import Placement
-from pipeline.pairs import Pairs, in_rows, rows_of, shown, split_rows, task_pairs
+from pipeline.pairs import Pairs, ids_of, in_rows, rows_of, shown, split_rows, task_pairs
 from pipeline.params import Params
 from pipeline.pretraining import pretrain
 from pipeline.scoring import score_all
@@ -34,7 +34,7 @@ EVERY = 5  # one task of so many is taken for new
 
 @dataclass(frozen=True)
 class Tables:
-    """What the pipeline has prepared; all but `features` is what `train` reads."""
+    """What the pipeline has prepared and extracted."""
 
     users: pa.Table
     items: pa.Table
@@ -80,7 +80,8 @@ def new_tasks(tables: Tables, most: int) -> Ints:
     if len(enough) < EVERY or tables.tasks.num_rows < 2 * EVERY:
         raise PipelineError(
             f"{len(enough):,} of {tables.tasks.num_rows:,} tasks have {most:,} training exposures; "
-            f"the curve needs {EVERY} of {2 * EVERY} or more: ask for fewer exposures by --counts."
+            f"the curve needs {EVERY} such tasks and {2 * EVERY} in all: ask for fewer exposures "
+            "by --counts."
         )
     return enough[EVERY - 1 :: EVERY]
 
@@ -95,39 +96,49 @@ def learn_without(tables: Tables, new: Ints, params: Params, device: torch.devic
         PipelineError: too little is left to learn from; or `init: graph`.
     """
     if params.init == "graph":
-        raise PipelineError("init: graph knows new items beforehand; choose another init.")
+        _no_graph()  # before anything is learned
     old = np.delete(np.arange(tables.tasks.num_rows), new)
     gone = tables.tasks.column("item_id").to_numpy()[new]
     left = ~np.isin(tables.exposures.column("item_id").to_numpy(), gone)
     exposures = tables.exposures.filter(pa.array(left))
     features = _features(tables, exposures, params, device)
     examples = Examples.of(features, tables.tasks.take(old), exposures, tables.splits)
-    seeds = choose_seed_tasks(examples, params.pretrain, np.random.default_rng(params.seed))
-    base, seed = params.ratio.base, params.seed
-    made = pretrain(
-        examples,
-        seeds,
-        base=base,
-        params=params.pretrain,
-        seed=seed,
-        device=device,
-        report=lambda row: None,
-    )
-    user = rows_of(
-        features.column("user_id").to_numpy(), tables.users.column("user_id").to_numpy(), "user"
-    )
+    user = rows_of(ids_of(features, "user_id"), ids_of(tables.users, "user_id"), "user")
     start = initialise(
         examples,
         params,
         users=tables.users.take(user),
-        pre_embedding=made.net,
-        graph_vectors=np.zeros((examples.tasks, 0), np.float32),
+        pre_embedding=lambda: _pretrained(examples, params, device),
+        graph_vectors=_no_graph,
     )
     trained = train_conditional(
-        examples, start.e, params=params.ratio, seed=seed, device=device, report=lambda row: None
+        examples,
+        start.e,
+        params=params.ratio,
+        seed=params.seed,
+        device=device,
+        report=lambda row: None,
     )
     means = task_means(examples.x, examples.learned, examples.tasks)
     return Known(trained.net, examples.x, Placement.fit(means, trained.e))
+
+
+def _pretrained(examples: Examples, params: Params, device: torch.device) -> PreEmbeddingNet:
+    """The pre-embedding model of seed tasks among those of the examples."""
+    made = pretrain(
+        examples,
+        choose_seed_tasks(examples, params.pretrain, np.random.default_rng(params.seed)),
+        base=params.ratio.base,
+        params=params.pretrain,
+        seed=params.seed,
+        device=device,
+        report=lambda row: None,
+    )
+    return made.net
+
+
+def _no_graph() -> Singles:
+    raise PipelineError("init: graph knows new items beforehand; choose another init.")
 
 
 def _features(
