@@ -17,6 +17,7 @@ from pipeline import schemas
 from pipeline.device import prepare_device
 from pipeline.errors import PipelineError
 from pipeline.newcomers.new_items import Point, Tables, curve, learn_without, new_tasks
+from pipeline.pairs import ids_of
 from pipeline.params import Params, load_params
 from pipeline.plots import COMMON, COMMON_SOFT, MUTED, write_svg
 from pipeline.score_matrix import score_matrix
@@ -70,7 +71,7 @@ def _measured(data: Path, params: Params, counts: list[int]) -> list[Point]:
         tasks=read_table(data / "tasks.parquet", schemas.TASKS),
     )
     scores = read_table(data / "evaluation/scores.parquet", schemas.SCORES)
-    ids = tables.features.column("user_id").to_numpy()
+    ids = ids_of(tables.features, "user_id")
     measured = measured_users(tables.splits, tables.features, params.evaluate.users)
     new = new_tasks(tables, max(counts))
     trained = score_matrix(scores, tables.tasks, ids[measured.rows])[new]

@@ -15,7 +15,7 @@ from pipeline.auc import Sides, TaskAucs, mean_roc, resample_weights, resampled_
 from pipeline.calibration import calibration
 from pipeline.datasets.simulation import draw_world
 from pipeline.errors import PipelineError
-from pipeline.pairs import rows_of, split_rows, task_pairs
+from pipeline.pairs import ids_of, rows_of, split_rows, task_pairs
 from pipeline.params import Params
 from pipeline.score_matrix import score_matrix
 from pipeline.splits import Measured, measured_users
@@ -42,8 +42,8 @@ class Tables:
 
     def user_rows(self, table: pa.Table) -> Ints:
         """The row in `users` of each row of `table`."""
-        known = self.users.column("user_id").to_numpy()
-        return rows_of(table.column("user_id").to_numpy(), known, "user")
+        known = ids_of(self.users, "user_id")
+        return rows_of(ids_of(table, "user_id"), known, "user")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def evaluate(
 def _split_scores(tables: Tables, measured: Measured) -> tuple[Floats, Floats]:
     """Scores of the validation and of the test users, (M, V) and (M, T)."""
     scored = measured.rows
-    user_ids = tables.users.column("user_id").to_numpy()[scored]
+    user_ids = ids_of(tables.users, "user_id")[scored]
     scores = score_matrix(tables.scores, tables.tasks, user_ids)
     valid, test = (np.searchsorted(scored, rows) for rows in (measured.valid, measured.test))
     return scores[:, valid], scores[:, test]
@@ -232,8 +232,8 @@ def _chances(
     tables: Tables, labels: Mapping[str, TaskLabel], train: Ints, test: Ints
 ) -> dict[str, Floats]:
     """Of the test users' classes (K, T), from x, by the labels that training users differ in."""
-    known = tables.features.column("user_id").to_numpy()
-    rows = rows_of(tables.users.column("user_id").to_numpy(), known, "user")
+    known = ids_of(tables.features, "user_id")
+    rows = rows_of(ids_of(tables.users, "user_id"), known, "user")
     x = matrix(tables.features.column("x"))[rows]  # (U, f_dim)
     found = {
         name: probes.class_chances(x, label.codes, train, test, label.classes.shape[1])
@@ -273,8 +273,8 @@ def _truth(tables: Tables, params: Params, scores: Floats, test: Ints) -> Figure
             "the users table is not that of the simulated world which `simulation` in the params "
             "describes; make it again: `dvc repro prepare`."
         )
-    items = tables.tasks.column("item_id").to_numpy()
-    item_rows = rows_of(items, world.items.column("item_id").to_numpy(), "item")
+    items = ids_of(tables.tasks, "item_id")
+    item_rows = rows_of(items, ids_of(world.items, "item_id"), "item")
     truth = world.log_ratio(test, item_rows, params.ratio.base, pool=test)  # the same order
     return {"spearman": probes.mean_spearman(scores, truth)}
 

@@ -14,7 +14,7 @@ from pipeline.arrays import Bools, Singles
 from pipeline.knowledge import KnowledgeGraph
 from pipeline.link_prediction import by_relation, filtered_ranks
 from pipeline.models.graph import TransE
-from pipeline.pairs import in_rows, rows_of, split_rows
+from pipeline.pairs import ids_of, in_rows, rows_of, split_rows
 from pipeline.params import Graph
 from pipeline.storage import Scalar
 from pipeline.training.deepfm import Interactions
@@ -104,10 +104,10 @@ def learned_exposures(
     Users who have seen every item have no negatives, and are left out.
     """
     train = split_rows(splits, splits, "train")
-    users = splits.column("user_id").to_numpy()
-    user = rows_of(exposures.column("user_id").to_numpy(), users, "user")
-    item_ids = items.column("item_id").to_numpy()
-    item = rows_of(exposures.column("item_id").to_numpy(), item_ids, "item")
+    users = ids_of(splits, "user_id")
+    user = rows_of(ids_of(exposures, "user_id"), users, "user")
+    item_ids = ids_of(items, "item_id")
+    item = rows_of(ids_of(exposures, "item_id"), item_ids, "item")
     of_train = in_rows(user, train, len(users)) & ~exposures.column("held_out").to_numpy()
     seen = np.bincount(user[of_train], minlength=len(users))
     chosen = of_train & (seen[user] < len(item_ids))

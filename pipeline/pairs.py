@@ -8,6 +8,7 @@ from scipy.sparse import csr_array
 
 from pipeline.arrays import Bools, Ints
 from pipeline.errors import PipelineError
+from pipeline.vocabulary import Codes
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,27 @@ def ids_of(table: pa.Table, name: str) -> Ints:
     return ids
 
 
+def find(values: Codes, known: Codes) -> Ints:
+    """Row of each value in the sorted array `known`; its length, one past the last, if not in it.
+
+    Example:
+        >>> find(np.array([7, 3, 4]), np.array([3, 7])).tolist()
+        [1, 0, 2]
+    """
+    row = np.searchsorted(known, values)
+    there = row < len(known)
+    there[there] = known[row[there]] == values[there]
+    return np.where(there, row, len(known))
+
+
 def rows_of(ids: Ints, known: Ints, what: str) -> Ints:
     """Row of each of `ids` in the sorted array `known`.
 
     Raises:
         PipelineError: an id that is not among `known`, which usually means swapped files.
     """
-    rows = np.searchsorted(known, ids)
-    rows[rows == len(known)] = 0
-    wrong = np.flatnonzero(known[rows] != ids) if len(known) else np.arange(len(ids))
+    rows = find(ids, known)
+    wrong = np.flatnonzero(rows == len(known))
     if len(wrong):
         raise unknown(what, int(ids[wrong[0]]), len(known), len(wrong))
     return rows
@@ -97,12 +110,9 @@ def same_tasks(table: pa.Table, tasks: pa.Table) -> None:
 
 def task_pairs(exposures: pa.Table, users: pa.Table, tasks: pa.Table) -> Pairs:
     """The exposures to items that are tasks, as rows of `users` and `tasks`."""
-    items = tasks.column("item_id").to_numpy()
-    item = exposures.column("item_id").to_numpy()
-    task = np.minimum(np.searchsorted(items, item), len(items) - 1)
-    kept = items[task] == item
-    user_ids = exposures.column("user_id").to_numpy()[kept]
-    user = rows_of(user_ids, users.column("user_id").to_numpy(), "user")
+    task = find(ids_of(exposures, "item_id"), ids_of(tasks, "item_id"))
+    kept = task < tasks.num_rows
+    user = rows_of(ids_of(exposures, "user_id")[kept], ids_of(users, "user_id"), "user")
     return Pairs(user, task[kept], exposures.column("held_out").to_numpy()[kept])
 
 
@@ -118,8 +128,7 @@ def split_rows(splits: pa.Table, users: pa.Table, name: str) -> Ints:
             f"none of the {len(chosen):,} users of the splits table is in the split {name}; "
             "make it again: `dvc repro prepare`."
         )
-    ids = splits.column("user_id").to_numpy()[chosen]
-    return rows_of(ids, users.column("user_id").to_numpy(), "user")
+    return rows_of(ids_of(splits, "user_id")[chosen], ids_of(users, "user_id"), "user")
 
 
 def in_rows(values: Ints, rows: Ints, n: int) -> Bools:

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from pipeline.arrays import Ints, Singles
 from pipeline.errors import PipelineError
+from pipeline.pairs import ids_of
 
 
 def score_matrix(scores: pa.Table, tasks: pa.Table, user_ids: Ints) -> Singles:
@@ -22,7 +23,7 @@ def score_matrix(scores: pa.Table, tasks: pa.Table, user_ids: Ints) -> Singles:
     complete = (
         scores.num_rows == shape[0] * shape[1]
         and (scores.column("task_id").to_numpy().reshape(shape) == task_ids[:, None]).all()
-        and (scores.column("user_id").to_numpy().reshape(shape) == user_ids).all()
+        and (ids_of(scores, "user_id").reshape(shape) == user_ids).all()
     )
     if not complete:
         raise PipelineError(

@@ -69,7 +69,7 @@ def hold_out(exposures: pa.Table, splits: pa.Table, *, share: float, seed: int) 
         seed: `data.split_seed`.
     """
     user_id, item_id = (exposures.column(name).to_numpy() for name in ("user_id", "item_id"))
-    known = splits.column("user_id").to_numpy()
+    known = ids_of(splits, "user_id")
     user = rows_of(user_id, known, "user")
     count = np.bincount(user, minlength=len(known))  # (U,) exposures of each user
     training = splits.column("split").to_numpy(zero_copy_only=False) == "train"

@@ -48,19 +48,6 @@ def distinct_codes(users: pa.Table, field: str, min_users: int = 1) -> Codes:
     return codes[first[count >= min_users]]
 
 
-def encode(raw: Codes, vocabulary: Codes) -> Ints:
-    """Row of each code in the sorted `vocabulary`; its length, one past the last, if it is not in.
-
-    Example:
-        >>> encode(np.array([7, 3, 4]), np.array([3, 7])).tolist()
-        [1, 0, 2]
-    """
-    row = np.searchsorted(vocabulary, raw)
-    known = row < len(vocabulary)
-    known[known] = vocabulary[row[known]] == raw[known]
-    return np.where(known, row, len(vocabulary))
-
-
 def as_tensor(vocabulary: Codes) -> Tensor:
     """A vocabulary for a model file: numbers as such, text as UTF-8, a zero byte after each."""
     if vocabulary.dtype.kind == "i":

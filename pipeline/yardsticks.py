@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline.arrays import Bools, Ints
 from pipeline.auc import Sides
 from pipeline.labels import label_classes, task_classes
-from pipeline.pairs import Pairs, in_rows
+from pipeline.pairs import Pairs, find, in_rows
 from pipeline.params import Label
 
 
@@ -71,8 +71,8 @@ def exposure_sides(pairs: Pairs, users: Ints, tasks: int) -> Sides:
         users: rows of the users to compare, (U,), rising.
         tasks: M.
     """
-    column = np.minimum(np.searchsorted(users, pairs.user), len(users) - 1)
-    here = users[column] == pairs.user
+    column = find(pairs.user, users)
+    here = column < len(users)
     task, column, held_out = pairs.task[here], column[here], pairs.held_out[here]
     exposed = np.zeros((tasks, len(users)), bool)
     exposed[task, column] = True

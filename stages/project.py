@@ -62,7 +62,7 @@ def main(
 
         run.cpu()
         people, labelled = read_table(features, schemas.FEATURES), read_table(users, schemas.USERS)
-        ids, known = (table.column("user_id").to_numpy() for table in (people, labelled))
+        ids, known = (ids_of(table, "user_id") for table in (people, labelled))
         tasks_table = read_table(tasks, schemas.TASKS)
         examples = Examples.of(
             people,
@@ -88,11 +88,11 @@ def main(
 def _vectors(graph_items: Path, tasks: "pa.Table") -> "Singles":
     """The graph's vectors of the tasks' items, (M, d)."""
     from pipeline import schemas
-    from pipeline.pairs import rows_of
+    from pipeline.pairs import ids_of, rows_of
     from pipeline.storage import matrix, read_table
 
     things = read_table(graph_items, schemas.ITEM_VECTORS)
-    known, wanted = (table.column("item_id").to_numpy() for table in (things, tasks))
+    known, wanted = (ids_of(table, "item_id") for table in (things, tasks))
     return matrix(things.column("x"))[rows_of(wanted, known, "item")]
 
 

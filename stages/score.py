@@ -127,7 +127,7 @@ def main(
         from pipeline import schemas
         from pipeline.model_files import read_network
         from pipeline.models.ratio import RatioNet
-        from pipeline.pairs import same_tasks
+        from pipeline.pairs import ids_of, same_tasks
         from pipeline.score_matrix import score_tables
         from pipeline.scoring import score_together
         from pipeline.splits import measured_users
@@ -144,7 +144,7 @@ def main(
         x = torch.from_numpy(matrix(people.column("x"))[rows]).to(device)
         e = torch.from_numpy(matrix(embeddings.column("e"))).to(device)
         net = read_network(RatioNet, model, x_dim=x.shape[1], task_dim=e.shape[1]).to(device)
-        ids = people.column("user_id").to_numpy()[rows]
+        ids = ids_of(people, "user_id")[rows]
         blocks = score_together(net, x, e, run.ranks())
         if not run.leads:
             return

@@ -18,10 +18,11 @@ from pipeline.features.directions import Directions
 from pipeline.features.extraction import Extraction, extract, genre_shares
 from pipeline.features.extractor import Extractor
 from pipeline.features.scale import Scale
+from pipeline.pairs import find
 from pipeline.params import Features, Simulation, load_params
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import matrix, read_csv, read_table, write_table
-from pipeline.vocabulary import as_tensor, encode, from_tensor
+from pipeline.vocabulary import as_tensor, from_tensor
 from stages.extract_features import app
 
 ROOT = Path(__file__).parents[1]
@@ -389,7 +390,7 @@ def test_latents_of_another_source_are_one_line_of_error(
 def test_a_code_has_its_place_in_the_vocabulary_or_one_past_the_last(codes: list[object]) -> None:
     asked = np.array([*codes, *codes[::-1], *(["", "b", "zzz"] if "a" in codes else [-9, 5, 99])])
     expected = [codes.index(one) if one in codes else len(codes) for one in asked.tolist()]
-    assert encode(asked, np.array(codes, asked.dtype)).tolist() == expected
+    assert find(asked, np.array(codes, asked.dtype)).tolist() == expected
 
 
 @pytest.mark.parametrize("codes", [np.array(["1060", "", "ü"]), np.array([""]), np.array([], str)])

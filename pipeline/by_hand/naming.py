@@ -11,7 +11,7 @@ from pipeline.arrays import Ints
 from pipeline.datasets.own_ids import Who, number_of, own_ids
 from pipeline.datasets.table_files import OwnTable, read_own
 from pipeline.errors import PipelineError
-from pipeline.pairs import rows_of
+from pipeline.pairs import find, ids_of, rows_of
 
 SHOWN = 5  # names in a message
 
@@ -84,9 +84,8 @@ class Names:
         return self._rows(ids.column(0).to_numpy(), ids.columns[-1].to_pylist())
 
     def _rows(self, ids: Ints, called: list[str]) -> Ints:
-        rows = np.searchsorted(self.ids, ids)
-        rows[rows == len(self.ids)] = 0
-        unknown = np.flatnonzero(self.ids[rows] != ids)
+        rows = find(ids, self.ids)
+        unknown = np.flatnonzero(rows == len(self.ids))
         if not len(unknown):
             return rows
         first = unknown[0]
@@ -111,14 +110,14 @@ class Catalogue:
     @classmethod
     def of(cls, features: pa.Table, tasks: pa.Table, users: pa.Table, items: pa.Table) -> Self:
         """From the tables: users with vectors, items that are tasks, and all there are."""
-        item_ids = tasks.column("item_id").to_numpy()
-        row = rows_of(item_ids, items.column("item_id").to_numpy(), "item")
+        item_ids = ids_of(tasks, "item_id")
+        row = rows_of(item_ids, ids_of(items, "item_id"), "item")
         why_not = (
             f"it is no task; filter_tasks kept {len(item_ids):,} of {items.num_rows:,} items, see "
             "`tasks` in params.yaml"
         )
         return cls(
-            Names.of("user", features.column("user_id").to_numpy(), users, "it has no vector x"),
+            Names.of("user", ids_of(features, "user_id"), users, "it has no vector x"),
             Names.of("item", item_ids, items, why_not),
             items.column("title").combine_chunks().take(pa.array(row)),
         )

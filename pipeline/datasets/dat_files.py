@@ -11,6 +11,7 @@ import pyarrow.csv as pacsv
 
 from pipeline.arrays import Bools, Ints
 from pipeline.errors import PipelineError
+from pipeline.pairs import find
 
 ASCII = bytes([*b"\t\n\r", *range(0x20, 0x7F)])
 LETTERS = {"ascii": ASCII, "latin-1": ASCII + bytes(range(0xA0, 0x100))}
@@ -89,9 +90,8 @@ def require_distinct(keys: Ints, path: Path, what: str) -> None:
 
 def require_known(values: pa.ChunkedArray, known: Ints, path: Path, what: str) -> Ints:
     """Rows of `values` (n,) in the sorted ids `known`; raise the fault of the first unknown one."""
-    ids: Ints = values.to_numpy()
-    rows: Ints = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-    require(known[rows] == ids, path, what, values)
+    rows = find(values.to_numpy(), known)
+    require(rows < len(known), path, what, values)
     return rows
 
 

@@ -20,6 +20,7 @@ from pipeline.datasets.dat_files import (
 )
 from pipeline.datasets.download import Archive
 from pipeline.datasets.source import AGES, Source
+from pipeline.pairs import ids_of
 
 ARCHIVE = Archive(
     url="https://files.grouplens.org/datasets/movielens/ml-1m.zip",
@@ -57,8 +58,8 @@ def read_movielens(folder: Path) -> Source:
     movies = _read_movies(folder / "movies.dat")
     ratings = _read_ratings(
         folder / "ratings.dat",
-        users.column("user_id").to_numpy(),
-        movies.column("item_id").to_numpy(),
+        ids_of(users, "user_id"),
+        ids_of(movies, "item_id"),
     )
     return Source(users, movies, ratings)
 

@@ -15,13 +15,13 @@ from pipeline.features.extractor import OWN_FIELD, Extractor, completed
 from pipeline.features.factors import Factors
 from pipeline.features.item_vectors import ItemVectors
 from pipeline.features.scale import Scale
-from pipeline.pairs import ids_of, in_rows, rows_of, shown, split_rows
+from pipeline.pairs import find, ids_of, in_rows, rows_of, shown, split_rows
 from pipeline.params import Features
 from pipeline.ranks import ALONE, Ranks
 from pipeline.training.deepfm import Interactions, train_deepfm
 from pipeline.training.history import Row
 from pipeline.training.snapshot import Checkpoint
-from pipeline.vocabulary import Codes, distinct_codes, encode, raw_codes
+from pipeline.vocabulary import Codes, distinct_codes, raw_codes
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _interactions(
     device: torch.device,
 ) -> Interactions:
     """The exposures as rows of the users table and of `item_ids`."""
-    codes = [encode(raw_codes(users, name), vocabulary) for name, vocabulary in fields.items()]
+    codes = [find(raw_codes(users, name), vocabulary) for name, vocabulary in fields.items()]
     arrays = (
         rows_of(ids_of(exposures, "user_id"), ids_of(users, "user_id"), "user"),
         rows_of(ids_of(exposures, "item_id"), item_ids, "item"),

@@ -18,8 +18,8 @@ from pipeline.features.fold_in import Prior, fold_in
 from pipeline.features.scale import Scale, with_activity
 from pipeline.model_files import MISFITS, read_model, under, write_model
 from pipeline.models.deepfm import DeepFM
-from pipeline.pairs import rows_of
-from pipeline.vocabulary import Codes, as_tensor, encode, from_tensor, raw_codes
+from pipeline.pairs import find, ids_of, rows_of
+from pipeline.vocabulary import Codes, as_tensor, from_tensor, raw_codes
 
 AT_ONCE = 512  # newcomers folded in together, which bounds the memory
 OWN_FIELD = "user_id"  # the field whose rows are fitted to newcomers
@@ -65,11 +65,11 @@ class Extractor:
         Raises:
             PipelineError: an exposure of somebody who is not among `users`.
         """
-        item = encode(exposures.column("item_id").to_numpy(), self.items)
+        item = find(ids_of(exposures, "item_id"), self.items)
         known = item < len(self.items)
         item = item[known]
-        ids = exposures.column("user_id").to_numpy()[known]
-        user = rows_of(ids, users.column("user_id").to_numpy(), "user")
+        ids = ids_of(exposures, "user_id")[known]
+        user = rows_of(ids, ids_of(users, "user_id"), "user")
         codes = self._codes(users)
         own = list(self.fields).index(OWN_FIELD) if OWN_FIELD in self.fields else None
         further = 0 if self.directions is None else self.directions.v.shape[1]
@@ -88,7 +88,7 @@ class Extractor:
 
         A user takes some milliseconds; hundreds together are faster.
         """
-        ids, of = (table.column("user_id").to_numpy() for table in (users, exposures))
+        ids, of = (ids_of(table, "user_id") for table in (users, exposures))
         start, end = (np.searchsorted(of, ids, side) for side in ("left", "right"))
         x = np.empty((len(ids), len(self.scale.mean)), np.float32)
         for n, user_id in enumerate(ids.tolist()):
@@ -164,7 +164,7 @@ class Extractor:
         return standardised
 
     def _codes(self, users: pa.Table) -> Tensor:
-        columns = [encode(raw_codes(users, name), codes) for name, codes in self.fields.items()]
+        columns = [find(raw_codes(users, name), codes) for name, codes in self.fields.items()]
         return torch.from_numpy(np.stack(columns, 1)).to(self.net.genres.device)
 
 

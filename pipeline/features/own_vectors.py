@@ -15,6 +15,7 @@ from pipeline.datasets.own_ids import own_ids
 from pipeline.datasets.table_files import OwnTable, find_tables, read_own
 from pipeline.errors import PipelineError
 from pipeline.features.scale import Scale
+from pipeline.pairs import find, ids_of
 
 
 def own_vectors(
@@ -54,10 +55,10 @@ def _rows_of_users(own: OwnTable, users: pa.Table, text_ids: bool) -> Ints:
     """The row (U,) of each user."""
     ids = own_ids(own, "user", text_ids=text_ids).column("user_id").to_numpy()
     own.require_distinct(ids, "user_id")
-    wanted = users.column("user_id").to_numpy()
+    wanted = ids_of(users, "user_id")
     order = np.argsort(ids)
-    place = np.minimum(np.searchsorted(ids[order], wanted), len(ids) - 1)
-    missing = np.flatnonzero(ids[order][place] != wanted)
+    place = find(wanted, ids[order])
+    missing = np.flatnonzero(place == len(ids))
     if len(missing):
         name = "user_key" if "user_key" in users.column_names else "user_id"
         raise PipelineError(

@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline.pairs import rows_of
+from pipeline.pairs import ids_of, rows_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def with_activity(x: Tensor, users: pa.Table, exposures: pa.Table) -> Tensor:
     Raises:
         PipelineError: an exposure of somebody who is not among `users`.
     """
-    ids, known = (table.column("user_id").to_numpy() for table in (exposures, users))
+    ids, known = (ids_of(table, "user_id") for table in (exposures, users))
     count = np.bincount(rows_of(ids, known, "user"), minlength=len(known))
     activity = torch.from_numpy(np.log1p(count).astype(np.float32))
     return torch.cat([x, activity[:, None]], 1)

@@ -98,8 +98,8 @@ def learn_without(tables: Tables, new: Ints, params: Params, device: torch.devic
     if params.init == "graph":
         _no_graph()  # before anything is learned
     old = np.delete(np.arange(tables.tasks.num_rows), new)
-    gone = tables.tasks.column("item_id").to_numpy()[new]
-    left = ~np.isin(tables.exposures.column("item_id").to_numpy(), gone)
+    gone = ids_of(tables.tasks, "item_id")[new]
+    left = ~np.isin(ids_of(tables.exposures, "item_id"), gone)
     exposures = tables.exposures.filter(pa.array(left))
     features = _features(tables, exposures, params, device)
     examples = Examples.of(features, tables.tasks.take(old), exposures, tables.splits)
@@ -211,10 +211,8 @@ def curve(
 
 def task_moments(tables: Tables) -> Ints:
     """When each of the pairs of `task_pairs` was; a fixed random order where that is not known."""
-    items = tables.tasks.column("item_id").to_numpy()
-    of_task = tables.exposures.filter(
-        pa.array(np.isin(tables.exposures.column("item_id").to_numpy(), items))
-    )
+    items = ids_of(tables.tasks, "item_id")
+    of_task = tables.exposures.filter(pa.array(np.isin(ids_of(tables.exposures, "item_id"), items)))
     moment = of_task.column("timestamp")
     if moment.null_count:
         return np.random.default_rng(0).permutation(of_task.num_rows)

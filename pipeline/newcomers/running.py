@@ -27,9 +27,8 @@ from pipeline.examples import Examples
 from pipeline.lock import held
 from pipeline.model_files import read_model, under, write_model
 from pipeline.newcomers.placement import Placement
-from pipeline.pairs import shown
+from pipeline.pairs import find, ids_of, shown
 from pipeline.storage import matrix, read_table, vectors, write_table
-from pipeline.vocabulary import encode
 
 MODEL = "running.safetensors"
 BUSY = "is taking in other exposures; wait until it is done, and run it again."
@@ -93,7 +92,7 @@ class Audience:
             counts: (n,) whether the user counts.
             sign: 1, or -1 to take them away again.
         """
-        row = encode(item_id, self.item_id)
+        row = find(item_id, self.item_id)
         followed = row < len(self.item_id)
         counting = followed & counts
 
@@ -172,7 +171,7 @@ class Running:
             PipelineError: tables that do not belong together.
         """
         examples = Examples.of(features, tasks, exposures, splits)
-        ids = features.column("user_id").to_numpy()
+        ids = ids_of(features, "user_id")
         learned = ids[examples.train]
         means = task_means(examples.x, examples.learned, examples.tasks)
         visible = shown(exposures)
@@ -180,7 +179,7 @@ class Running:
         never_met = np.setdiff1d(items.column("item_id"), exposures.column("item_id"))
         audience = (
             Audience.nothing(examples.x.shape[1])
-            .with_items(tasks.column("item_id").to_numpy())
+            .with_items(ids_of(tasks, "item_id"))
             .with_items(never_met)
             .add(item, np.searchsorted(ids, user), examples.x, counts=np.isin(user, learned))
         )

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipeline.labels import label_classes, task_classes
 from pipeline.models.ratio import RatioNet
-from pipeline.pairs import rows_of
+from pipeline.pairs import ids_of, rows_of
 from pipeline.params import Params
 
 Rows = Sequence[Mapping[str, str]]  # of a CSV file
@@ -41,7 +41,7 @@ class Artefacts:
         Raises:
             PipelineError: a task whose item is not among the items.
         """
-        wanted, known = (t.column("item_id").to_numpy() for t in (self.tasks, self.items))
+        wanted, known = (ids_of(t, "item_id") for t in (self.tasks, self.items))
         return self.items.take(rows_of(wanted, known, "item"))
 
     def require_labels(self, params: Params) -> None:

@@ -9,9 +9,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline import plots
+from pipeline.paper import CITATION
 from pipeline.params import Source
 from pipeline.report.content import Content
-from pipeline.report.results import EXPOSURE, PAPER, PAPER_AUC
+from pipeline.report.results import EXPOSURE, PAPER_AUC
 from pipeline.report.run_facts import RunFacts
 
 SOURCES: Mapping[Source, str] = {
@@ -45,7 +46,7 @@ def render(content: Content, facts: Sequence[RunFacts]) -> str:
         auc=lambda key: hundredfold(content.figures, key),
         source=SOURCES[source],
         paper=PAPER_AUC if source == "movielens-1m" else None,
-        paper_source=PAPER,
+        paper_source=f"{CITATION}, Table 1",
         chance=plots.CHANCE,
     )
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.arrays import Ints, Singles
 from pipeline.datasets.codes import code_name
 from pipeline.labels import label_classes
-from pipeline.pairs import rows_of
+from pipeline.pairs import ids_of, rows_of
 from pipeline.params import Params
 from pipeline.report.artefacts import Artefacts
 from pipeline.score_matrix import score_matrix
@@ -73,11 +73,11 @@ class TestUsers:
     def of(cls, artefacts: Artefacts, params: Params) -> "TestUsers":
         """The test users of a run."""
         users = artefacts.users
-        ids = users.column("user_id").to_numpy()
+        ids = ids_of(users, "user_id")
         measured = measured_users(artefacts.splits, users, params.evaluate.users)
         scored, test = measured.rows, measured.test
         scores = score_matrix(artefacts.scores, artefacts.tasks, ids[scored])
-        exposed = rows_of(artefacts.exposures.column("user_id").to_numpy(), ids, "user")
+        exposed = rows_of(ids_of(artefacts.exposures, "user_id"), ids, "user")
         visible = exposed[~artefacts.exposures.column("held_out").to_numpy()]
         return cls(
             ids=ids[test],
@@ -88,7 +88,7 @@ class TestUsers:
 
     def met(self, item_id: int, exposures: pa.Table) -> Ints:
         """How each of them met the item, as a place in MET, (T,)."""
-        mine = exposures.filter(exposures.column("item_id").to_numpy() == item_id)
+        mine = exposures.filter(ids_of(exposures, "item_id") == item_id)
         user, held_out = (mine.column(name).to_numpy() for name in ("user_id", "held_out"))
         return VISIBLE * np.isin(self.ids, user[~held_out]) + HELD_OUT * np.isin(
             self.ids, user[held_out]

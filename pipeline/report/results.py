@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline import paper
 from pipeline.arrays import Doubles
 from pipeline.errors import PipelineError
 from pipeline.labels import label_classes
@@ -12,14 +13,16 @@ from pipeline.params import Init, Params
 from pipeline.report.artefacts import Artefacts, Rows
 
 EXPOSURE = "exposure"  # the yardstick that needs no label
-PAPER = "Bai et al., arXiv 2209.09923, Table 1"
-PAPER_AUC: Mapping[str, Mapping[str, float]] = {  # MovieLens 1M, AUC x 100
-    "Gaussian": {"age": 59.5, "occupation": 61.5},
-    "Normalizing flow": {"age": 60.9, "occupation": 58.3},
-    "Likelihood ratio, random embedding": {"age": 78.2, "occupation": 64.2},
-    "Likelihood ratio, learned embedding": {"age": 80.6, "occupation": 66.1},
-    "Likelihood ratio, graph embedding*": {"age": 80.3, "occupation": 68.0},
-    "Likelihood ratio, histogram embedding*": {"age": 82.6, "occupation": 73.4},
+PAPER_AUC: Mapping[str, Mapping[str, float]] = {  # as the report names its rows
+    "Gaussian": paper.TABLE_1["gaussian"],
+    "Normalizing flow": paper.TABLE_1["maf"],
+    "Likelihood ratio, random embedding": paper.TABLE_1["random"],
+    "Likelihood ratio, learned embedding": paper.TABLE_1["learned"],
+    "Likelihood ratio, graph embedding*": paper.TABLE_1["ktup"],
+    "Likelihood ratio, histogram embedding*": {
+        **paper.TABLE_1["histogram-age"],
+        **paper.TABLE_1["histogram-occupation"],
+    },
 }
 PAPER_METHOD: Mapping[Init, str] = {
     "random": "Likelihood ratio, random embedding",
@@ -27,11 +30,6 @@ PAPER_METHOD: Mapping[Init, str] = {
     "histogram": "Likelihood ratio, histogram embedding*",
     "graph": "Likelihood ratio, graph embedding*",
 }
-PAPER_FIELDS = {"gender", "age", "occupation", "zip_code"}
-PAPER_HIDDEN = [32, 32, 16]
-PAPER_DROPOUT = [0.5, 0.5, 0.3]
-PAPER_SEED_TASKS = 100
-PAPER_FILTER = (100, 0.5)  # least exposures of a task; share of those that is kept
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def departures(params: Params) -> list[str]:
         found.append(f"user vectors come from an {name} of the exposures; the paper's from DeepFM")
     elif features.model != "deepfm":
         found.append("user vectors are ready-made; the paper's come from DeepFM")
-    elif set(features.user_fields) != PAPER_FIELDS:
+    elif set(features.user_fields) != paper.FIELDS:
         found.append(
             f"user vectors come from {' and '.join(features.user_fields)} alone; the paper lists "
             "gender, age, occupation and zip code, and does not say which of them its DeepFM saw"
@@ -171,20 +169,20 @@ def departures(params: Params) -> list[str]:
         found.append("the epoch that is kept is judged by validation users' AUC, not by their loss")
     if params.ratio.freeze_e:
         found.append("task embeddings stay where they start; the paper trains them")
-    if params.ratio.hidden != PAPER_HIDDEN:
+    if params.ratio.hidden != paper.HIDDEN:
         layers = "-".join(map(str, params.ratio.hidden))
         found.append(f"the network's hidden layers are {layers} wide; the paper's 32-32-16")
-    if params.ratio.dropout != PAPER_DROPOUT:
+    if params.ratio.dropout != paper.DROPOUT:
         rates = ", ".join(map(str, params.ratio.dropout))
         found.append(f"the network's dropout is {rates}; the paper's .5, .5, .3")
     if params.ratio.linear is not None:
         found.append("each task has a head that is linear in x beside the network; not the paper's")
     if params.init not in PAPER_METHOD:
         found.append(f"the paper has no embedding called {params.init}")
-    if params.init == "learned" and params.pretrain.seed_tasks != PAPER_SEED_TASKS:
+    if params.init == "learned" and params.pretrain.seed_tasks != paper.SEED_TASKS:
         found.append(
             f"the pre-embedding model learned {params.pretrain.seed_tasks} seed tasks; the paper's "
-            f"{PAPER_SEED_TASKS}"
+            f"{paper.SEED_TASKS}"
         )
     if params.init == "graph" and (params.graph.model != "ktup" or params.graph.triples is None):
         model = {"transe": "TransE", "transh": "TransH", "ktup": "KTUP"}[params.graph.model]
@@ -192,7 +190,10 @@ def departures(params: Params) -> list[str]:
         found.append(
             f"the graph's vectors are {model}'s of {of}; the paper's KTUP's of a knowledge base"
         )
-    if (params.tasks.min_exposures, params.tasks.keep_share) != PAPER_FILTER:
+    if (params.tasks.min_exposures, params.tasks.keep_share) != (
+        paper.MIN_EXPOSURES,
+        paper.KEEP_SHARE,
+    ):
         found.append(
             f"of the items with {params.tasks.min_exposures} exposures or more, a share of "
             f"{params.tasks.keep_share} a label are tasks; the paper's with 100, and half"

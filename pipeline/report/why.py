@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.by_hand.explanation import Explainer
-from pipeline.pairs import rows_of
+from pipeline.pairs import ids_of, rows_of
 from pipeline.report.artefacts import Artefacts
 from pipeline.report.portraits import TestUsers
 
@@ -44,7 +44,7 @@ def explain_most_familiar(
 ) -> Why:
     """Take apart the highest score of a test user under task `row`."""
     best = int(np.argmax(users.scores[row]))
-    known = artefacts.features.column("user_id").to_numpy()
+    known = ids_of(artefacts.features, "user_id")
     found = explainer.explain(int(rows_of(users.ids[best : best + 1], known, "user")[0]), row)
     titles = artefacts.items.column("title")
     reasons = [

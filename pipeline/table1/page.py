@@ -9,18 +9,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from pipeline.markdown import markdown
+from pipeline.paper import TABLE_1
 from pipeline.storage import Scalar
 
-# Bai et al., Table 1; a histogram embedding stands under the label that it is of.
-PAPER: Mapping[str, Mapping[str, float]] = {
-    "gaussian": {"age": 59.5, "occupation": 61.5},
-    "maf": {"age": 60.9, "occupation": 58.3},
-    "random": {"age": 78.2, "occupation": 64.2},
-    "ktup": {"age": 80.3, "occupation": 68.0},
-    "histogram-age": {"age": 82.6},
-    "histogram-occupation": {"occupation": 73.4},
-    "learned": {"age": 80.6, "occupation": 66.1},
-}
 NAMES = {
     "gaussian": "Gaussian",
     "maf": "normalising flow (MAF)",
@@ -100,7 +91,7 @@ class Line:
 
     def paper(self, label: str) -> float | None:
         """The paper's AUC x 100, whose base is the exposures."""
-        known = PAPER.get(self.row, {}) if self.base in ("", "exposures") else {}
+        known = TABLE_1.get(self.row, {}) if self.base in ("", "exposures") else {}
         return known.get(label)
 
     def values(self, figure: str) -> list[float]:
