@@ -13,6 +13,7 @@ import typer
 
 from experiments.runs import figure, name_of, run_experiment
 from pipeline.errors import PipelineError
+from pipeline.markdown import markdown
 from pipeline.storage import write_bytes
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -66,12 +67,9 @@ def compare(
             runs.append(run_experiment(name_of(settings), settings))
         cells = [_mean_and_spread(key, [figure(run, key) for run in runs]) for key in figures]
         rows.append([", ".join(combination), *cells])
-    header = [f"{len(seeds)} seeds", *figures]
-    lines = [header, ["---", *["---:" for _ in figures]], *rows]
     # A setting may hold the separator of columns: [a|b] in a list of fields.
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines
-    )
+    shown = [[cell.replace("|", "/") for cell in row] for row in rows]
+    return markdown([f"{len(seeds)} seeds", *figures], shown).rstrip("\n")
 
 
 def _choices(over: str) -> list[str]:

@@ -74,8 +74,7 @@ def _measured(data: Path, params: Params, counts: list[int]) -> list[Point]:
     ids = ids_of(tables.features, "user_id")
     measured = measured_users(tables.splits, tables.features, params.evaluate.users)
     new = new_tasks(tables, max(counts))
-    trained = score_matrix(scores, tables.tasks, ids[measured.rows])[new]
-    trained = trained[:, np.searchsorted(measured.rows, measured.test)]
+    trained = score_matrix(scores, tables.tasks, ids[measured.rows])[new][:, measured.test_columns]
     known = learn_without(tables, new, params, prepare_device(params.runtime))
     resamples = params.evaluate.bootstrap
     return curve(known, tables, new, measured.test, trained, counts, resamples=resamples)

@@ -1,6 +1,6 @@
 """Algorithm 1, ESTIMATECLR: learn log ratios by logistic regression against a base distribution.
 
-Used twice: for the pre-embedding model on the seed tasks, and for all tasks.
+For the pre-embedding model on the seed tasks, for all tasks, and for rows of groups.
 """
 
 import math

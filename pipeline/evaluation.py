@@ -111,11 +111,9 @@ def evaluate(
 
 def _split_scores(tables: Tables, measured: Measured) -> tuple[Floats, Floats]:
     """Scores of the validation and of the test users, (M, V) and (M, T)."""
-    scored = measured.rows
-    user_ids = ids_of(tables.users, "user_id")[scored]
+    user_ids = ids_of(tables.users, "user_id")[measured.rows]
     scores = score_matrix(tables.scores, tables.tasks, user_ids)
-    valid, test = (np.searchsorted(scored, rows) for rows in (measured.valid, measured.test))
-    return scores[:, valid], scores[:, test]
+    return scores[:, measured.valid_columns], scores[:, measured.test_columns]
 
 
 def _yardsticks(

@@ -124,7 +124,7 @@ class Als(Section):
 
 
 class Features(Schedule):
-    """What gives every user a vector: DeepFM, an SVD, ALS, or a table."""
+    """What gives every user a vector: DeepFM, an SVD, ALS, a table, or the simulation's truth."""
 
     model: Literal["deepfm", "svd", "als", "latents", "table"]
     user_fields: Annotated[list[str], Field(min_length=1)]

@@ -107,6 +107,16 @@ class Measured:
         return np.sort(np.concatenate((self.valid, self.test)))
 
     @property
+    def test_columns(self) -> Ints:
+        """Where the test users are among `rows`."""
+        return np.searchsorted(self.rows, self.test)
+
+    @property
+    def valid_columns(self) -> Ints:
+        """Where the validation users are among `rows`."""
+        return np.searchsorted(self.rows, self.valid)
+
+    @property
     def is_sample(self) -> bool:
         """Whether anybody is left out."""
         return (len(self.valid), len(self.test)) != (self.valid_of, self.test_of)

@@ -222,5 +222,4 @@ def _write_run_info(run: Run[P], outputs: Sequence[Path], folder: Path, seconds:
         **run.facts,
         "outputs": {str(path): sha256(path) for path in outputs},
     }
-    write_json(json.loads(json.dumps(facts)), folder / f"{run.name}.json")
-    sys.stdout.flush()
+    write_json(facts, folder / f"{run.name}.json")

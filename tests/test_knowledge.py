@@ -103,12 +103,14 @@ def test_a_faulty_file_is_named_with_what_to_do(
 
 
 @pytest.mark.parametrize(
-    ("name", "found"), [("gone.tsv", "none"), ("triples.txt", "another ending")]
+    ("name", "found"),
+    [("gone.tsv", "none"), ("triples.txt", "another ending"), ("folder.tsv", "a folder")],
 )
 def test_a_file_that_is_missing_or_of_another_kind_is_named(
     folder: Path, name: str, found: str
 ) -> None:
     (folder / "triples.txt").write_text(TRIPLES)
+    (folder / "folder.tsv").mkdir()
     with pytest.raises(PipelineError, match=rf"{name}: expected a file .*, found {found}"):
         read_graph(wanted(folder, triples=str(folder / name)), ITEMS)
 

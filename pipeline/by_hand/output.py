@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,12 +30,12 @@ SHORT: Mapping[str, tuple[str, Callable[[object], str]]] = {  # heading and valu
 }
 
 
-def as_text(tables: Iterable[pa.Table], shape: Format) -> Iterator[str]:
+def as_text(tables: Iterable[pa.Table], wanted: Format) -> Iterator[str]:
     """The rows of tables of one schema as parts of one text; a text table needs all rows first."""
-    if shape == "csv":
+    if wanted == "csv":
         for number, table in enumerate(tables):
             yield _csv(table, header=number == 0)
-    elif shape == "json":
+    elif wanted == "json":
         before = "[\n "
         for row in (row for table in tables for row in table.to_pylist()):
             yield before + json.dumps({name: _rounded(value) for name, value in row.items()})
@@ -51,15 +52,16 @@ def write_parquet(tables: Iterable[pa.Table], path: Path) -> int:
         PipelineError: the file cannot be written.
     """
     rows = 0
-    with replacing(path) as part:
+    with replacing(path) as part, ExitStack() as exits:
         writer: pq.ParquetWriter | None = None
         for group in grouped(tables, ROW_GROUP):
-            writer = writer or pq.ParquetWriter(part, group.schema, compression="zstd")
+            if writer is None:
+                writer = pq.ParquetWriter(part, group.schema, compression="zstd")
+                exits.enter_context(writer)
             writer.write_table(group)
             rows += group.num_rows
         if writer is None:
             raise PipelineError(f"{path}: there is not one row to write.")
-        writer.close()
     return rows
 
 

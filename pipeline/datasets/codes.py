@@ -1,7 +1,8 @@
 """What MovieLens' codes of users stand for, from its README; the simulation uses the same codes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+CODED: Sequence[str] = ("simulated", "movielens-1m")  # the sources whose users have them
 NAMES: Mapping[str, Mapping[object, str]] = {
     "gender": {"F": "woman", "M": "man"},
     "age": {

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from pipeline.arrays import Bools, Ints
+from pipeline.datasets.faults import first_repeat, shortened
 from pipeline.errors import PipelineError
 from pipeline.pairs import find
 
 ASCII = bytes([*b"\t\n\r", *range(0x20, 0x7F)])
 LETTERS = {"ascii": ASCII, "latin-1": ASCII + bytes(range(0xA0, 0x100))}
-LONGEST_FOUND = 80  # letters of a faulty value in a message
 MENDING = "The file may be cut short or altered: unpack the publisher's archive again."
 
 
@@ -36,10 +36,7 @@ class DatFile:
 
 def fault(path: Path, line: int, expected: str, found: object) -> PipelineError:
     """The error for line `line` (from 1) of a file."""
-    shown = str(found)
-    if len(shown) > LONGEST_FOUND:
-        shown = f"{shown[:LONGEST_FOUND]}…"
-    return PipelineError(f"{path}:{line}: expected {expected}, found {shown}. {MENDING}")
+    return PipelineError(f"{path}:{line}: expected {expected}, found {shortened(found)}. {MENDING}")
 
 
 def read_dat(path: Path, layout: DatFile) -> pa.Table:
@@ -80,12 +77,9 @@ def require(good: Bools, path: Path, expected: str, found: pa.ChunkedArray) -> N
 
 def require_distinct(keys: Ints, path: Path, what: str) -> None:
     """Raise the fault of the first line whose key (n,) an earlier line has."""
-    order = np.argsort(keys, kind="stable")
-    again = np.flatnonzero(keys[order][1:] == keys[order][:-1])
-    if len(again):
-        place = again[np.argmin(order[again + 1])]
-        earlier, later = int(order[place]) + 1, int(order[place + 1]) + 1
-        raise fault(path, later, f"each {what} once", f"that of line {earlier} again")
+    if (rows := first_repeat(keys)) is not None:
+        earlier, later = rows
+        raise fault(path, later + 1, f"each {what} once", f"that of line {earlier + 1} again")
 
 
 def require_known(values: pa.ChunkedArray, known: Ints, path: Path, what: str) -> Ints:

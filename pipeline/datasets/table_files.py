@@ -13,6 +13,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from pipeline.arrays import Bools, Ints
+from pipeline.datasets.faults import first_repeat, shortened
 from pipeline.errors import PipelineError
 from pipeline.storage import read_parquet
 
@@ -22,7 +23,6 @@ TEXTS = {".csv": "CSV", ".tsv": "TSV"}
 TEXT_COLUMNS = ("user_id", "item_id", "title", "genres")  # of a CSV: never guessed to be numbers
 MENDING = "Mend or remove the row."
 NAMING = "Name the columns so; a CSV has them in its first line, separated by commas."
-LONGEST_FOUND = 80  # letters of a faulty value in a message
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,8 @@ class OwnTable:
         self, row: int, expected: str, found: object, mending: str = MENDING
     ) -> PipelineError:
         """The error for row `row` (from 0)."""
-        shown = str(found)
-        if len(shown) > LONGEST_FOUND:
-            shown = f"{shown[:LONGEST_FOUND]}…"
         place = f"{self.path}, row {self.before + row + 1}"
-        return PipelineError(f"{place}: expected {expected}, found {shown}. {mending}")
+        return PipelineError(f"{place}: expected {expected}, found {shortened(found)}. {mending}")
 
     def wrong_type(self, name: str, wanted: str, found: pa.DataType) -> PipelineError:
         """The error for a column of a type that is of no use."""
@@ -77,11 +74,8 @@ class OwnTable:
 
     def require_distinct(self, keys: Ints, what: str) -> None:
         """Raise the fault of the first row whose key (n,) an earlier row has."""
-        order = np.argsort(keys, kind="stable")
-        again = np.flatnonzero(keys[order][1:] == keys[order][:-1])
-        if len(again):
-            place = again[np.argmin(order[again + 1])]
-            earlier, later = int(order[place]), int(order[place + 1])
+        if (rows := first_repeat(keys)) is not None:
+            earlier, later = rows
             raise self.fault(later, f"each {what} once", f"that of row {earlier + 1} again")
 
     def numbers(self, name: str, mending: str = MENDING) -> pa.ChunkedArray:

@@ -84,10 +84,10 @@ def _read(name: str, *columns: str) -> OwnTable:
     """A table with these columns, which hold text."""
     path = Path(name)
     if path.suffix not in ENDINGS or not path.is_file():
+        found = "a folder" if path.is_dir() else "another ending" if path.exists() else "none"
         raise PipelineError(
-            f"{path}: expected a file that ends in {', '.join(ENDINGS)}, found "
-            f"{'another ending' if path.exists() else 'none'}. graph.triples and graph.items name "
-            "it."
+            f"{path}: expected a file that ends in {', '.join(ENDINGS)}, found {found}. "
+            "graph.triples and graph.items name it."
         )
     table = read_own(path, columns)
     table.require_columns(*columns, mending="Name the columns under graph.columns.")

@@ -123,7 +123,7 @@ class ConditionalMaf(nn.Module):
         x_dim: width of a user vector, d.
         tasks: number of tasks, M.
         blocks: number of blocks (paper: 5).
-        hidden: width of the hidden layers; 90 to 100 give the paper's 0.4 million parameters.
+        hidden: width of the hidden layers; 90 to 100 give 0.4 million parameters, as the paper has.
 
     Shape: x (..., x_dim), task (...) -> (...); the two broadcast against each other. In training
     mode the rows of x are one batch.

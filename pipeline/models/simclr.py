@@ -53,7 +53,6 @@ class Encoder(nn.Module):
 
     def __init__(self, *, channels: int, width: int, features: int = 128) -> None:
         super().__init__()
-        self.config = {"channels": channels, "width": width, "features": features}
         widths = [width, width, 2 * width, 4 * width, 8 * width]
         blocks: list[nn.Module] = []
         for n, (before, after) in enumerate(pairwise(widths)):

@@ -14,7 +14,7 @@ from pipeline.params import Visible
 
 @dataclass(frozen=True)
 class Evidence:
-    """Held-out pairs are in none of it.
+    """What scorers may learn from: held-out pairs are none of it.
 
     Recommenders see `seen`: all items, tasks or not, as DeepFM does, from whom our x comes; and
     all visible exposures, those of validation and test users among them, as DeepFM does again.

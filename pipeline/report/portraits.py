@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.arrays import Ints, Singles
-from pipeline.datasets.codes import code_name
+from pipeline.datasets.codes import CODED, code_name
 from pipeline.labels import label_classes
 from pipeline.pairs import ids_of, rows_of
 from pipeline.params import Params
@@ -75,15 +75,14 @@ class TestUsers:
         users = artefacts.users
         ids = ids_of(users, "user_id")
         measured = measured_users(artefacts.splits, users, params.evaluate.users)
-        scored, test = measured.rows, measured.test
-        scores = score_matrix(artefacts.scores, artefacts.tasks, ids[scored])
+        scores = score_matrix(artefacts.scores, artefacts.tasks, ids[measured.rows])
         exposed = rows_of(ids_of(artefacts.exposures, "user_id"), ids, "user")
         visible = exposed[~artefacts.exposures.column("held_out").to_numpy()]
         return cls(
-            ids=ids[test],
-            scores=scores[:, np.searchsorted(scored, test)],
-            who=_in_words(users.take(test), params),
-            exposures=np.bincount(visible, minlength=len(ids))[test],
+            ids=ids[measured.test],
+            scores=scores[:, measured.test_columns],
+            who=_in_words(users.take(measured.test), params),
+            exposures=np.bincount(visible, minlength=len(ids))[measured.test],
         )
 
     def met(self, item_id: int, exposures: pa.Table) -> Ints:
@@ -130,9 +129,9 @@ def _in_words(users: pa.Table, params: Params) -> list[str]:
     identity = "user_key" if "user_key" in users.column_names else "user_id"
 
     def told(column: str, value: int | str) -> str:
-        if params.data.source == "tables":
-            return f"{column} {value}"
-        return code_name(column, value)
+        if params.data.source in CODED:
+            return code_name(column, value)
+        return f"{column} {value}"
 
     return [
         ", ".join([str(user[identity]), *(told(name, user[name]) for name in columns)])
@@ -143,7 +142,7 @@ def _in_words(users: pa.Table, params: Params) -> list[str]:
 def _class_names(users: pa.Table, name: str, params: Params) -> list[str]:
     """The classes of a label in words, by their codes."""
     label = params.labels[name]
-    if label.bins is not None or params.data.source == "tables":
+    if label.bins is not None or params.data.source not in CODED:
         return label_classes(users, name, label).names
     values = np.unique(users.column(label.column).to_numpy()).tolist()
     return [code_name(label.column, value) for value in values]

@@ -39,7 +39,7 @@ class Stepped(Protocol):
 
 @dataclass(frozen=True)
 class Course:
-    """All of it.
+    """What a training of Algorithm 1 goes through, epoch by epoch.
 
     Attributes:
         batches: gives one epoch of them.
