@@ -27,7 +27,7 @@ SPLIT_SEED = 20_130_205  # the same triples are held out whatever the training's
 
 
 @dataclass(frozen=True)
-class ItemVectors:
+class GraphVectors:
     """A vector of each item, and what came of the graph.
 
     Attributes:
@@ -52,7 +52,7 @@ def embed_items(
     device: torch.device,
     report: Callable[[Row], None],
     checkpoint: Checkpoint | None = None,
-) -> ItemVectors | None:
+) -> GraphVectors | None:
     """Train the model that the params name, and give every item a vector.
 
     Args:
@@ -93,7 +93,7 @@ def embed_items(
     x[~known] = x[known].mean(0)
     ranks = filtered_ranks(model, test, everything).cpu()
     links = by_relation(ranks, test[1].cpu(), graph.relations)
-    return ItemVectors(x.cpu().numpy(), known.cpu().numpy(), history, links)
+    return GraphVectors(x.cpu().numpy(), known.cpu().numpy(), history, links)
 
 
 def learned_exposures(

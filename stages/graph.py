@@ -10,7 +10,7 @@ from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, s
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipeline.graph import ItemVectors
+    from pipeline.graph import GraphVectors
 
 app = stage_app()
 
@@ -97,7 +97,7 @@ def _exposures(files: list[Path]) -> "pa.Table":
     return pa.schema(types).empty_table()
 
 
-def _line(made: "ItemVectors") -> str:
+def _line(made: "GraphVectors") -> str:
     """What came of it, in a line."""
     everything = made.links[0]
     return (

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pipeline.arrays import Singles
     from pipeline.newcomers.running import Running
-    from pipeline.newcomers.update import FoldIn, Report
+    from pipeline.newcomers.update import FoldIn, Updated
 
 app = stage_app()
 RETRAIN = 0.8  # share of what was learned that is left, below which to train again
@@ -121,7 +121,7 @@ def _refuse(fields: list[str], users: "pa.Table", exposures: "pa.Table") -> "Sin
     )
 
 
-def _in_words(report: "Report") -> str:
+def _in_words(report: "Updated") -> str:
     return (
         f"{report.pairs:,} new exposures; {report.users:,} new users, {report.folded:,} fitted; "
         f"{report.items:,} new items; {report.tasks:,} tasks that came later"

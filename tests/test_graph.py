@@ -13,7 +13,7 @@ from pipeline import schemas
 from pipeline.datasets.simulation import simulate
 from pipeline.datasets.triples import graph_of_items
 from pipeline.errors import PipelineError
-from pipeline.graph import ItemVectors, embed_items, learned_exposures
+from pipeline.graph import GraphVectors, embed_items, learned_exposures
 from pipeline.params import Graph, Simulation, load_params
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import matrix, read_csv, read_table, vectors, write_table
@@ -40,7 +40,7 @@ def wanted(**changed: object) -> Graph:
     return graph.model_copy(update={"dim": 8, "max_epochs": 3} | changed)
 
 
-def embedded(tables: Tables, **changed: object) -> ItemVectors:
+def embedded(tables: Tables, **changed: object) -> GraphVectors:
     items, exposures, splits = tables
     made = embed_items(
         graph_of_items(items),

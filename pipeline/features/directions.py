@@ -12,12 +12,12 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
 from pipeline.arrays import Bools, Ints, Singles
-from pipeline.features.item_vectors import ItemVectors
+from pipeline.features.closed_form import ClosedForm
 from pipeline.features.scale import Scale
 
 
 @dataclass(frozen=True)
-class Directions(ItemVectors):
+class Directions(ClosedForm):
     """Coordinates along the main directions; `v` are right singular vectors, largest first."""
 
     model: ClassVar[str] = "svd"
@@ -26,7 +26,7 @@ class Directions(ItemVectors):
     def fit(
         cls, users: pa.Table, exposures: pa.Table, visible: Bools, *, f_dim: int, activity: bool
     ) -> Self:
-        """Fit to the exposures of the users who are `visible`; see `ItemVectors.fitted`."""
+        """Fit to the exposures of the users who are `visible`; see `ClosedForm.fitted`."""
         return cls.fitted(
             users,
             exposures,

@@ -10,10 +10,10 @@ import torch
 
 from pipeline.arrays import Bools, Ints, Singles
 from pipeline.errors import PipelineError
+from pipeline.features.closed_form import ClosedForm
 from pipeline.features.directions import Directions
 from pipeline.features.extractor import OWN_FIELD, Extractor, completed
 from pipeline.features.factors import Factors
-from pipeline.features.item_vectors import ItemVectors
 from pipeline.features.scale import Scale
 from pipeline.pairs import find, ids_of, in_rows, rows_of, shown, split_rows
 from pipeline.params import Features
@@ -95,19 +95,19 @@ def extract(
     return Extraction(extractor, x, trained, history)
 
 
-CLOSED_FORM: Mapping[str, type[ItemVectors]] = {"svd": Directions, "als": Factors}
+CLOSED_FORM: Mapping[str, type[ClosedForm]] = {"svd": Directions, "als": Factors}
 
 
 def closed_form(
     users: pa.Table, exposures: pa.Table, splits: pa.Table, params: Features, *, seed: int
-) -> ItemVectors:
+) -> ClosedForm:
     """Learn vectors by `params.model`, one of CLOSED_FORM; the arguments are those of `extract`.
 
     Raises:
         PipelineError: fewer users or items than numbers are wanted.
     """
     visible = visible_users(users, splits, params)
-    fits: dict[str, Callable[..., ItemVectors]] = {
+    fits: dict[str, Callable[..., ClosedForm]] = {
         "svd": Directions.fit,
         "als": partial(Factors.fit, params=params.als, seed=seed),
     }

@@ -18,14 +18,14 @@ import torch
 from scipy.sparse import csr_array
 
 from pipeline.arrays import Bools, Singles
-from pipeline.features.item_vectors import ItemVectors
+from pipeline.features.closed_form import ClosedForm
 from pipeline.params import Als
 
 AT_ONCE = 1024  # systems solved together, which bounds the memory
 
 
 @dataclass(frozen=True)
-class Factors(ItemVectors):
+class Factors(ClosedForm):
     """A user's factors; `v` are the items' factors."""
 
     penalty: float
@@ -45,7 +45,7 @@ class Factors(ItemVectors):
         params: Als,
         seed: int,
     ) -> Self:
-        """Fit to the exposures of the users who are `visible`; see `ItemVectors.fitted`."""
+        """Fit to the exposures of the users who are `visible`; see `ClosedForm.fitted`."""
         return cls.fitted(
             users,
             exposures,

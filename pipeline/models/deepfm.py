@@ -27,7 +27,7 @@ from pipeline.steps.dealt import Named
 from pipeline.steps.dropout import ReluDropout
 from pipeline.steps.gather import gather
 from pipeline.steps.inner import inner_products
-from pipeline.steps.pair_loss import Rows, pair_loss
+from pipeline.steps.pair_loss import TableRows, pair_loss
 
 
 class Side(NamedTuple):
@@ -171,7 +171,7 @@ class DeepFM(nn.Module):
             items, item = self.items_of(ranks)(item)
         own = gather(users.own, user)[:, 0] + gather(items.own, item)[..., 0]
         inner = inner_products(users.total, items.total, user, item)
-        hidden = [Rows(users.hidden, user), Rows(items.hidden, item)]
+        hidden = [TableRows(users.hidden, user), TableRows(items.hidden, item)]
         return pair_loss(hidden, self.rest, user, own + inner)
 
 

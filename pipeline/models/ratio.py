@@ -18,7 +18,7 @@ from pipeline.steps.gather import gather, gather_linear, linear_rows
 from pipeline.steps.grid import TaskGrid
 from pipeline.steps.grid_loss import grid_loss
 from pipeline.steps.inner import inner_products
-from pipeline.steps.pair_loss import Rows, pair_loss
+from pipeline.steps.pair_loss import TableRows, pair_loss
 from pipeline.steps.sampler import shifted
 
 
@@ -109,7 +109,7 @@ class RatioNet(nn.Module):
         w_x, w_e = self.first.weight.split([x.shape[1], e.shape[1]], dim=1)
         of_user, user_row = linear_rows(x, w_x, user)
         of_task, task_row = linear_rows(e, w_e, task)
-        inputs = [Rows(of_user, user_row), Rows(of_task + self.first.bias, task_row)]
+        inputs = [TableRows(of_user, user_row), TableRows(of_task + self.first.bias, task_row)]
         if self.linear is None:
             return pair_loss(inputs, self.rest, task)
         weight, bias = head[:, :-1], head[:, -1:]
@@ -214,7 +214,7 @@ class PreEmbeddingNet(nn.Module):
     def loss_of_pairs(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:
         """`ratio_loss` of what `of_pairs` gives, for user (2, N), in one pass there and back."""
         of_user, user_row = linear_rows(x, self.first.weight, user)
-        inputs = [Rows(of_user + self.first.bias, user_row)]
+        inputs = [TableRows(of_user + self.first.bias, user_row)]
         return pair_loss(inputs, [*self.rest, self.heads], task)
 
     def loss_within(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ ENOUGH = 100  # pairs, with which the drift says something
 
 
 @dataclass(frozen=True)
-class Report:
+class Updated:
     """What an update has done.
 
     Attributes:
@@ -49,7 +49,7 @@ class Report:
 
 def update(
     running: Running, new: Source, net: RatioNet, *, base: Base, fold: FoldIn | None
-) -> tuple[Running, Report]:
+) -> tuple[Running, Updated]:
     """Take in new exposures.
 
     Args:
@@ -87,7 +87,7 @@ def update(
     )
     done = _with_tasks(replace(moved, audience=_audience(running, moved, pairs, came)))
     counts = (done.users.num_rows, done.items.num_rows)
-    report = Report(
+    report = Updated(
         pairs=pairs.num_rows,
         users=counts[0] - running.users.num_rows,
         folded=len(came),

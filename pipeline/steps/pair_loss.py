@@ -26,7 +26,7 @@ BLOCK = 1 << 13  # pairs a block on a CPU; elsewhere all at once
 
 
 @dataclass(frozen=True)
-class Rows:
+class TableRows:
     """A table and, for each pair, a row of it."""
 
     table: Tensor  # (n, hidden[0])
@@ -34,7 +34,7 @@ class Rows:
 
 
 def pair_loss(
-    inputs: Sequence[Rows],
+    inputs: Sequence[TableRows],
     modules: Iterable[nn.Module],
     task: Tensor,
     beside: Tensor | None = None,

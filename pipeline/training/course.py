@@ -21,9 +21,9 @@ from pipeline.training.snapshot import RandomSource
 
 VALID_SEED = 20_220_909  # validation negatives are the same whatever the training's seed
 
-Pairs = tuple[Tensor, Tensor]  # user (2, N), task (N,)
+PairBatch = tuple[Tensor, Tensor]  # user (2, N), task (N,)
 Loss = Callable[[Tensor, Tensor], Tensor]
-Batches = Callable[[torch.Generator], Iterable[Pairs]]
+Batches = Callable[[torch.Generator], Iterable[PairBatch]]
 
 
 class Stepped(Protocol):
@@ -33,7 +33,7 @@ class Stepped(Protocol):
     def user(self) -> Tensor:
         """(N,) of each pair."""
 
-    def in_steps(self, steps: int, gen: torch.Generator) -> Iterator[Pairs]:
+    def in_steps(self, steps: int, gen: torch.Generator) -> Iterator[PairBatch]:
         """All of them once, in so many batches."""
 
 
@@ -51,7 +51,7 @@ class Course:
     batches: Callable[[], Iterable[tuple[object, ...]]]
     loss: Callable[..., Tensor]
     random: Mapping[str, RandomSource]
-    valid: Sequence[Pairs]
+    valid: Sequence[PairBatch]
 
 
 def make_course(
@@ -101,7 +101,7 @@ def course_alone(
     model: nn.Module,
     loss: Loss,
     batches: Batches,
-    valid: Sequence[Pairs],
+    valid: Sequence[PairBatch],
     *,
     gen: torch.Generator,
     seed: int,
@@ -116,7 +116,7 @@ def course_in_shards(
     model: nn.Module,
     loss: Loss,
     parts: Sequence[Stepped],
-    valid: Sequence[Pairs],
+    valid: Sequence[PairBatch],
     *,
     batch_size: int,
     seed: int,
@@ -140,7 +140,7 @@ def _by_shard(pairs: PairSampler, ranks: Ranks) -> list[PairSampler]:
     return [replace(pairs, user=pairs.user[own], task=pairs.task[own]) for own in chosen]
 
 
-def _fixed(pairs: PairSampler, ranks: Ranks, gen: torch.Generator) -> Pairs:
+def _fixed(pairs: PairSampler, ranks: Ranks, gen: torch.Generator) -> PairBatch:
     """Every pair here with the negative that a process alone would give it.
 
     That one goes through the pairs of all tasks by user, then task. So every process draws for all

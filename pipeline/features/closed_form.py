@@ -24,7 +24,7 @@ from pipeline.pairs import exposure_matrix, ids_of, rows_of
 
 
 @dataclass(frozen=True)
-class ItemVectors(ABC):
+class ClosedForm(ABC):
     """What gives a user a vector.
 
     Attributes:
