@@ -1,5 +1,6 @@
 """Stages in several processes, as a user meets them: the same files, or one line."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.projects import contents, environment, run, set_params, started
 
@@ -18,6 +20,7 @@ STOPPED = (
     "and the others were stopped. Nothing was half-written; run it again: it goes on from its "
     "checkpoint.\n"
 )
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 ENDLESS = {"max_epochs": 100_000, "patience": 100_000}
 
 
@@ -125,6 +128,26 @@ def test_two_and_four_processes_write_equal_files_but_for_rounding(
         histories.append([float(figure) for row in rows[1:] for figure in row.split(",")])
     assert histories[1] == pytest.approx(histories[0], abs=1e-3)
     assert histories[2] == pytest.approx(histories[0], abs=1e-3)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_torchrun_by_hand_makes_the_same_steps_on_as_many_devices_as_there_are(
+    project: Path, device: str
+) -> None:
+    """By gloo between CPUs, by NCCL between CUDA devices; vectors travel too, not sums alone."""
+    most = 2 if device == "cpu" else torch.cuda.device_count()
+    runtime = {"device": device, "processes": 1, "deal_out": True}
+    set_params(project, {"ratio": {"max_epochs": 3}, "runtime": runtime})
+    histories = []
+    for processes in range(1, most + 1):
+        torchrun = (sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}")
+        run(project, *torchrun, "-m", "stages.train")
+        rows = (project / "data/ratio/history.csv").read_text().splitlines()
+        histories.append([float(figure) for row in rows[1:] for figure in row.split(",")])
+        told = json.loads((project / "data/run_info/train.json").read_text())["device"]
+        assert (f"{processes} x " in told, "CPU" in told) == (processes > 1, device == "cpu")
+    assert all(other == pytest.approx(histories[0], abs=1e-3) for other in histories)
 
 
 @contextmanager
