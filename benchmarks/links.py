@@ -22,7 +22,8 @@ from benchmarks.stages import ROOT
 from pipeline.graph import SPLIT_SEED
 from pipeline.knowledge import KnowledgeGraph
 from pipeline.link_prediction import by_relation, filtered_ranks
-from pipeline.params import Graph, Params, load_sections
+from pipeline.params import Graph, Params
+from pipeline.params_file import load_sections
 from pipeline.training.graph import Triples, train_translation
 
 SEEDS = (0, 1, 2)

@@ -22,7 +22,8 @@ from pipeline import schemas
 from pipeline.arrays import Singles
 from pipeline.conditional import train_conditional
 from pipeline.examples import Examples
-from pipeline.params import Ratio, load_params
+from pipeline.params import Ratio
+from pipeline.params_file import load_params
 from pipeline.storage import matrix, read_table
 from pipeline.training.history import Row, best_row
 

@@ -18,7 +18,8 @@ import typer
 from benchmarks.command import command
 from benchmarks.page import Section, machine
 from benchmarks.stages import ROOT, Cost, main_stages, run_stages, total
-from pipeline.params import Params, load_sections
+from pipeline.params import Params
+from pipeline.params_file import load_sections
 from pipeline.storage import read_csv, write_csv, write_text
 
 KEPT, PAGE = ROOT / "metrics/scale.csv", ROOT / "docs/scale.md"

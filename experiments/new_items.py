@@ -18,7 +18,8 @@ from pipeline.device import prepare_device
 from pipeline.errors import PipelineError
 from pipeline.newcomers.new_items import Point, Tables, curve, learn_without, new_tasks
 from pipeline.pairs import ids_of
-from pipeline.params import Params, load_params
+from pipeline.params import Params
+from pipeline.params_file import load_params
 from pipeline.plots import COMMON, COMMON_SOFT, MUTED, write_svg
 from pipeline.score_matrix import score_matrix
 from pipeline.splits import measured_users

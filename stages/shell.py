@@ -143,7 +143,7 @@ def stage(
     """Run a stage's body with the params `keys`; see `running`."""
 
     def load() -> "Params":
-        from pipeline.params import load_params
+        from pipeline.params_file import load_params
 
         return load_params(params_file, *keys)
 

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from pipeline import params
 from pipeline.errors import PipelineError
-from pipeline.params import Runtime, declared_params
+from pipeline.params import Runtime
+from pipeline.params_file import declared_params
 from pipeline.storage import read_json, sha256
 from stages import imports
 from stages.imports import ROOMS, import_closure, module_file

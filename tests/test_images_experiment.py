@@ -18,7 +18,7 @@ from pipeline.images.params import CellSchedule, ImageParams
 from pipeline.images.similarity import agreement, cosine_similarity, overlap
 from pipeline.images.tables import Measured, by_k, gain, generalisation
 from pipeline.images.tasks import choices
-from pipeline.params import load_sections
+from pipeline.params_file import load_sections
 from pipeline.training import checkpoint as checkpoint_module
 from pipeline.training.history import Row
 from stages.images import (

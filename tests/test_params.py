@@ -7,7 +7,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.errors import PipelineError
-from pipeline.params import FIGURES, _covers, declared_params, load_params
+from pipeline.params import FIGURES
+from pipeline.params_file import _covers, declared_params, load_params
 
 ROOT = Path(__file__).parents[1]
 Edit = Callable[[dict], object]

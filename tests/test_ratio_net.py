@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.estimation import ratio_loss
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet, SeedRatios, TaskRatios
 from pipeline.models.weights import draw_layers, draw_linear
-from pipeline.params import load_params
+from pipeline.params_file import load_params
 from pipeline.steps.dropout import MaskSource, ReluDropout, representable, set_masks
 
 ROOT = Path(__file__).parents[1]

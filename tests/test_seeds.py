@@ -11,7 +11,8 @@ from pipeline import seeds
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.pairs import Pairs
-from pipeline.params import Pretrain, SeedMethod, load_params
+from pipeline.params import Pretrain, SeedMethod
+from pipeline.params_file import load_params
 from pipeline.seeds import choose_seed_tasks, facility, farthest, kmeans_pp
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from pipeline.errors import PipelineError
-from pipeline.params import Params, load_whole
+from pipeline.params import Params
+from pipeline.params_file import load_whole
 from pipeline.storage import read_csv
 from pipeline.table1.page import NO_X, OWN_X, Cell, lines, page
 from pipeline.table1.params import Table1Params

@@ -38,7 +38,7 @@ def image_stage(
 
     def load() -> "ImageParams":
         from pipeline.images.params import ImageParams
-        from pipeline.params import load_sections
+        from pipeline.params_file import load_sections
 
         return load_sections(ImageParams, params_file, *keys)
 

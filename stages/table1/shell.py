@@ -64,7 +64,7 @@ def main_params(name: str, params_file: Path, changes: Sequence[str], seed: int)
     """
 
     def load() -> "Table1Params":
-        from pipeline.params import load_whole
+        from pipeline.params_file import load_whole
         from pipeline.table1.params import Table1Params
 
         return load_whole(Table1Params, params_file)
@@ -83,7 +83,7 @@ def table1_stage(name: str, params_file: Path, *keys: str) -> "Iterator[Run[Tabl
     """Run a stage's body with the params `keys`; see `running`."""
 
     def load() -> "Table1Params":
-        from pipeline.params import load_sections
+        from pipeline.params_file import load_sections
         from pipeline.table1.params import Table1Params
 
         return load_sections(Table1Params, params_file, *keys)
