@@ -9,7 +9,7 @@ import sys
 from benchmarks.command import command
 from benchmarks.page import render
 from benchmarks.stages import ROOT
-from pipeline.storage import write_bytes
+from pipeline.files import write_bytes
 
 BENCHMARKS = (
     *("training", "modes", "scoring", "evaluation", "deepfm", "parsing", "memory", "busy"),

@@ -18,9 +18,10 @@ import typer
 from benchmarks.command import command
 from benchmarks.page import Section, machine
 from benchmarks.stages import ROOT, Cost, main_stages, run_stages, total
+from pipeline.files import write_text
 from pipeline.params import Params
 from pipeline.params_file import load_sections
-from pipeline.storage import read_csv, write_csv, write_text
+from pipeline.text_files import read_csv, write_csv
 
 KEPT, PAGE = ROOT / "metrics/scale.csv", ROOT / "docs/scale.md"
 START, END = "<!-- by benchmarks.scale -->\n", "<!-- end -->\n"

@@ -13,8 +13,8 @@ import typer
 
 from experiments.runs import figure, name_of, run_experiment
 from pipeline.errors import PipelineError
+from pipeline.files import write_bytes
 from pipeline.markdown import markdown
-from pipeline.storage import write_bytes
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pipeline.errors import PipelineError
-from pipeline.storage import write_bytes
+from pipeline.files import write_bytes
 
 RAW_DIR = re.compile(r"^  raw_dir: .*$", re.MULTILINE)
 ARROW = re.compile(r'"(.+?)" -> "(.+?)"')

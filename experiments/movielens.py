@@ -10,7 +10,7 @@ import typer
 
 from experiments.runs import METRICS, figure, git, name_of, read_from, run_experiment
 from pipeline.errors import PipelineError
-from pipeline.storage import write_bytes
+from pipeline.files import write_bytes
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 

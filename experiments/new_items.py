@@ -23,7 +23,8 @@ from pipeline.params_file import load_params
 from pipeline.plots import COMMON, COMMON_SOFT, MUTED, write_svg
 from pipeline.score_matrix import score_matrix
 from pipeline.splits import measured_users
-from pipeline.storage import read_table, write_csv
+from pipeline.storage import read_table
+from pipeline.text_files import write_csv
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 KEYS = ("init", "seed", "features", "pretrain", "projection", "labels", "ratio", "evaluate")

@@ -11,7 +11,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from pipeline.errors import PipelineError
-from pipeline.storage import sha256
+from pipeline.files import sha256
 
 METRICS = "metrics/auc.json"
 DECIDING = ("params.yaml", "dvc.yaml", "pipeline", "stages")  # what a run's results follow from

@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 from experiments.runs import counts_of, figure, name_of, read_from, run_experiment
 from pipeline.arrays import Doubles
 from pipeline.errors import PipelineError
+from pipeline.files import write_bytes
 from pipeline.params import SeedMethod
 from pipeline.plots import LINES, write_svg
-from pipeline.storage import write_bytes, write_csv
+from pipeline.text_files import write_csv
 
 Key = tuple[str, int]  # a method and a number of seed tasks
 

@@ -19,7 +19,8 @@ from pipeline.pairs import ids_of, rows_of, split_rows, task_pairs
 from pipeline.params import Params
 from pipeline.score_matrix import score_matrix
 from pipeline.splits import Measured, measured_users
-from pipeline.storage import Scalar, matrix
+from pipeline.storage import matrix
+from pipeline.text_files import Scalar
 from pipeline.training.history import best_row
 from pipeline.yardsticks import TaskLabel, exposure_sides, task_label
 

@@ -16,7 +16,7 @@ from pipeline.link_prediction import by_relation, filtered_ranks
 from pipeline.models.graph import TransE
 from pipeline.pairs import ids_of, in_rows, rows_of, split_rows
 from pipeline.params import Graph
-from pipeline.storage import Scalar
+from pipeline.text_files import Scalar
 from pipeline.training.deepfm import Interactions
 from pipeline.training.graph import Triples, train_translation
 from pipeline.training.history import Row

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.models.graph import TransE
-from pipeline.storage import Scalar
+from pipeline.text_files import Scalar
 
 ALL = "(all)"  # in the place of a relation
 CELLS = 1 << 24  # distances in memory at a time

@@ -12,7 +12,7 @@ from safetensors.torch import save as encode_tensors
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.storage import write_bytes
+from pipeline.files import write_bytes
 
 
 class Configured(Protocol):

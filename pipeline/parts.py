@@ -15,18 +15,11 @@ import pyarrow.compute as pc
 
 from pipeline.arrays import Ints
 from pipeline.errors import PipelineError
+from pipeline.files import scratch_folder, telling_of, umask
 from pipeline.hashing import PART, hash_of
 from pipeline.pairs import ids_of, shown
 from pipeline.schemas import EXPOSURES
-from pipeline.storage import (
-    RowGroups,
-    in_order,
-    read_table,
-    scratch_folder,
-    telling_of,
-    umask,
-    write_table,
-)
+from pipeline.storage import RowGroups, in_order, read_table, write_table
 
 
 def part_of(items: Ints, partitions: int) -> Ints:

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.arrays import Floats
-from pipeline.storage import replacing
+from pipeline.files import replacing
 
 P = ParamSpec("P")
 

@@ -109,9 +109,9 @@ class Files:
         Raises:
             PipelineError: nothing is there, or it belongs to another training.
         """
+        from pipeline.files import sha256
         from pipeline.model_files import read_model
         from pipeline.newcomers.running import MODEL, Running
-        from pipeline.storage import sha256
 
         if not Running.is_in(state):
             raise PipelineError(
@@ -139,7 +139,7 @@ def answer(asked: Asked, files: Files, run: "Run") -> None:
         files = files.as_of_now(asked.state)
     alpha = asked.alpha or ALPHA
     from pipeline.by_hand.output import as_text, write_parquet
-    from pipeline.storage import write_text
+    from pipeline.files import write_text
 
     tables: Iterator[pa.Table]
     if asked.explain is None:

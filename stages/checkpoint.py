@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.storage import sha256
+from pipeline.files import sha256
 from pipeline.training.checkpoint import CheckpointFile
 from pipeline.training.shared_checkpoint import SharedCheckpoint
 from pipeline.training.snapshot import Checkpoint

@@ -57,7 +57,8 @@ def main(
 
         from pipeline import schemas
         from pipeline.evaluation import Tables, evaluate
-        from pipeline.storage import read_history, read_links, read_table, write_csv, write_json
+        from pipeline.storage import read_table
+        from pipeline.text_files import read_history, read_links, write_csv, write_json
 
         found = evaluate(
             Tables(

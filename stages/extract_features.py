@@ -59,7 +59,8 @@ def main(
 
         from pipeline import schemas
         from pipeline.parts import read_visible
-        from pipeline.storage import read_table, vectors, write_csv, write_table
+        from pipeline.storage import read_table, vectors, write_table
+        from pipeline.text_files import write_csv
 
         people = read_table(users, schemas.USERS)
         parts = read_table(splits, schemas.SPLITS)

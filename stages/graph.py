@@ -50,8 +50,10 @@ def main(
 
         from pipeline import schemas
         from pipeline.datasets.triples import read_graph
+        from pipeline.files import sha256
         from pipeline.graph import embed_items, learned_exposures
-        from pipeline.storage import read_table, sha256, vectors, write_csv, write_table
+        from pipeline.storage import read_table, vectors, write_table
+        from pipeline.text_files import write_csv
         from pipeline.training.history import rounded
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter

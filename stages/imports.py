@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.storage import sha256, write_json
+from pipeline.files import sha256
+from pipeline.text_files import write_json
 from stages.shell import stage_app
 
 app = stage_app()

@@ -91,10 +91,10 @@ def _embedded(run: Run, raw: Path, out: Path) -> Made:
 
 def _on_spark(run: Run, raw: Path, out: Path) -> Made:
     """The same on Spark; your own tables are read there too."""
+    from pipeline.files import scratch_folder
     from pipeline.spark.exposures import Law, spread_out, write_held_out
     from pipeline.spark.session import spark_session
     from pipeline.spark.tables import read_tables_on
-    from pipeline.storage import scratch_folder
 
     data, runtime = run.params.data, run.params.runtime
     law = Law(
@@ -143,7 +143,7 @@ def _read_source(run: Run, raw: Path) -> tuple["Source", str]:
 
     from pipeline.datasets import movielens
     from pipeline.datasets.download import fetch
-    from pipeline.storage import sha256
+    from pipeline.files import sha256
 
     if data.raw_dir is None:
         with download_progress(movielens.ARCHIVE.url) as progress:
@@ -167,7 +167,7 @@ def _read_tables(run: Run) -> tuple["Source", str]:
 def _told(run: Run, folder: Path, repeats: int) -> str:
     """In words where the user's own tables are; their hashes go among the run facts."""
     from pipeline.datasets.table_files import find_tables
-    from pipeline.storage import sha256
+    from pipeline.files import sha256
 
     run.facts["raw"] = {str(path): sha256(path) for path in find_tables(folder).values()}
     return f"the tables in {folder} ({repeats:,} repeats counted once)"

@@ -51,7 +51,8 @@ def main(
         from pipeline.parts import read_exposures_to
         from pipeline.pretraining import pretrain
         from pipeline.seeds import choose_seed_tasks
-        from pipeline.storage import read_table, write_csv, write_table
+        from pipeline.storage import read_table, write_table
+        from pipeline.text_files import write_csv
         from pipeline.training.history import best_row, rounded
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter

@@ -82,13 +82,15 @@ def main(
     """
     with stage("report", params, *PARAM_KEYS, outputs=[out], run_info=run_info) as run:
         from pipeline import schemas
+        from pipeline.files import write_bytes
         from pipeline.model_files import read_network
         from pipeline.models.ratio import RatioNet
         from pipeline.report.artefacts import Artefacts
         from pipeline.report.content import gather
         from pipeline.report.page import render
         from pipeline.report.run_facts import run_facts
-        from pipeline.storage import read_csv, read_history, read_json, read_table, write_bytes
+        from pipeline.storage import read_table
+        from pipeline.text_files import read_csv, read_history, read_json
 
         run.cpu()
         content = gather(

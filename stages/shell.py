@@ -206,7 +206,8 @@ def _leave_word(error: PipelineError) -> int:
 
 
 def _write_run_info(run: Run[P], outputs: Sequence[Path], folder: Path, seconds: float) -> None:
-    from pipeline.storage import sha256, write_json
+    from pipeline.files import sha256
+    from pipeline.text_files import write_json
 
     if run.checkpoint is not None and run.checkpoint.resumed_after:
         run.facts["resumed_after_epoch"] = run.checkpoint.resumed_after  # not in the seconds

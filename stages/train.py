@@ -51,7 +51,8 @@ def main(
         from pipeline.model_files import write_network
         from pipeline.pairs import ids_of, same_tasks
         from pipeline.parts import read_exposures_to
-        from pipeline.storage import matrix, read_table, vectors, write_csv, write_table
+        from pipeline.storage import matrix, read_table, vectors, write_table
+        from pipeline.text_files import write_csv
         from pipeline.training.history import best_row, rounded
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter

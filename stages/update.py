@@ -38,11 +38,12 @@ def main(
     with stage("update", params, *keys, outputs=[], run_info=None) as run:
         from pipeline.datasets.table_files import read_own
         from pipeline.datasets.tables import read_exposures
+        from pipeline.files import sha256
         from pipeline.model_files import read_network
         from pipeline.models.ratio import RatioNet
         from pipeline.newcomers.running import alone_in
         from pipeline.newcomers.update import update
-        from pipeline.storage import read_history, sha256
+        from pipeline.text_files import read_history
         from pipeline.training.history import best_row
 
         run.cpu()

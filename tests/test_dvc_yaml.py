@@ -12,11 +12,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline import params
+from pipeline import params_file
 from pipeline.errors import PipelineError
+from pipeline.files import sha256
 from pipeline.params import Runtime
 from pipeline.params_file import declared_params
-from pipeline.storage import read_json, sha256
+from pipeline.text_files import read_json
 from stages import imports
 from stages.imports import ROOMS, import_closure, module_file
 from tests.dvc_stages import Stage, read_stages
@@ -145,7 +146,7 @@ def keys_read(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> set[str]:
         asked.update(keys)
         raise PipelineError("stopped")
 
-    monkeypatch.setattr(params, "load_params", note)
+    monkeypatch.setattr(params_file, "load_params", note)
     ran = CliRunner().invoke(importlib.import_module(stage.module).app, [])
     assert (ran.exit_code, ran.stderr) == (1, f"{stage.name}: stopped\n")
     return asked

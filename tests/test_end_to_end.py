@@ -18,8 +18,8 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from pipeline.files import sha256
 from pipeline.model_files import read_model
-from pipeline.storage import sha256
 from tests.data_dictionary import Section, read_dictionary
 from tests.dvc_stages import read_stages
 

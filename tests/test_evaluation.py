@@ -21,8 +21,9 @@ from pipeline.evaluation import Evaluation, Tables, evaluate
 from pipeline.params import Base, Params
 from pipeline.params_file import load_params
 from pipeline.splits import hold_out, measured_users, split_users
-from pipeline.storage import read_csv, vectors, write_csv, write_table
+from pipeline.storage import vectors, write_table
 from pipeline.tasks import select_tasks
+from pipeline.text_files import read_csv, write_csv
 from stages.evaluate import app
 from tests.worlds import count_items
 

@@ -22,7 +22,8 @@ from pipeline.pairs import find
 from pipeline.params import Features, Simulation
 from pipeline.params_file import load_params
 from pipeline.splits import hold_out, split_users
-from pipeline.storage import matrix, read_csv, read_table, write_table
+from pipeline.storage import matrix, read_table, write_table
+from pipeline.text_files import read_csv
 from pipeline.vocabulary import as_tensor, from_tensor
 from stages.extract_features import app
 

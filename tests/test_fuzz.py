@@ -33,7 +33,8 @@ from pipeline.model_files import read_model, read_network
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet
 from pipeline.params_file import load_params
 from pipeline.schemas import Schema
-from pipeline.storage import read_history, read_json, read_table
+from pipeline.storage import read_table
+from pipeline.text_files import read_history, read_json
 from tests.mutations import spoiled, wrong_table
 from tests.projects import ROOT, invoke, set_params
 from tests.results import record

@@ -17,7 +17,8 @@ from pipeline.graph import GraphVectors, embed_items, learned_exposures
 from pipeline.params import Graph, Simulation
 from pipeline.params_file import load_params
 from pipeline.splits import hold_out, split_users
-from pipeline.storage import matrix, read_csv, read_table, vectors, write_table
+from pipeline.storage import matrix, read_table, vectors, write_table
+from pipeline.text_files import read_csv
 from stages.graph import app
 
 ROOT = Path(__file__).parents[1]

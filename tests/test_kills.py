@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.storage import sha256
+from pipeline.files import sha256
 from tests.projects import (
     STAGES,
     contents,

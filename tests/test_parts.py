@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline import storage
 from pipeline.errors import PipelineError
+from pipeline.files import sha256
 from pipeline.parts import (
     part_of,
     read_exposures_to,
@@ -21,7 +22,7 @@ from pipeline.parts import (
     write_exposures,
 )
 from pipeline.schemas import EXPOSURES, SPLITS, USERS, Schema
-from pipeline.storage import RowGroups, read_table, sha256, write_table, write_tables
+from pipeline.storage import RowGroups, read_table, write_table, write_tables
 from pipeline.tasks import Crowd, count_groups
 from tests.projects import (
     STAGES,

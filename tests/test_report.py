@@ -24,6 +24,7 @@ from pipeline.datasets.source import AGES
 from pipeline.errors import PipelineError
 from pipeline.estimation import CHANCE
 from pipeline.evaluation import Tables, evaluate
+from pipeline.files import sha256
 from pipeline.model_files import write_network
 from pipeline.models.ratio import RatioNet
 from pipeline.params import Init, Params
@@ -37,8 +38,9 @@ from pipeline.report.run_facts import NOT_RECORDED, RESTORED, RunFacts, run_fact
 from pipeline.report.similarity import _line_up
 from pipeline.score_matrix import score_table
 from pipeline.splits import hold_out, split_users
-from pipeline.storage import read_json, sha256, vectors, write_csv, write_json, write_table
+from pipeline.storage import vectors, write_table
 from pipeline.tasks import select_tasks
+from pipeline.text_files import read_json, write_csv, write_json
 from stages.report import PARAM_KEYS, app
 from tests.worlds import count_items
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from experiments import runs, seeds
 from experiments.seeds import Compared, app, compared
-from pipeline.storage import read_csv
+from pipeline.text_files import read_csv
 
 
 def outcome(loss: float, *aucs: float) -> seeds.Outcome:

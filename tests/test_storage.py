@@ -14,26 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import storage
+from pipeline import files, storage
 from pipeline.errors import PipelineError
+from pipeline.files import replacing, sha256, write_bytes, write_text
 from pipeline.schemas import EXPOSURES, FEATURES, SCORES, SPLITS, TASKS, USERS, Schema
-from pipeline.storage import (
+from pipeline.storage import matrix, read_table, vectors, write_table, write_tables
+from pipeline.text_files import (
     Field,
-    matrix,
     read_csv,
     read_history,
     read_json,
     read_links,
-    read_table,
-    replacing,
-    sha256,
-    vectors,
-    write_bytes,
     write_csv,
     write_json,
-    write_table,
-    write_tables,
-    write_text,
 )
 
 
@@ -325,7 +318,7 @@ def fail_halfway(path: Path) -> None:
 
 def fail_to_flush(path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage.os, "fsync", fail_on_a_full_disk)
+        patch.setattr(files.os, "fsync", fail_on_a_full_disk)
         write_bytes(b"new", path)
 
 
@@ -393,7 +386,7 @@ def test_a_file_is_flushed_to_the_disk_before_it_takes_its_place(
         flushed.append((os.fstat(handle).st_size, path.exists()))
         fsync(handle)
 
-    monkeypatch.setattr(storage.os, "fsync", spy)
+    monkeypatch.setattr(files.os, "fsync", spy)
     write_bytes(b"new", path)
     assert flushed == [(3, False)]
 
@@ -444,7 +437,7 @@ def test_csv_is_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     write_csv([{"title": "Amélie"}], path)
     code = (
-        "import sys; from pathlib import Path; from pipeline.storage import read_csv; "
+        "import sys; from pathlib import Path; from pipeline.text_files import read_csv; "
         "print(ascii(read_csv(Path(sys.argv[1]))))"
     )
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

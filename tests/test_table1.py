@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from pipeline.errors import PipelineError
 from pipeline.params import Params
 from pipeline.params_file import load_whole
-from pipeline.storage import read_csv
 from pipeline.table1.page import NO_X, OWN_X, Cell, lines, page
 from pipeline.table1.params import Table1Params
+from pipeline.text_files import read_csv
 from stages import imports
 from stages.table1 import density, features, graph, peer, prepare, pretrain, ratio, table
 from stages.table1.shell import Place
@@ -108,7 +108,7 @@ def test_the_table_reads_every_cell_that_a_stage_writes_and_no_other(
         for item in items(stage, params)
     ]
     read: list[str] = []
-    monkeypatch.setattr("pipeline.storage.read_json", lambda path: read.append(str(path)) or {})
+    monkeypatch.setattr("pipeline.text_files.read_json", lambda path: read.append(str(path)) or {})
     list(table._cells(params.table, Place(Path("experiments/table1/data"))))
     assert sorted(read) == sorted(outs)
     assert len(set(outs)) == len(outs)

@@ -19,7 +19,8 @@ from pipeline.model_files import read_model, read_network, write_network
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet
 from pipeline.params import Init
 from pipeline.schemas import Schema
-from pipeline.storage import matrix, read_csv, read_table, vectors, write_table
+from pipeline.storage import matrix, read_table, vectors, write_table
+from pipeline.text_files import read_csv
 from stages import pretrain, progress, project, score, train
 from tests.projects import set_params
 from tests.worlds import ROOT, SmallWorld, small_world

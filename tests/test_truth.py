@@ -23,7 +23,8 @@ from pipeline.params_file import load_params
 from pipeline.pretraining import pretrain, seed_ratios
 from pipeline.probes import mean_spearman
 from pipeline.scoring import score_all
-from pipeline.storage import read_csv, read_table
+from pipeline.storage import read_table
+from pipeline.text_files import read_csv
 from pipeline.training.history import Row
 from tests.projects import STAGES, set_params
 from tests.worlds import ROOT, default_params, small_world

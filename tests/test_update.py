@@ -30,7 +30,8 @@ from pipeline.models.deepfm import DeepFM
 from pipeline.models.ratio import RatioNet
 from pipeline.newcomers.running import Drift, Running, alone_in
 from pipeline.newcomers.update import FEWEST, skill_left, update
-from pipeline.storage import matrix, vectors, write_csv, write_table
+from pipeline.storage import matrix, vectors, write_table
+from pipeline.text_files import write_csv
 from pipeline.training.history import best_row
 from stages import score as score_stage
 from stages import update as update_stage

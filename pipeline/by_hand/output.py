@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from pipeline.by_hand.formats import Format
 from pipeline.errors import PipelineError
-from pipeline.storage import grouped, replacing
+from pipeline.files import replacing
+from pipeline.storage import grouped
 
 ROW_GROUP = 1 << 18  # rows of a Parquet file that are written together
 DIGITS = 6  # of numbers in JSON: single precision knows no more

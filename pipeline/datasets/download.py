@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from pipeline.errors import PipelineError
-from pipeline.storage import replacing, sha256, write_bytes
+from pipeline.files import replacing, sha256, write_bytes
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all if known
 

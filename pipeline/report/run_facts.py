@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.storage import read_json, sha256
+from pipeline.files import sha256
+from pipeline.text_files import read_json
 
 NOT_RECORDED, RESTORED = "not recorded", "restored from cache"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.markdown import markdown
 from pipeline.paper import TABLE_1
-from pipeline.storage import Scalar
+from pipeline.text_files import Scalar
 
 NAMES = {
     "gaussian": "Gaussian",

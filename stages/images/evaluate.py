@@ -35,7 +35,8 @@ def main(
         from pipeline.images.tasks import active_categories, category_sides
         from pipeline.model_files import read_network
         from pipeline.models.conv_ratio import ConvRatioNet
-        from pipeline.storage import matrix, read_history, read_table, write_csv
+        from pipeline.storage import matrix, read_table
+        from pipeline.text_files import read_history, write_csv
         from pipeline.training.history import best_row
 
         test, category = folder.split("test")

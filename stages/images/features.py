@@ -30,7 +30,8 @@ def main(dataset: DatasetOption, root: RootOption = ROOT, params: ParamsOption =
         from pipeline.datasets.images import SOURCES
         from pipeline.images.simclr import clusters, encode, probe_accuracy, train_simclr
         from pipeline.model_files import read_model
-        from pipeline.storage import vectors, write_csv, write_table
+        from pipeline.storage import vectors, write_table
+        from pipeline.text_files import write_csv
         from pipeline.training.history import rounded
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter

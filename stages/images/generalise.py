@@ -39,7 +39,7 @@ def main(
     with image_stage(name, params, "cells", "inits", outputs=[out], root=root) as run:
         from pipeline.images.params import seed_tasks_of
         from pipeline.images.tasks import active_categories, category_sides
-        from pipeline.storage import write_csv
+        from pipeline.text_files import write_csv
 
         pixels, device = folder.pixels(), run.device()
         test, category = folder.split("test")

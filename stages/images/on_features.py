@@ -48,7 +48,7 @@ def main(
     with image_stage(name, params, *keys, outputs=[out], root=root) as run:
         from pipeline.auc import task_aucs
         from pipeline.images.tasks import active_categories, category_sides
-        from pipeline.storage import write_csv
+        from pipeline.text_files import write_csv
         from stages.checkpoint import checkpoint
 
         x = folder.load_features()

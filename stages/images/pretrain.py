@@ -41,7 +41,7 @@ def main(
     with image_stage(name, params, "pretrain", "network", outputs=outputs, root=root) as run:
         from pipeline.images.ratio import pretrain_images
         from pipeline.model_files import write_network
-        from pipeline.storage import write_csv
+        from pipeline.text_files import write_csv
         from pipeline.training.history import best_row, rounded
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter

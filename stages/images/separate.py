@@ -50,7 +50,7 @@ def main(
         from pipeline.auc import task_aucs
         from pipeline.images.separate import choose_tasks, set_apart
         from pipeline.images.tasks import active_categories, category_sides
-        from pipeline.storage import write_csv
+        from pipeline.text_files import write_csv
 
         device = run.device()  # first: what it sets, threads take over
         load = folder.load_features if method in ON_FEATURES else folder.pixels

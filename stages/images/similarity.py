@@ -36,7 +36,8 @@ def main(
         from pipeline.images.ratio import pretrain_images, project_images
         from pipeline.images.similarity import agreement
         from pipeline.images.tasks import active_categories
-        from pipeline.storage import vectors, write_csv, write_table
+        from pipeline.storage import vectors, write_table
+        from pipeline.text_files import write_csv
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 

@@ -36,7 +36,8 @@ def main(
     """Tables 2, 3 and 6 and figure 3, ours beside the paper's, from all that was measured."""
     keys = ("name", "cells", "inits", "seed_tasks", "seeds", "datasets", "unseen", "separate")
     with image_stage("tables", params, *keys, outputs=[], root=root) as run:
-        from pipeline.storage import write_bytes, write_json
+        from pipeline.files import write_bytes
+        from pipeline.text_files import write_json
 
         outputs = [out / f"{run.params.name}{end}" for end in (".md", ".json", "-figure3.svg")]
         text, figures = _tables(run.params, root)
@@ -48,7 +49,7 @@ def main(
 
 def _records(paths: "Iterable[Path]") -> list["Record"]:
     """The rows of all these CSV files, and of no other: there may be those of other params."""
-    from pipeline.storage import read_csv
+    from pipeline.text_files import read_csv
 
     return [row for path in paths for row in read_csv(path)]
 
@@ -220,7 +221,7 @@ def _stages(params: "ImageParams") -> Iterator[str]:
 
 def _ran(params: "ImageParams", root: Path) -> str:
     """Where it ran and how long, from the facts that each stage leaves where it runs."""
-    from pipeline.storage import read_json
+    from pipeline.text_files import read_json
 
     files = [root / "run_info" / f"{name}.json" for name in _stages(params)]
     told = [read_json(file) for file in files if file.exists()]
@@ -235,7 +236,7 @@ def _ran(params: "ImageParams", root: Path) -> str:
 
 def _is_of(outputs: Mapping[str, str]) -> bool:
     """Whether a stage's outputs, by their SHA-256, are those at hand: else DVC restored these."""
-    from pipeline.storage import sha256
+    from pipeline.files import sha256
 
     return all((path := Path(name)).exists() and sha256(path) == of for name, of in outputs.items())
 
@@ -245,10 +246,11 @@ def _draw(params: "ImageParams", root: Path, out: Path) -> None:
     import numpy as np
 
     from pipeline import schemas
+    from pipeline.files import write_bytes
     from pipeline.images.similarity import agreement, overlap
     from pipeline.images.tasks import active_categories
     from pipeline.plots import heat_maps
-    from pipeline.storage import matrix, read_table, write_bytes
+    from pipeline.storage import matrix, read_table
 
     unseen, seed = params.unseen, params.seeds[0]
     folder = Folder(root, unseen.dataset)

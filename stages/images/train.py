@@ -48,7 +48,8 @@ def main(
         from pipeline.images.tasks import active_categories, category_sides
         from pipeline.model_files import write_network
         from pipeline.pairs import same_tasks
-        from pipeline.storage import matrix, read_table, vectors, write_csv, write_table
+        from pipeline.storage import matrix, read_table, vectors, write_table
+        from pipeline.text_files import write_csv
         from pipeline.training.history import best_row, rounded
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter

@@ -46,7 +46,8 @@ def measure(
         from pipeline.evaluation import Tables, evaluate
         from pipeline.score_matrix import score_table
         from pipeline.splits import measured_users
-        from pipeline.storage import read_csv, read_table, write_json
+        from pipeline.storage import read_table
+        from pipeline.text_files import read_csv, write_json
 
         people = read_table(features / "users.parquet", schemas.FEATURES)
         splits = read_table(place.prepared("splits"), schemas.SPLITS)

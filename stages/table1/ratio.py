@@ -73,7 +73,7 @@ def main(
             params=file,
             run_info=cell,
         )
-        from pipeline.storage import read_csv
+        from pipeline.text_files import read_csv
 
         measure(
             place,

@@ -33,9 +33,10 @@ def main(
 ) -> None:
     """Set every row of Table 1 beside the paper's and the peers', from all that was measured."""
     with table1_stage("table", params, *PARAM_KEYS) as run:
-        from pipeline.storage import write_bytes, write_csv
+        from pipeline.files import write_bytes
         from pipeline.table1 import page as table1
         from pipeline.table1.figure import rows_of_auc
+        from pipeline.text_files import write_csv
 
         wanted, labels = run.params.table, run.params.evaluate.labels
         cells = list(_cells(wanted, Place(root)))
@@ -68,8 +69,8 @@ def _cells(wanted: "Table", place: Place) -> "Iterator[Cell]":
     Raises:
         PipelineError: a cell was not measured.
     """
-    from pipeline.storage import read_json
     from pipeline.table1.page import NO_X, OWN_X, Cell
+    from pipeline.text_files import read_json
 
     settings = [(fields, seed) for fields in wanted.fields for seed in wanted.seeds]
     row: str

@@ -1,0 +1,98 @@
+"""Files of any kind, each written as a whole or not at all.
+
+Every write goes to a temporary file beside its target, is flushed to the disk, and then renamed:
+a reader finds the old file or the new one, never a part of either.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path; on success it takes the place of `path`, on failure it is removed.
+
+    Raises:
+        PipelineError: the disk is full, nothing may be written there, or what is there is a device
+            or the like, which a file would take the place of.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise PipelineError(f"{path}: is a device or a pipe; name a file, which is then replaced.")
+    part: Path | None = None
+    try:
+        with telling_of(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(
+                dir=path.parent, prefix=f".{path.name}.", suffix=".part"
+            )
+            os.close(handle)
+            part = Path(name)
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.chmod(0o666 & ~umask())
+            part.replace(path)
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+
+def umask() -> int:
+    """What the user takes from the permissions of new files."""
+    (line,) = re.findall(r"^Umask:\s*([0-7]+)$", Path("/proc/self/status").read_text(), re.M)
+    return int(line, 8)
+
+
+@contextmanager
+def telling_of(path: Path) -> Iterator[None]:
+    """Turn what the system refuses while `path` is written into one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise PipelineError(
+            f"{path}: cannot be written ({reason}); what was there is unchanged. "
+            "Make room or give the permission, then run it again."
+        ) from error
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Give an empty folder in `parent`, which is gone afterwards."""
+    with telling_of(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        name = tempfile.mkdtemp(dir=parent, prefix=".scratch.", suffix=".part")
+    try:
+        yield Path(name)
+    finally:
+        shutil.rmtree(name, ignore_errors=True)
+
+
+def write_bytes(content: bytes, path: Path) -> None:
+    """Write `content` to `path` as a whole or not at all."""
+    with replacing(path) as part:
+        part.write_bytes(content)
+
+
+def write_text(parts: Iterable[str], path: Path) -> None:
+    """Write a text, part by part, to `path` as a whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(parts)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256, in hexadecimal, of a file's bytes; of a folder, of its files' names and bytes."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        told = [f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files]
+        return hashlib.sha256("".join(told).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
