@@ -18,13 +18,12 @@ from stages.images.shell import (
 from stages.shell import stage_app
 
 if TYPE_CHECKING:
-    import torch
+    from pathlib import Path
 
     from pipeline.arrays import Singles
     from pipeline.auc import Sides
     from pipeline.examples import Examples
     from pipeline.images.params import ImageParams
-    from pipeline.training.snapshot import Checkpoint
     from stages.shell import Run
 
 app = stage_app()
@@ -49,16 +48,17 @@ def main(
         from pipeline.auc import task_aucs
         from pipeline.images.tasks import active_categories, category_sides
         from pipeline.storage import write_csv
-        from stages.checkpoint import checkpoint
 
         x = folder.load_features()
         examples = folder.examples(x, k)
         test, category = folder.split("test")
         active = active_categories(folder.task_set(k).tasks)
         watched = category_sides(active, folder.split("valid")[1])
-        kept = checkpoint(run, folder.features / "users.parquet", *folder.inputs(k))
-        learn = _ratio if method == "ratio-features" else _density
-        scores = learn(run, method, examples, x[test], watched, seed, run.device(), kept)
+        inputs = [folder.features / "users.parquet", *folder.inputs(k)]
+        if method == "ratio-features":
+            scores = _ratio(run, examples, x[test], watched, seed, inputs)
+        else:
+            scores = _density(run, method, examples, x[test], watched, seed, inputs)
         auc = float(task_aucs(scores, category_sides(active, category)).defined.mean())
         row = {"dataset": dataset, "k": k, "seed": seed, "method": method, "auc": round(auc, 6)}
         write_csv([row], out)
@@ -67,13 +67,11 @@ def main(
 
 def _ratio(
     run: "Run[ImageParams]",
-    method: Method,
     examples: "Examples",
     test: "Singles",
     watched: "Sides",
     seed: int,
-    device: "torch.device",
-    kept: "Checkpoint",
+    inputs: "list[Path]",
 ) -> "Singles":
     """Scores of every task and test image (M, U') by the conditional ratio."""
     import torch
@@ -82,6 +80,7 @@ def _ratio(
     from pipeline.images.ratio import start
     from pipeline.models.ratio import RatioNet
     from pipeline.scoring import score_all
+    from stages.checkpoint import checkpoint
     from stages.progress import EpochReporter
 
     wanted = run.params.on_features.ratio
@@ -89,6 +88,7 @@ def _ratio(
     net = RatioNet(
         x_dim=test.shape[1], task_dim=e.shape[1], hidden=wanted.hidden, dropout=wanted.dropout
     )
+    kept = checkpoint(run, *inputs)
     with EpochReporter(run.name, wanted.max_epochs) as report:
         made = train_network(
             net,
@@ -99,7 +99,7 @@ def _ratio(
             freeze_e=False,
             schedule=wanted,
             seed=seed,
-            device=device,
+            device=run.device(),
             report=report,
             checkpoint=kept,
         )
@@ -113,8 +113,7 @@ def _density(
     test: "Singles",
     watched: "Sides",
     seed: int,
-    device: "torch.device",
-    kept: "Checkpoint",
+    inputs: "list[Path]",
 ) -> "Singles":
     """The same by a conditional density."""
     import torch
@@ -122,6 +121,7 @@ def _density(
     from pipeline.density import Density, density_scores, train_density
     from pipeline.models.gaussian import ConditionalGaussian
     from pipeline.models.maf import ConditionalMaf
+    from stages.checkpoint import checkpoint
     from stages.progress import EpochReporter
 
     wanted, shape = run.params.on_features, {"x_dim": test.shape[1], "tasks": examples.tasks}
@@ -129,6 +129,7 @@ def _density(
     net: Density = ConditionalGaussian(**shape)
     if method == "maf":
         net = ConditionalMaf(**shape, hidden=wanted.maf.hidden)
+    kept = checkpoint(run, *inputs)
     with EpochReporter(run.name, schedule.max_epochs) as report:
         train_density(
             net,
@@ -137,7 +138,7 @@ def _density(
             schedule=schedule,
             weight_decay=schedule.weight_decay,
             seed=seed,
-            device=device,
+            device=run.device(),
             report=report,
             checkpoint=kept,
         )
