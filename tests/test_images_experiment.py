@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from experiments.folder import with_raw_dir
@@ -18,7 +19,7 @@ from pipeline.images.params import CellSchedule, ImageParams
 from pipeline.images.similarity import agreement, cosine_similarity, overlap
 from pipeline.images.tables import Measured, by_k, gain, generalisation
 from pipeline.images.tasks import choices
-from pipeline.params import load_sections
+from pipeline.params import Runtime, load_sections
 from pipeline.training import checkpoint as checkpoint_module
 from pipeline.training.history import Row
 from stages.images import (
@@ -144,6 +145,10 @@ unseen: {dataset: cifar10, train_k: 2, test_k: 3, epochs: 1, coordinates: [45, 1
 runtime: {device: cpu, threads: 1, checkpoint_seconds: 30}
 """
 
+STAGES = (
+    *(prepare, features, tasks, pretrain, project, train, evaluate),
+    *(generalise, similarity, separate, on_features, tables),
+)
 SEED = ("--seed", "0")
 EPOCHS = ("--epochs", "1")
 
@@ -317,6 +322,35 @@ def test_a_missing_input_is_one_line(made: Path, monkeypatch: pytest.MonkeyPatch
     assert done.exit_code == 1
     assert "k4/tasks.parquet: there is no such file" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+ONES = {"dataset": "cifar10", "k": "2", "seed": "0", "seed_tasks": "9", "epochs": "1"} | {
+    "init": "label",
+    "method": "maf",
+}
+
+
+def required(stage: ModuleType) -> list[str]:
+    """A value for each option that a stage cannot do without."""
+    options = [one for one in get_command(stage.app).params if one.required]
+    return [text for one in options for text in (one.opts[0], ONES[one.name or ""])]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_prepares_its_device_before_it_reads_a_file_or_has_no_use_of_it(
+    stage: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before torch computes anything, that is: threads take over what is set by then."""
+
+    def stop(_: Runtime) -> None:
+        raise PipelineError("prepared")
+
+    (tmp_path / "params.yaml").write_text(PARAMS.replace("RAW", "raw"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.device.prepare_device", stop)
+    done = CliRunner().invoke(stage.app, ["--params", "params.yaml", *required(stage)])
+    first = "o such file" if stage in (prepare, tasks, tables) else ": prepared\n"
+    assert first in done.stderr, done.output
 
 
 def test_a_cell_shows_mean_spread_and_the_papers() -> None:

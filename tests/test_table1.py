@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from pipeline.errors import PipelineError
-from pipeline.params import Params, load_whole
+from pipeline.params import Params, Runtime, load_whole
 from pipeline.storage import read_csv
 from pipeline.table1.page import NO_X, OWN_X, Cell, lines, page
 from pipeline.table1.params import Table1Params
@@ -287,6 +287,20 @@ def test_several_processes_are_refused_in_one_line(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "runtime.processes: 2: only stages of the main pipeline" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_density_prepares_its_device_before_it_reads_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before torch computes anything, that is: threads take over what is set by then."""
+
+    def stop(_: Runtime) -> None:
+        raise PipelineError("prepared")
+
+    monkeypatch.setattr("pipeline.device.prepare_device", stop)
+    options = [f"--params={FOLDER / 'small.yaml'}", f"--data={tmp_path}", "--model=maf"]
+    done = CliRunner().invoke(density.app, [*options, "--fields=paper", "--seed=0"])
+    assert done.stderr == "density-0: prepared\n"
 
 
 def test_a_figure_that_a_cell_lacks_is_an_error_and_not_a_nought() -> None:

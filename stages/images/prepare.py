@@ -35,7 +35,8 @@ def main(
     """
     into = Folder(root, dataset)
     outputs = [into.images, into.users, into.splits]
-    with image_stage(f"prepare-{dataset}", params, "data", outputs=outputs, root=root) as run:
+    name = f"prepare-{dataset}"
+    with image_stage(name, params, "data", outputs=outputs, root=root, on_device=False) as run:
         import pyarrow as pa
         import torch
 

@@ -52,12 +52,11 @@ def main(
         from pipeline.images.tasks import active_categories, category_sides
         from pipeline.storage import write_csv
 
-        device = run.device()  # first: what it sets, threads take over
         load = folder.load_features if method in ON_FEATURES else folder.pixels
         inputs = folder.load_shares() if method == "csi" else load()
         examples = folder.examples(inputs, k)
         tasks = choose_tasks(examples, run.params.separate.tasks, np.random.default_rng(seed))
-        data = set_apart(examples, tasks, device, run.params.separate.draws)
+        data = set_apart(examples, tasks, run.device(), run.params.separate.draws)
         test, category = folder.split("test")
         scores = _scores(run, folder, k, method, data, inputs, test, seed)
         active = active_categories(folder.task_set(k).tasks)[tasks]

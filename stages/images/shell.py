@@ -32,9 +32,18 @@ ROOT = Path("experiments/images/data")
 
 @contextmanager
 def image_stage(
-    name: str, params_file: Path, *keys: str, outputs: Sequence[Path], root: Path
+    name: str,
+    params_file: Path,
+    *keys: str,
+    outputs: Sequence[Path],
+    root: Path,
+    on_device: bool = True,
 ) -> "Iterator[Run[ImageParams]]":
-    """Run a stage's body with the params `keys`; see `running`."""
+    """Run a stage's body with the params `keys`; see `running`.
+
+    The device is prepared before the body computes anything, for threads take over what is set
+    by then; but not for a stage that has no use of it (`on_device` is False).
+    """
 
     def load() -> "ImageParams":
         from pipeline.images.params import ImageParams
@@ -44,6 +53,8 @@ def image_stage(
 
     with running(name, load, outputs=outputs, run_info=root / "run_info") as run:
         run.refuse_several()
+        if on_device:
+            run.device()
         yield run
 
 

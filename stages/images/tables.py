@@ -35,7 +35,7 @@ def main(
 ) -> None:
     """Tables 2, 3 and 6 and figure 3, ours beside the paper's, from all that was measured."""
     keys = ("name", "cells", "inits", "seed_tasks", "seeds", "datasets", "unseen", "separate")
-    with image_stage("tables", params, *keys, outputs=[], root=root) as run:
+    with image_stage("tables", params, *keys, outputs=[], root=root, on_device=False) as run:
         from pipeline.storage import write_bytes, write_json
 
         outputs = [out / f"{run.params.name}{end}" for end in (".md", ".json", "-figure3.svg")]

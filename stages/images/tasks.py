@@ -27,7 +27,9 @@ def main(
     out = folder.tasks(k)
     outputs = [out / "tasks.parquet", out / "exposures.parquet"]
     name = f"tasks-{dataset}-k{k}"
-    with image_stage(name, params, "data.task_seed", outputs=outputs, root=root) as run:
+    with image_stage(
+        name, params, "data.task_seed", outputs=outputs, root=root, on_device=False
+    ) as run:
         from pipeline import schemas
         from pipeline.images.tasks import make_tasks
         from pipeline.storage import write_table

@@ -61,6 +61,7 @@ def main(
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 
+        device = run.device()  # first: what it sets, threads take over
         kinds = (schemas.FEATURES, schemas.TASKS, schemas.EXPOSURES, schemas.SPLITS)
         examples = Examples.of(*map(read_table, inputs, kinds))
         wanted = getattr(run.params.densities, model)
@@ -74,7 +75,7 @@ def main(
                 weight_decay=wanted.weight_decay,
                 noise=wanted.noise,
                 seed=seed,
-                device=run.device(),
+                device=device,
                 report=report,
                 checkpoint=checkpoint(run, *inputs),
             )
