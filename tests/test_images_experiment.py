@@ -37,6 +37,7 @@ from stages.images import (
     train,
 )
 from stages.progress import EpochReporter
+from tests.dvc_stages import read_stages
 from tests.made_images import write_cifar10, write_mnist
 
 ROOT = Path(__file__).parents[1]
@@ -106,7 +107,7 @@ def test_a_raw_folder_replaces_the_line_of_the_params_file(tmp_path: Path) -> No
 def test_every_module_is_a_stage() -> None:
     stages = YAML(typ="safe").load(FOLDER / "dvc.yaml")["stages"]
     modules = {path.stem for path in (ROOT / "stages" / "images").glob("*.py")}
-    assert set(stages) - {"code"} == modules - {"__init__", "shell"}
+    assert set(stages) - {"code"} == modules - {"__init__", "folder", "shell"}
     assert all(stage["wdir"] == "../.." for stage in stages.values())
 
 
@@ -198,6 +199,27 @@ def test_every_stage_runs_and_the_tables_hold_every_row(made: Path) -> None:
     assert "At most 1 (k = 1), 1 (k = 2), 1 (k = 3) epochs." in text
     assert "stages" in text.splitlines()[-1]
     assert (made / "metrics/images/tiny-figure3.svg").read_text().startswith("<svg")
+
+
+def test_every_stage_writes_what_dvc_yaml_says_and_nothing_beside_it(made: Path) -> None:
+    data = made / "experiments/images/data"
+    outs = [out for stage in read_stages(FOLDER / "dvc.yaml") for out in stage.outs]
+    written: set[Path] = set()
+    for out in outs:
+        found = set(made.glob(re.sub(r"\$\{.*?\}", "*", out)))
+        assert found or out.endswith("/code"), out
+        written |= found
+    files = {file for file in data.rglob("*") if file.is_file()} - {*(data / "run_info").iterdir()}
+    assert not [file for file in files if not written & {file, *file.parents}]
+
+
+def test_the_tables_know_the_name_of_every_stage_that_ran(made: Path) -> None:
+    params = load_sections(
+        *(ImageParams, made / "params.yaml"),
+        *("cells", "inits", "seed_tasks", "seeds", "datasets", "unseen", "separate"),
+    )
+    ran = [file.stem for file in (made / "experiments/images/data/run_info").iterdir()]
+    assert sorted(tables._stages(params)) == sorted({*ran} - {"tables"})
 
 
 @contextmanager

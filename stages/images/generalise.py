@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from stages.images.folder import Folder, stage_name
 from stages.images.shell import (
     PARAMS,
     ROOT,
     DatasetOption,
-    Folder,
     ParamsOption,
     RootOption,
     SeedOption,
@@ -15,8 +15,6 @@ from stages.images.shell import (
 from stages.shell import stage_app
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
     from pipeline.arrays import Singles
@@ -34,8 +32,8 @@ def main(
 ) -> None:
     """Score the tasks of every k with what was learned on another: projected, never trained."""
     folder = Folder(root, dataset)
-    out = root / dataset / "generalisation" / f"{seed}.csv"
-    name = f"generalise-{dataset}-{seed}"
+    out = folder.generalisation(seed)
+    name = stage_name("generalise", dataset, seed)
     with image_stage(name, params, "cells", "inits", outputs=[out], root=root) as run:
         from pipeline.images.params import seed_tasks_of
         from pipeline.images.tasks import active_categories, category_sides
@@ -49,9 +47,11 @@ def main(
             k: category_sides(active_categories(folder.task_set(k).tasks), category) for k in ks
         }
         rows: list[dict[str, str | int | float]] = []
-        for init in (one for one in run.params.inits if seed_tasks_of(one)):
+        for init in run.params.inits:
+            if (m0 := seed_tasks_of(init)) is None:
+                continue
             for m in ks:
-                learned = _learned(folder.runs(m, seed), init, pixels, device)
+                learned = _learned(folder, m, seed, init, m0, pixels, device)
                 rows += [
                     {
                         "dataset": dataset,
@@ -68,22 +68,28 @@ def main(
         run.say(f"{name}: {len(rows)} AUCs of tasks that were projected only")
 
 
-def _learned(runs: "Path", init: str, pixels: "Singles", device: "torch.device") -> "Learned":
+def _learned(
+    folder: Folder,
+    k: int,
+    seed: int,
+    init: str,
+    m0: int,
+    pixels: "Singles",
+    device: "torch.device",
+) -> "Learned":
     """What was learned on the tasks of one k from the initialisation `init`, on `device`."""
     from pipeline.embeddings import Projection
-    from pipeline.images.params import seed_tasks_of
     from pipeline.images.ratio import Learned, image_values
     from pipeline.model_files import read_model, read_network
     from pipeline.models.conv_ratio import ConvPreEmbeddingNet, ConvRatioNet
 
-    tensors, _ = read_model(runs / "start" / f"{init}.safetensors")
-    pre_embedding = read_network(
-        ConvPreEmbeddingNet, runs / "pretrain" / f"{seed_tasks_of(init)}" / "model.safetensors"
-    )
+    tensors, _ = read_model(folder.start(k, seed, init).projection)
+    model = folder.pretrain(k, seed, m0).model
+    pre_embedding = read_network(ConvPreEmbeddingNet, model)
     return Learned(
         image_values(pre_embedding.to(device), pixels),
         Projection.from_tensors(tensors),
-        read_network(ConvRatioNet, runs / "ratio" / init / "model.safetensors").to(device),
+        read_network(ConvRatioNet, folder.ratio(k, seed, init).model).to(device),
     )
 
 

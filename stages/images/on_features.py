@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from stages.images.folder import Folder, stage_name
 from stages.images.shell import (
     PARAMS,
     ROOT,
     DatasetOption,
-    Folder,
     KOption,
     ParamsOption,
     RootOption,
@@ -42,7 +42,7 @@ def main(
     """Learn all tasks of a k together on features, by one method; AUC on test images (Table 2)."""
     folder = Folder(root, dataset)
     out = folder.measured("on_features", k, method, seed)
-    name = f"on_features-{dataset}-k{k}-{method}-{seed}"
+    name = stage_name("on_features", dataset, method, seed, k=k)
     keys = ("on_features", "projection")
     with image_stage(name, params, *keys, outputs=[out], root=root) as run:
         from pipeline.auc import task_aucs
@@ -54,7 +54,7 @@ def main(
         test, category = folder.split("test")
         active = active_categories(folder.task_set(k).tasks)
         watched = category_sides(active, folder.split("valid")[1])
-        inputs = [folder.features / "users.parquet", *folder.inputs(k)]
+        inputs = [folder.features.users, *folder.inputs(k)]
         if method == "ratio-features":
             scores = _ratio(run, examples, x[test], watched, seed, inputs)
         else:

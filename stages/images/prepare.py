@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from stages.downloads import download_progress
+from stages.images.folder import Folder, stage_name
 from stages.images.shell import (
     PARAMS,
     ROOT,
     DatasetOption,
-    Folder,
     ParamsOption,
     RootOption,
     image_stage,
@@ -35,7 +35,7 @@ def main(
     """
     into = Folder(root, dataset)
     outputs = [into.images, into.users, into.splits]
-    name = f"prepare-{dataset}"
+    name = stage_name("prepare", dataset)
     with image_stage(name, params, "data", outputs=outputs, root=root, on_device=False) as run:
         import pyarrow as pa
         import torch

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from stages.images.folder import Folder, stage_name
 from stages.images.shell import (
     ON_FEATURES,
     PARAMS,
     ROOT,
     DatasetOption,
-    Folder,
     KOption,
     ParamsOption,
     RootOption,
@@ -42,7 +42,7 @@ def main(
     """Learn some tasks of a k one by one, by one method; AUC on test images (Table 2, left)."""
     folder = Folder(root, dataset)
     out = folder.measured("separate", k, method, seed)
-    name = f"separate-{dataset}-k{k}-{method}-{seed}"
+    name = stage_name("separate", dataset, method, seed, k=k)
     keys = ("separate", "network")
     with image_stage(name, params, *keys, outputs=[out], root=root) as run:
         import numpy as np
@@ -120,7 +120,7 @@ def _scores(
     if method == "gaussian":
         return gaussian_scores(data, x, judged)
     schedule = _schedules(wanted)[method]
-    learned_from = [folder.features / "users.parquet"] if method in ON_FEATURES else []
+    learned_from = [folder.features.users] if method in ON_FEATURES else []
     kept = checkpoint(run, *folder.inputs(k), *learned_from)
     with EpochReporter(run.name, schedule.max_epochs) as report:
         if method == "maf":

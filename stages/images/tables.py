@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stages.images.folder import Folder, run_info, stage_name
 from stages.images.shell import (
     ON_FEATURES,
     PARAMS,
     ROOT,
-    Folder,
     ParamsOption,
     RootOption,
     image_stage,
@@ -57,7 +57,7 @@ def _by_cell(params: "ImageParams", root: Path, dataset: "Dataset") -> list["Rec
     """What `evaluate` measured of each cell and seed, under the initialisations of the params."""
     folder = Folder(root, dataset)
     ks = [cell.k for cell in params.cells if cell.dataset == dataset]
-    paths = (folder.runs(k, seed) / "auc.csv" for k, seed in product(ks, params.seeds))
+    paths = (folder.auc(k, seed) for k, seed in product(ks, params.seeds))
     return [row for row in _records(paths) if row["init"] in params.inits]
 
 
@@ -87,7 +87,7 @@ def _by_initialisation(
     from pipeline.images import tables as made
 
     for dataset in params.datasets:
-        probe = _records([Folder(root, dataset).features / "probe.csv"])
+        probe = _records([Folder(root, dataset).features.probe])
         figures[f"{dataset}.probe"] = float(probe[0]["accuracy"])
         measured = made.Measured.of(_by_cell(params, root, dataset), "init", "k")
         ks = [cell.k for cell in params.cells if cell.dataset == dataset]
@@ -113,16 +113,14 @@ def _unseen(params: "ImageParams", root: Path, figures: dict[str, float]) -> Ite
 
     from pipeline.images import tables as made
 
-    folder = root / params.unseen.dataset
-    records = _records(folder / "generalisation" / f"{seed}.csv" for seed in params.seeds)
+    folder = Folder(root, params.unseen.dataset)
+    records = _records(map(folder.generalisation, params.seeds))
     measured = made.Measured.of(records, "init", "train_k", "test_k")
     ks = sorted({int(row["train_k"]) for row in records})
     yield "## Table 3, right: tasks placed by projection alone\n"
     for init in dict.fromkeys(row["init"] for row in records):
         yield made.generalisation(measured, init, ks)
-    correlations = _records(
-        folder / "similarity" / f"{seed}" / "spearman.csv" for seed in params.seeds
-    )
+    correlations = _records(folder.similarity(seed).spearman for seed in params.seeds)
     for n in dict.fromkeys(row["coordinates"] for row in correlations):
         found = [float(row["spearman"]) for row in correlations if row["coordinates"] == n]
         figures[f"similarity.{n}"] = round(mean(found), 4)
@@ -203,26 +201,26 @@ def _stages(params: "ImageParams") -> Iterator[str]:
     """The names of all stages that the tables follow from."""
     of = params.unseen.dataset
     for dataset in params.datasets:
-        yield from (f"prepare-{dataset}", f"features-{dataset}")
+        yield from (stage_name(stage, dataset) for stage in ("prepare", "features"))
     for cell in params.cells:
-        place = f"{cell.dataset}-k{cell.k}"
-        yield f"tasks-{place}"
+        at, k = cell.dataset, cell.k
+        yield stage_name("tasks", at, k=k)
         for seed in params.seeds:
-            yield from (f"project-{place}-{seed}", f"evaluate-{place}-{seed}")
-            yield from (f"pretrain-{place}-{count}-{seed}" for count in params.seed_tasks)
-            yield from (f"train-{place}-{init}-{seed}" for init in params.inits)
+            yield from (stage_name(stage, at, seed, k=k) for stage in ("project", "evaluate"))
+            yield from (stage_name("pretrain", at, m0, seed, k=k) for m0 in params.seed_tasks)
+            yield from (stage_name("train", at, init, seed, k=k) for init in params.inits)
     for seed in params.seeds:
-        yield from (f"generalise-{of}-{seed}", f"similarity-{of}-{seed}")
+        yield from (stage_name(stage, of, seed) for stage in ("generalise", "similarity"))
         for k in params.separate.ks:
-            yield from (f"separate-{of}-k{k}-{m}-{seed}" for m in params.separate.methods)
-            yield from (f"on_features-{of}-k{k}-{m}-{seed}" for m in ON_FEATURES)
+            yield from (stage_name("separate", of, m, seed, k=k) for m in params.separate.methods)
+            yield from (stage_name("on_features", of, m, seed, k=k) for m in ON_FEATURES)
 
 
 def _ran(params: "ImageParams", root: Path) -> str:
     """Where it ran and how long, from the facts that each stage leaves where it runs."""
     from pipeline.storage import read_json
 
-    files = [root / "run_info" / f"{name}.json" for name in _stages(params)]
+    files = [run_info(root) / f"{name}.json" for name in _stages(params)]
     told = [read_json(file) for file in files if file.exists()]
     facts = [one for one in told if _is_of(one["outputs"])]
     restored = len(files) - len(facts)
@@ -252,7 +250,7 @@ def _draw(params: "ImageParams", root: Path, out: Path) -> None:
 
     unseen, seed = params.unseen, params.seeds[0]
     folder = Folder(root, unseen.dataset)
-    path = root / unseen.dataset / "similarity" / f"{seed}" / "statistic.parquet"
+    path = folder.similarity(seed).statistic
     statistic = matrix(read_table(path, schemas.TASK_EMBEDDINGS).column("e"))
     active = active_categories(folder.task_set(unseen.test_k).tasks)
     panels = {"truth": overlap(active).astype(float)}
