@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ from typer.testing import CliRunner
 
 from experiments.folder import with_raw_dir
 from pipeline.errors import PipelineError
-from pipeline.images.params import CellSchedule, ImageParams
+from pipeline.images.params import ON_FEATURES, CellSchedule, ImageParams
 from pipeline.images.similarity import agreement, cosine_similarity, overlap
 from pipeline.images.tables import Measured, by_k, gain, generalisation
 from pipeline.images.tasks import choices
@@ -109,6 +111,23 @@ def test_every_module_is_a_stage() -> None:
     modules = {path.stem for path in (ROOT / "stages" / "images").glob("*.py")}
     assert set(stages) - {"code"} == modules - {"__init__", "folder", "shell"}
     assert all(stage["wdir"] == "../.." for stage in stages.values())
+
+
+def test_both_halves_of_table_2_know_the_same_methods_on_features() -> None:
+    stage = YAML(typ="safe").load(FOLDER / "dvc.yaml")["stages"]["on_features"]
+    assert tuple(stage["matrix"]["method"]) == ON_FEATURES
+
+
+@pytest.mark.parametrize("package", ["images", "table1"])
+def test_help_waits_for_no_library_of_numbers(package: str) -> None:
+    """Else it would take seconds: what a stage computes with, it imports once it runs."""
+    files = (ROOT / "stages" / package).glob("*.py")
+    modules = ", ".join(sorted(f"stages.{package}.{file.stem}" for file in files))
+    code = f"import sys, {modules}\nprint({{'torch', 'numpy', 'pyarrow'}} & {{*sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
 
 
 PARAMS = """

@@ -12,7 +12,9 @@ Dataset = Literal["cifar10", "mnist"]
 K = Annotated[int, Field(ge=1, le=5)]
 INIT = r"label|pseudo|random|learned-[1-9]\d*(-frozen)?"
 InitName = Annotated[str, StringConstraints(pattern=f"^({INIT})$")]
-Method = Literal["gaussian", "maf", "ratio-features", "ratio", "svdd", "csi"]
+FeatureMethod = Literal["gaussian", "maf", "ratio-features"]
+Method = Literal[FeatureMethod, "ratio", "svdd", "csi"]
+ON_FEATURES: tuple[FeatureMethod, ...] = get_args(FeatureMethod)
 
 
 class Cell(Section):

@@ -6,12 +6,11 @@ from stages.images.shell import (
     ROOT,
     DatasetOption,
     KOption,
-    ParamsOption,
     RootOption,
     SeedOption,
     image_stage,
 )
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 
 app = stage_app()
 

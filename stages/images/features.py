@@ -5,11 +5,10 @@ from stages.images.shell import (
     PARAMS,
     ROOT,
     DatasetOption,
-    ParamsOption,
     RootOption,
     image_stage,
 )
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 
 app = stage_app()
 SEED = 0  # all runs on features share the same ones

@@ -2,19 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipeline.arrays import Ints, Singles
     from pipeline.examples import Examples
+    from pipeline.images.params import Dataset
     from pipeline.images.tasks import TaskSet
 
-Dataset = Literal["cifar10", "mnist"]
 
-
-def stage_name(stage: str, dataset: Dataset, *of: str | int, k: int | None = None) -> str:
+def stage_name(stage: str, dataset: "Dataset", *of: str | int, k: int | None = None) -> str:
     """What a stage calls itself, and its run facts: the stage, its data set, k, all else."""
     cell = () if k is None else (f"k{k}",)
     return "-".join(map(str, (stage, dataset, *cell, *of)))
@@ -80,7 +79,7 @@ class Folder:
     """
 
     root: Path
-    dataset: Dataset
+    dataset: "Dataset"
 
     @property
     def images(self) -> Path:

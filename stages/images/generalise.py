@@ -7,12 +7,11 @@ from stages.images.shell import (
     PARAMS,
     ROOT,
     DatasetOption,
-    ParamsOption,
     RootOption,
     SeedOption,
     image_stage,
 )
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 
 if TYPE_CHECKING:
     import torch

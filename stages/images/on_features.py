@@ -1,21 +1,21 @@
 """Learn all tasks of a k together on features, by one method; AUC on test images (Table 2)."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.images.params import FeatureMethod
 from stages.images.folder import Folder, stage_name
 from stages.images.shell import (
     PARAMS,
     ROOT,
     DatasetOption,
     KOption,
-    ParamsOption,
     RootOption,
     SeedOption,
     image_stage,
 )
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from stages.shell import Run
 
 app = stage_app()
-Method = Literal["gaussian", "maf", "ratio-features"]
 
 
 @app.command()
@@ -35,7 +34,7 @@ def main(
     dataset: DatasetOption,
     k: KOption,
     seed: SeedOption,
-    method: Annotated[Method, typer.Option(help="Each with a random embedding a task.")],
+    method: Annotated[FeatureMethod, typer.Option(help="Each with a random embedding a task.")],
     root: RootOption = ROOT,
     params: ParamsOption = PARAMS,
 ) -> None:
@@ -108,7 +107,7 @@ def _ratio(
 
 def _density(
     run: "Run[ImageParams]",
-    method: Method,
+    method: FeatureMethod,
     examples: "Examples",
     test: "Singles",
     watched: "Sides",

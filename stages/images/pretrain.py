@@ -11,12 +11,11 @@ from stages.images.shell import (
     DatasetOption,
     EpochsOption,
     KOption,
-    ParamsOption,
     RootOption,
     SeedOption,
     image_stage,
 )
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 
 app = stage_app()
 

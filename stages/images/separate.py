@@ -1,23 +1,22 @@
 """Learn some tasks of a k one by one, by one method; AUC on test images (Table 2, left)."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.images.params import ON_FEATURES, Method
 from stages.images.folder import Folder, stage_name
 from stages.images.shell import (
-    ON_FEATURES,
     PARAMS,
     ROOT,
     DatasetOption,
     KOption,
-    ParamsOption,
     RootOption,
     SeedOption,
     image_stage,
 )
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 
 if TYPE_CHECKING:
     from pipeline.arrays import Ints, Singles
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from stages.shell import Run
 
 app = stage_app()
-Method = Literal["gaussian", "maf", "ratio-features", "ratio", "svdd", "csi"]
 
 
 @app.command()

@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.images.folder import Dataset, run_info
+from pipeline.images.params import Dataset
+from stages.images.folder import run_info
 from stages.shell import Run, running
 
 if TYPE_CHECKING:
     from pipeline.images.params import ImageParams
 
-ParamsOption = Annotated[Path, typer.Option("--params", help="The params file.")]
 RootOption = Annotated[Path, typer.Option("--data", help="Reads and writes below this folder.")]
 DatasetOption = Annotated[Dataset, typer.Option(help="Which images.")]
 KOption = Annotated[int, typer.Option(min=1, max=5, help="Number of active categories.")]
 EpochsOption = Annotated[int, typer.Option(min=1, help="At most.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of weights, batches and negatives.")]
-ON_FEATURES = ("gaussian", "maf", "ratio-features")  # methods of Table 2 that look at features
 PARAMS = Path("experiments/images/params.yaml")
 ROOT = Path("experiments/images/data")
 

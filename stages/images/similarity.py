@@ -5,12 +5,11 @@ from stages.images.shell import (
     PARAMS,
     ROOT,
     DatasetOption,
-    ParamsOption,
     RootOption,
     SeedOption,
     image_stage,
 )
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 
 app = stage_app()
 

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.images.params import ON_FEATURES
 from stages.images.folder import Folder, run_info, stage_name
 from stages.images.shell import (
-    ON_FEATURES,
     PARAMS,
     ROOT,
-    ParamsOption,
     RootOption,
     image_stage,
 )
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 
 if TYPE_CHECKING:
     from pipeline.images.params import Dataset, ImageParams, Separate

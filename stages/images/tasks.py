@@ -6,11 +6,10 @@ from stages.images.shell import (
     ROOT,
     DatasetOption,
     KOption,
-    ParamsOption,
     RootOption,
     image_stage,
 )
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 
 app = stage_app()
 

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import project, train
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 from stages.table1.measure import measure
 from stages.table1.shell import (
     PARAMS,
     ROOT,
     BaseOption,
     FieldsOption,
-    ParamsOption,
     Place,
     RootOption,
     SeedOption,
