@@ -19,7 +19,7 @@ from experiments.folder import with_raw_dir
 from pipeline.errors import PipelineError
 from pipeline.images.params import ON_FEATURES, CellSchedule, ImageParams
 from pipeline.images.similarity import agreement, cosine_similarity, overlap
-from pipeline.images.tables import Measured, by_k, gain, generalisation
+from pipeline.images.tables import Measured, Results, by_k, gain, generalisation
 from pipeline.images.tasks import choices
 from pipeline.params import Runtime, load_sections
 from pipeline.training import checkpoint as checkpoint_module
@@ -404,6 +404,29 @@ def test_a_cell_shows_mean_spread_and_the_papers() -> None:
     assert measured.cell(None, "random", "4") == "-"
     table = by_k(measured, ["random"], [4, 5], {"random": {5: 78.96}})
     assert table.splitlines()[2] == "| random | - | 76.00 ± 1.41 (78.96) |"
+
+
+def test_the_figures_that_dvc_compares_are_means_over_seeds() -> None:
+    results = Results(
+        probes={"mnist": {"accuracy": "0.517"}},
+        cells={
+            "mnist": [
+                {"init": "random", "k": "4", "seed": f"{seed}", "auc": f"{auc}"}
+                for seed, auc in ((0, 0.7), (1, 0.70013))
+            ]
+        },
+        unseen=[],
+        correlations=[
+            {"coordinates": n, "seed": seed, "spearman": found}
+            for n, seed, found in (("45", "0", "0.5"), ("10", "0", "0.1"), ("10", "1", "0.2"))
+        ],
+        separate=[],
+        on_features=[],
+    )
+    assert list(results.figures().items()) == [
+        *(("mnist.probe", 0.517), ("mnist.k4.random", 0.7001)),
+        *(("similarity.45", 0.5), ("similarity.10", 0.15)),
+    ]
 
 
 def test_generalisation_leaves_its_diagonal_out() -> None:
