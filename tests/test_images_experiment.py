@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,11 +17,14 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from experiments.folder import with_raw_dir
+from pipeline.arrays import Singles
 from pipeline.errors import PipelineError
 from pipeline.images.params import ON_FEATURES, CellSchedule, ImageParams
+from pipeline.images.ratio import image_values
 from pipeline.images.similarity import agreement, cosine_similarity, overlap
 from pipeline.images.tables import Measured, Results, by_k, gain, generalisation
 from pipeline.images.tasks import choices
+from pipeline.models.ratio import PreEmbeddingNet
 from pipeline.params import Runtime, load_sections
 from pipeline.training import checkpoint as checkpoint_module
 from pipeline.training.history import Row
@@ -330,6 +334,26 @@ def test_a_frozen_e_is_where_it_started(made: Path) -> None:
     start = (runs / "start/learned-20.parquet").read_bytes()
     assert (runs / "ratio/learned-20-frozen/task_embeddings.parquet").read_bytes() == start
     assert (runs / "ratio/learned-20/task_embeddings.parquet").read_bytes() != start
+
+
+def test_images_go_once_through_a_pre_embedding_however_many_start_from_it(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """learned-20 and learned-20-frozen start alike."""
+    monkeypatch.chdir(made)
+    shutil.copytree(made / "experiments/images/data", tmp_path / "data")
+    data = ("--data", f"{tmp_path}/data")
+    passes: list[int] = []
+
+    def counted(net: PreEmbeddingNet, x: Singles) -> Singles:
+        passes.append(len(x))
+        return image_values(net, x)
+
+    monkeypatch.setattr("pipeline.images.ratio.image_values", counted)
+    run(project, "--dataset", "cifar10", "--k", "2", *SEED, *data)
+    assert len(passes) == 1
+    run(generalise, "--dataset", "cifar10", *SEED, *data)
+    assert len(passes) == 1 + 2  # the networks learned of k = 2 and 3
 
 
 def test_another_number_of_epochs_has_a_checkpoint_of_its_own(

@@ -1,5 +1,6 @@
 """Score the tasks of every k with what was learned on another: projected, never trained."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from stages.images.folder import Folder, stage_name
@@ -35,7 +36,10 @@ def main(
     name = stage_name("generalise", dataset, seed)
     with image_stage(name, params, "cells", "inits", outputs=[out], root=root) as run:
         from pipeline.images.params import seed_tasks_of
+        from pipeline.images.ratio import image_values
         from pipeline.images.tasks import active_categories, category_sides
+        from pipeline.model_files import read_network
+        from pipeline.models.conv_ratio import ConvPreEmbeddingNet
         from pipeline.storage import write_csv
 
         pixels, device = folder.pixels(), run.device()
@@ -45,12 +49,18 @@ def main(
         sides = {
             k: category_sides(active_categories(folder.task_set(k).tasks), category) for k in ks
         }
+
+        @cache
+        def values(k: int, m0: int) -> "Singles":
+            net = read_network(ConvPreEmbeddingNet, folder.pretrain(k, seed, m0).model)
+            return image_values(net.to(device), pixels)
+
         rows: list[dict[str, str | int | float]] = []
         for init in run.params.inits:
             if (m0 := seed_tasks_of(init)) is None:
                 continue
             for m in ks:
-                learned = _learned(folder, m, seed, init, m0, pixels, device)
+                learned = _learned(folder, m, seed, init, values(m, m0), device)
                 rows += [
                     {
                         "dataset": dataset,
@@ -68,25 +78,20 @@ def main(
 
 
 def _learned(
-    folder: Folder,
-    k: int,
-    seed: int,
-    init: str,
-    m0: int,
-    pixels: "Singles",
-    device: "torch.device",
+    folder: Folder, k: int, seed: int, init: str, values: "Singles", device: "torch.device"
 ) -> "Learned":
-    """What was learned on the tasks of one k from the initialisation `init`, on `device`."""
+    """What was learned on the tasks of one k from the initialisation `init`, on `device`.
+
+    `values` are those of its pre-embedding model.
+    """
     from pipeline.embeddings import Projection
-    from pipeline.images.ratio import Learned, image_values
+    from pipeline.images.ratio import Learned
     from pipeline.model_files import read_model, read_network
-    from pipeline.models.conv_ratio import ConvPreEmbeddingNet, ConvRatioNet
+    from pipeline.models.conv_ratio import ConvRatioNet
 
     tensors, _ = read_model(folder.start(k, seed, init).projection)
-    model = folder.pretrain(k, seed, m0).model
-    pre_embedding = read_network(ConvPreEmbeddingNet, model)
     return Learned(
-        image_values(pre_embedding.to(device), pixels),
+        values,
         Projection.from_tensors(tensors),
         read_network(ConvRatioNet, folder.ratio(k, seed, init).model).to(device),
     )

@@ -1,5 +1,6 @@
 """Give every task of a k the embeddings to start from, one table an initialisation."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from stages.images.folder import Folder, stage_name
@@ -15,6 +16,7 @@ from stages.images.shell import (
 from stages.shell import ParamsOption, stage_app
 
 if TYPE_CHECKING:
+    from pipeline.arrays import Singles
     from pipeline.models.ratio import PreEmbeddingNet
 
 app = stage_app()
@@ -51,17 +53,21 @@ def main(
             model = folder.pretrain(k, seed, m0).model
             return read_network(ConvPreEmbeddingNet, model).to(device)
 
+        @cache
+        def statistic(init: str) -> "Singles | None":
+            if init == "random":
+                return None
+            return task_statistic(
+                init,
+                examples,
+                active=active_categories(tasks),
+                cluster=cluster,
+                pre_embedding=pre_embedding,
+            )
+
         for init in run.params.inits:
-            statistic = None
-            if init != "random":
-                statistic = task_statistic(
-                    start_of(init),
-                    examples,
-                    active=active_categories(tasks),
-                    cluster=cluster,
-                    pre_embedding=pre_embedding,
-                )
-            e, projection = start(statistic, examples.tasks, run.params.projection, seed)
+            known = statistic(start_of(init))
+            e, projection = start(known, examples.tasks, run.params.projection, seed)
             table = pa.table({"task_id": tasks.column("task_id"), "e": vectors(e)})
             out = folder.start(k, seed, init)
             write_table(table, out.e, schemas.TASK_EMBEDDINGS)
