@@ -87,7 +87,7 @@ def test_full_has_the_sizes_of_the_paper() -> None:
         (
             "datasets: [cifar10, mnist]",
             "datasets: [cifar10]",
-            "the tables are of",
+            "list both cifar10 and mnist under `datasets`, and give each at least one cell",
         ),
         ("train_k: 5 ", "train_k: 1 ", "unseen needs two k > 1"),
         ("  - {dataset: cifar10, k: 1, epochs: 3}\n", "", "cells of cifar10 name .2, 3, 4, 5."),

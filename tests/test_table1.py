@@ -83,7 +83,7 @@ def test_wide_is_the_main_params_with_the_changes_of_the_table_s_row() -> None:
         ("{init: random}", "{init: any}", "the changes random, exposures, paper: init: "),
         ("densities: [gaussian", "densities: [gauss", "table.densities.0"),
         ("preset_base: users", "preset_base: some", "preset_base 'some' is none of the bases"),
-        ("    init: mean", "    init: graph", "wide is of init graph, which a preset has nothing"),
+        ("    init: mean", "    init: graph", "the preset wide has init graph; presets train wi"),
     ],
 )
 def test_a_wrong_param_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RootOption = Annotated[Path, typer.Option("--data", help="Reads and writes below this folder.")]
 DatasetOption = Annotated[Dataset, typer.Option(help="Which images.")]
 KOption = Annotated[int, typer.Option(min=1, max=5, help="Number of active categories.")]
-EpochsOption = Annotated[int, typer.Option(min=1, help="At most.")]
+EpochsOption = Annotated[int, typer.Option(min=1, help="The most epochs to train.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of weights, batches and negatives.")]
 PARAMS = Path("experiments/images/params.yaml")
 ROOT = Path("experiments/images/data")
