@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -289,8 +290,12 @@ def test_several_processes_are_refused_in_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_density_prepares_its_device_before_it_reads_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("stage", "options"),
+    [(density, ["--model=maf"]), (ratio, ["--start=learned", "--base=users"])],
+)
+def test_a_cell_that_learns_prepares_its_device_before_it_reads_a_file(
+    stage: ModuleType, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before torch computes anything, that is: threads take over what is set by then."""
 
@@ -298,9 +303,9 @@ def test_a_density_prepares_its_device_before_it_reads_a_file(
         raise PipelineError("prepared")
 
     monkeypatch.setattr("pipeline.device.prepare_device", stop)
-    options = [f"--params={FOLDER / 'small.yaml'}", f"--data={tmp_path}", "--model=maf"]
-    done = CliRunner().invoke(density.app, [*options, "--fields=paper", "--seed=0"])
-    assert done.stderr == "density-0: prepared\n"
+    place = [f"--params={FOLDER / 'small.yaml'}", f"--data={tmp_path}"]
+    done = CliRunner().invoke(stage.app, [*place, *options, "--fields=paper", "--seed=0"])
+    assert done.stderr.endswith(": prepared\n")
 
 
 def test_a_figure_that_a_cell_lacks_is_an_error_and_not_a_nought() -> None:

@@ -44,7 +44,7 @@ def main(
         *(place.prepared(table) for table in ("tasks", "exposures", "splits")),
     ]
     with (
-        main_params("density", params, [fields], seed) as file,
+        main_params("density", params, [fields], seed, on_device=True) as file,
         table1_stage(
             f"density-{seed}", params, f"densities.{model}"
         ) as run,  # a seed has its own checkpoint
@@ -60,7 +60,6 @@ def main(
         from stages.checkpoint import checkpoint
         from stages.progress import EpochReporter
 
-        device = run.device()  # first: what it sets, threads take over
         kinds = (schemas.FEATURES, schemas.TASKS, schemas.EXPOSURES, schemas.SPLITS)
         examples = Examples.of(*map(read_table, inputs, kinds))
         wanted = getattr(run.params.densities, model)
@@ -74,7 +73,7 @@ def main(
                 weight_decay=wanted.weight_decay,
                 noise=wanted.noise,
                 seed=seed,
-                device=device,
+                device=run.device(),
                 report=report,
                 checkpoint=checkpoint(run, *inputs),
             )

@@ -45,7 +45,7 @@ def main(
     place = Place(root)
     features, tasks = place.features(fields, seed), place.prepared("tasks")
     exposures, splits = place.prepared("exposures"), place.prepared("splits")
-    with main_params("ratio", params, [start, base, fields], seed) as file:
+    with main_params("ratio", params, [start, base, fields], seed, on_device=True) as file:
         cell = file.parent
         project.main(
             users=place.prepared("users"),
