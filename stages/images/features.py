@@ -1,13 +1,7 @@
 """Train SimCLR on the training images; give every image features and a pseudo-label."""
 
 from stages.images.folder import Folder, stage_name
-from stages.images.shell import (
-    PARAMS,
-    ROOT,
-    DatasetOption,
-    RootOption,
-    image_stage,
-)
+from stages.images.shell import PARAMS, ROOT, DatasetOption, RootOption, image_stage
 from stages.shell import ParamsOption, stage_app
 
 app = stage_app()
