@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,14 +13,19 @@ from types import ModuleType
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from experiments.folder import with_raw_dir
+from pipeline.arrays import Singles
 from pipeline.errors import PipelineError
-from pipeline.images.params import CellSchedule, ImageParams
+from pipeline.images.params import ON_FEATURES, CellSchedule, ImageParams
+from pipeline.images.ratio import image_values
 from pipeline.images.similarity import agreement, cosine_similarity, overlap
-from pipeline.images.tables import Measured, by_k, gain, generalisation
+from pipeline.images.tables import Measured, Results, by_k, gain, generalisation
 from pipeline.images.tasks import choices
+from pipeline.models.ratio import PreEmbeddingNet
+from pipeline.params import Runtime
 from pipeline.params_file import load_sections
 from pipeline.training import checkpoint as checkpoint_module
 from pipeline.training.history import Row
@@ -36,6 +44,7 @@ from stages.images import (
     train,
 )
 from stages.progress import EpochReporter
+from tests.dvc_stages import read_stages
 from tests.made_images import write_cifar10, write_mnist
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +88,7 @@ def test_full_has_the_sizes_of_the_paper() -> None:
         (
             "datasets: [cifar10, mnist]",
             "datasets: [cifar10]",
-            "the tables are of",
+            "list both cifar10 and mnist under `datasets`, and give each at least one cell",
         ),
         ("train_k: 5 ", "train_k: 1 ", "unseen needs two k > 1"),
         ("  - {dataset: cifar10, k: 1, epochs: 3}\n", "", "cells of cifar10 name .2, 3, 4, 5."),
@@ -105,8 +114,25 @@ def test_a_raw_folder_replaces_the_line_of_the_params_file(tmp_path: Path) -> No
 def test_every_module_is_a_stage() -> None:
     stages = YAML(typ="safe").load(FOLDER / "dvc.yaml")["stages"]
     modules = {path.stem for path in (ROOT / "stages" / "images").glob("*.py")}
-    assert set(stages) - {"code"} == modules - {"__init__", "shell"}
+    assert set(stages) - {"code"} == modules - {"__init__", "folder", "shell"}
     assert all(stage["wdir"] == "../.." for stage in stages.values())
+
+
+def test_both_halves_of_table_2_know_the_same_methods_on_features() -> None:
+    stage = YAML(typ="safe").load(FOLDER / "dvc.yaml")["stages"]["on_features"]
+    assert tuple(stage["matrix"]["method"]) == ON_FEATURES
+
+
+@pytest.mark.parametrize("package", ["images", "table1"])
+def test_help_waits_for_no_library_of_numbers(package: str) -> None:
+    """Else it would take seconds: what a stage computes with, it imports once it runs."""
+    files = (ROOT / "stages" / package).glob("*.py")
+    modules = ", ".join(sorted(f"stages.{package}.{file.stem}" for file in files))
+    code = f"import sys, {modules}\nprint({{'torch', 'numpy', 'pyarrow'}} & {{*sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
 
 
 PARAMS = """
@@ -144,6 +170,10 @@ unseen: {dataset: cifar10, train_k: 2, test_k: 3, epochs: 1, coordinates: [45, 1
 runtime: {device: cpu, threads: 1, checkpoint_seconds: 30}
 """
 
+STAGES = (
+    *(prepare, features, tasks, pretrain, project, train, evaluate),
+    *(generalise, similarity, separate, on_features, tables),
+)
 SEED = ("--seed", "0")
 EPOCHS = ("--epochs", "1")
 
@@ -193,6 +223,27 @@ def test_every_stage_runs_and_the_tables_hold_every_row(made: Path) -> None:
     assert "At most 1 (k = 1), 1 (k = 2), 1 (k = 3) epochs." in text
     assert "stages" in text.splitlines()[-1]
     assert (made / "metrics/images/tiny-figure3.svg").read_text().startswith("<svg")
+
+
+def test_every_stage_writes_what_dvc_yaml_says_and_nothing_beside_it(made: Path) -> None:
+    data = made / "experiments/images/data"
+    outs = [out for stage in read_stages(FOLDER / "dvc.yaml") for out in stage.outs]
+    written: set[Path] = set()
+    for out in outs:
+        found = set(made.glob(re.sub(r"\$\{.*?\}", "*", out)))
+        assert found or out.endswith("/code"), out
+        written |= found
+    files = {file for file in data.rglob("*") if file.is_file()} - {*(data / "run_info").iterdir()}
+    assert not [file for file in files if not written & {file, *file.parents}]
+
+
+def test_the_tables_know_the_name_of_every_stage_that_ran(made: Path) -> None:
+    params = load_sections(
+        *(ImageParams, made / "params.yaml"),
+        *("cells", "inits", "seed_tasks", "seeds", "datasets", "unseen", "separate"),
+    )
+    ran = [file.stem for file in (made / "experiments/images/data/run_info").iterdir()]
+    assert sorted(tables._stages(params)) == sorted({*ran} - {"tables"})
 
 
 @contextmanager
@@ -286,6 +337,26 @@ def test_a_frozen_e_is_where_it_started(made: Path) -> None:
     assert (runs / "ratio/learned-20/task_embeddings.parquet").read_bytes() != start
 
 
+def test_images_go_once_through_a_pre_embedding_however_many_start_from_it(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """learned-20 and learned-20-frozen start alike."""
+    monkeypatch.chdir(made)
+    shutil.copytree(made / "experiments/images/data", tmp_path / "data")
+    data = ("--data", f"{tmp_path}/data")
+    passes: list[int] = []
+
+    def counted(net: PreEmbeddingNet, x: Singles) -> Singles:
+        passes.append(len(x))
+        return image_values(net, x)
+
+    monkeypatch.setattr("pipeline.images.ratio.image_values", counted)
+    run(project, "--dataset", "cifar10", "--k", "2", *SEED, *data)
+    assert len(passes) == 1
+    run(generalise, "--dataset", "cifar10", *SEED, *data)
+    assert len(passes) == 1 + 2  # the networks learned of k = 2 and 3
+
+
 def test_another_number_of_epochs_has_a_checkpoint_of_its_own(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,6 +390,35 @@ def test_a_missing_input_is_one_line(made: Path, monkeypatch: pytest.MonkeyPatch
     assert done.stderr.count("\n") == 1
 
 
+ONES = {"dataset": "cifar10", "k": "2", "seed": "0", "seed_tasks": "9", "epochs": "1"} | {
+    "init": "label",
+    "method": "maf",
+}
+
+
+def required(stage: ModuleType) -> list[str]:
+    """A value for each option that a stage cannot do without."""
+    options = [one for one in get_command(stage.app).params if one.required]
+    return [text for one in options for text in (one.opts[0], ONES[one.name or ""])]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_prepares_its_device_before_it_reads_a_file_or_has_no_use_of_it(
+    stage: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before torch computes anything, that is: threads take over what is set by then."""
+
+    def stop(_: Runtime) -> None:
+        raise PipelineError("prepared")
+
+    (tmp_path / "params.yaml").write_text(PARAMS.replace("RAW", "raw"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.device.prepare_device", stop)
+    done = CliRunner().invoke(stage.app, ["--params", "params.yaml", *required(stage)])
+    first = "o such file" if stage in (prepare, tasks, tables) else ": prepared\n"
+    assert first in done.stderr, done.output
+
+
 def test_a_cell_shows_mean_spread_and_the_papers() -> None:
     records = [
         {"init": "random", "k": "5", "seed": f"{seed}", "auc": f"{auc}"}
@@ -329,6 +429,29 @@ def test_a_cell_shows_mean_spread_and_the_papers() -> None:
     assert measured.cell(None, "random", "4") == "-"
     table = by_k(measured, ["random"], [4, 5], {"random": {5: 78.96}})
     assert table.splitlines()[2] == "| random | - | 76.00 ± 1.41 (78.96) |"
+
+
+def test_the_figures_that_dvc_compares_are_means_over_seeds() -> None:
+    results = Results(
+        probes={"mnist": {"accuracy": "0.517"}},
+        cells={
+            "mnist": [
+                {"init": "random", "k": "4", "seed": f"{seed}", "auc": f"{auc}"}
+                for seed, auc in ((0, 0.7), (1, 0.70013))
+            ]
+        },
+        unseen=[],
+        correlations=[
+            {"coordinates": n, "seed": seed, "spearman": found}
+            for n, seed, found in (("45", "0", "0.5"), ("10", "0", "0.1"), ("10", "1", "0.2"))
+        ],
+        separate=[],
+        on_features=[],
+    )
+    assert list(results.figures().items()) == [
+        *(("mnist.probe", 0.517), ("mnist.k4.random", 0.7001)),
+        *(("similarity.45", 0.5), ("similarity.10", 0.15)),
+    ]
 
 
 def test_generalisation_leaves_its_diagonal_out() -> None:

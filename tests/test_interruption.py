@@ -1,5 +1,6 @@
 """Stages that are killed, interrupted or out of disk: they go on, and nothing is half-written."""
 
+import ast
 import os
 import random
 import resource
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -174,6 +176,47 @@ app()
         printed, _ = process.communicate()
     assert process.returncode == 130
     assert import_closure(library, ROOT) | {f"stages/{stage}.py"} <= set(printed.split())
+
+
+def too_late(tree: ast.Module) -> Iterator[str]:
+    """What a stage's functions import, or may, after they asked for a checkpoint."""
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    importing = {function.name for function in functions if any(imports(function))}
+    for function in functions:
+        nodes = [*ast.walk(function)]
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        asked = [call.lineno for call in calls if getattr(call.func, "id", "") == "checkpoint"]
+        if not asked:
+            continue
+        done = {id(call.func) for call in calls if call.lineno < min(asked)}
+        for line in imports(function):
+            if line > min(asked):
+                yield f"{function.name}: the import of line {line}"
+        for node in nodes:
+            if isinstance(node, ast.Name) and node.id in importing and id(node) not in done:
+                yield f"{function.name}: {node.id}, which imports, at line {node.lineno}"
+
+
+def imports(function: ast.FunctionDef) -> Iterator[int]:
+    """The lines on which a function imports."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node.lineno
+
+
+ASKING = [
+    path.relative_to(ROOT).as_posix()
+    for path in sorted((ROOT / "stages").rglob("*.py"))
+    if "import checkpoint\n" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("file", ASKING)
+def test_a_stage_asks_for_its_checkpoint_after_all_its_imports(file: str) -> None:
+    tree = ast.parse((ROOT / file).read_text())
+    assert not [*too_late(tree)]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert any(getattr(call.func, "id", "") == "checkpoint" for call in calls)
 
 
 def test_a_signal_ends_a_stage_in_one_line(project: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from pipeline.errors import PipelineError
-from pipeline.params import Params
+from pipeline.params import Params, Runtime
 from pipeline.params_file import load_whole
 from pipeline.table1.page import NO_X, OWN_X, Cell, lines, page
 from pipeline.table1.params import Table1Params
@@ -84,7 +85,7 @@ def test_wide_is_the_main_params_with_the_changes_of_the_table_s_row() -> None:
         ("{init: random}", "{init: any}", "the changes random, exposures, paper: init: "),
         ("densities: [gaussian", "densities: [gauss", "table.densities.0"),
         ("preset_base: users", "preset_base: some", "preset_base 'some' is none of the bases"),
-        ("    init: mean", "    init: graph", "wide is of init graph, which a preset has nothing"),
+        ("    init: mean", "    init: graph", "the preset wide has init graph; presets train wi"),
     ],
 )
 def test_a_wrong_param_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -288,6 +289,24 @@ def test_several_processes_are_refused_in_one_line(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "runtime.processes: 2: only stages of the main pipeline" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("stage", "options"),
+    [(density, ["--model=maf"]), (ratio, ["--start=learned", "--base=users"])],
+)
+def test_a_cell_that_learns_prepares_its_device_before_it_reads_a_file(
+    stage: ModuleType, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before torch computes anything, that is: threads take over what is set by then."""
+
+    def stop(_: Runtime) -> None:
+        raise PipelineError("prepared")
+
+    monkeypatch.setattr("pipeline.device.prepare_device", stop)
+    place = [f"--params={FOLDER / 'small.yaml'}", f"--data={tmp_path}"]
+    done = CliRunner().invoke(stage.app, [*place, *options, "--fields=paper", "--seed=0"])
+    assert done.stderr.endswith(": prepared\n")
 
 
 def test_a_figure_that_a_cell_lacks_is_an_error_and_not_a_nought() -> None:

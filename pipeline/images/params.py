@@ -12,7 +12,9 @@ Dataset = Literal["cifar10", "mnist"]
 K = Annotated[int, Field(ge=1, le=5)]
 INIT = r"label|pseudo|random|learned-[1-9]\d*(-frozen)?"
 InitName = Annotated[str, StringConstraints(pattern=f"^({INIT})$")]
-Method = Literal["gaussian", "maf", "ratio-features", "ratio", "svdd", "csi"]
+FeatureMethod = Literal["gaussian", "maf", "ratio-features"]
+Method = Literal[FeatureMethod, "ratio", "svdd", "csi"]
+ON_FEATURES: tuple[FeatureMethod, ...] = get_args(FeatureMethod)
 
 
 class Cell(Section):
@@ -175,8 +177,9 @@ class ImageParams(ParamsFile):
         named = {cell.dataset for cell in self.cells}
         if not named == {*self.datasets} == {*get_args(Dataset)}:
             raise ValueError(
-                f"cells name {sorted(named)}, the datasets are {self.datasets}; the tables are of "
-                f"{' and '.join(get_args(Dataset))}, and of a cell of each at least"
+                f"datasets are {self.datasets}, and cells are of {sorted(named)}; list both "
+                f"{' and '.join(get_args(Dataset))} under `datasets`, and give each at least one "
+                "cell"
             )
         for init in self.inits:
             if seed_tasks_of(init) not in (None, *self.seed_tasks):

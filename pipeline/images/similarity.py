@@ -3,6 +3,7 @@
 The truth about two tasks is the number of categories that are active in both.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,3 +63,13 @@ def agreement(
     # Rounded, so that equal similarities are ties whatever their last bits.
     rank = spearmanr(overlap(active)[pairs], cosine[pairs].round(5)).statistic
     return Agreement(len(chosen), cosine, float(rank))
+
+
+def panels(
+    statistic: Singles, active: Bools, coordinates: Sequence[int], gen: np.random.Generator
+) -> dict[str, Doubles]:
+    """Figure 3: the truth, and the cosines by so many coordinates each."""
+    found = {"truth": overlap(active).astype(float)}
+    for n in coordinates:
+        found[f"{n} coordinates"] = agreement(statistic, active, n, gen).cosine
+    return found

@@ -1,14 +1,15 @@
-"""Tables 2, 3 and 6 of the paper, ours beside its own figures, in Markdown.
+"""Tables 2, 3 and 6 of the paper, ours beside its own figures: from records to Markdown.
 
 Every figure is a mean AUC over tasks, times 100. Ours is the mean over seeds, with the standard
 deviation where there are several; the paper's follows in brackets. HIGH is good.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
+from pipeline.images.params import ON_FEATURES, Dataset, ImageParams, Separate
 from pipeline.markdown import markdown
 
 Record = Mapping[str, str]
@@ -134,3 +135,132 @@ def gain(measured: Measured, k: int) -> tuple[float, float] | None:
     learned, random = (measured.values.get((row, f"{k}"), ()) for row in ("learned-64", "random"))
     each = [100 * (a - b) for a, b in zip(learned, random, strict=False)]
     return (mean(each), stdev(each)) if len(each) > 1 else None
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that was measured under the params: rows of the files that the stages write.
+
+    Attributes:
+        probes: by data set, of `features`.
+        cells: by data set, of `evaluate`.
+        unseen: of `generalise`.
+        correlations: of `similarity`.
+        separate: of that stage; empty without Table 2.
+        on_features: likewise.
+    """
+
+    probes: Mapping[Dataset, Record]
+    cells: Mapping[Dataset, Sequence[Record]]
+    unseen: Sequence[Record]
+    correlations: Sequence[Record]
+    separate: Sequence[Record]
+    on_features: Sequence[Record]
+
+    def by_initialisation(self, dataset: Dataset) -> Measured:
+        """The AUCs of a data set, under (init, k)."""
+        return Measured.of(self.cells[dataset], "init", "k")
+
+    def similarity(self) -> dict[str, float]:
+        """Mean rank correlation of Figure 3 over the seeds, by the number of coordinates."""
+        found: dict[str, list[float]] = defaultdict(list)
+        for one in self.correlations:
+            found[one["coordinates"]].append(float(one["spearman"]))
+        return {n: round(mean(of), 4) for n, of in found.items()}
+
+    def figures(self) -> dict[str, float]:
+        """The figures that DVC compares."""
+        found: dict[str, float] = {}
+        for dataset, probe in self.probes.items():
+            found[f"{dataset}.probe"] = float(probe["accuracy"])
+            for (init, k), aucs in self.by_initialisation(dataset).values.items():
+                found[f"{dataset}.k{k}.{init}"] = round(mean(aucs), 4)
+        return found | {f"similarity.{n}": one for n, one in self.similarity().items()}
+
+
+def page(results: Results, params: ImageParams, ran: str) -> str:
+    """NAME.md: every table, and at its end the line `ran`."""
+    parts = [
+        f"Params file: `{params.name}`, seeds {', '.join(map(str, params.seeds))}. "
+        "AUC x 100: ours, its standard deviation over seeds, the paper's in brackets. All seeds "
+        "share the features, whose own spread is not in that of rows with † and pseudo-label.\n",
+        *(_table_2(results, params) if params.separate.ks else ()),
+        *(part for name in params.datasets for part in _by_initialisation(results, params, name)),
+        *_unseen(results.unseen),
+        "## Features and figure 3\n",
+        _facts(results),
+        ran,
+    ]
+    return "\n".join(parts)
+
+
+def _table_2(results: Results, params: ImageParams) -> list[str]:
+    """Table 2, both halves."""
+    wanted = params.separate
+    random = (row for row in results.cells[params.unseen.dataset] if row["init"] == "random")
+    together = [*results.on_features, *({**row, "method": "ratio"} for row in random)]
+    count = wanted.tasks
+    sampled = f"{count} tasks drawn for each k and seed" if count else "all tasks"
+    apart, joint = (Measured.of(of, "method", "k") for of in (results.separate, together))
+    return [
+        f"## Table 2, left: separate learning ({sampled}; † on features)\n",
+        by_k(apart, wanted.methods, wanted.ks, TABLE_2_SEPARATE),
+        _steps(results.separate, wanted),
+        "## Table 2, right: conditional learning, random embeddings (all tasks; † on features)\n",
+        by_k(joint, [*ON_FEATURES, "ratio"], wanted.ks, TABLE_2_CONDITIONAL),
+    ]
+
+
+def _steps(apart: Sequence[Record], params: Separate) -> str:
+    """How long each method of separate learning learned a task."""
+    told = []
+    for method in params.methods:
+        most = {int(row["most_steps"]) for row in apart if row["method"] == method}
+        steps = " to ".join(f"{one:,}" for one in sorted({min(most), max(most)}))
+        told.append(f"{NAMES[method]} {steps if max(most) else 'in closed form'}")
+    line = f"Steps of each task, at most: {', '.join(told)}."
+    if "svdd" in params.methods:
+        first, then = params.svdd.autoencoder_epochs, params.svdd.max_epochs
+        line += (
+            " The autoencoders, from which Deep SVDD starts, were learned for "
+            f"{first} epochs where it was for {then}."
+        )
+    return f"{line}\n"
+
+
+def _by_initialisation(results: Results, params: ImageParams, dataset: Dataset) -> Iterator[str]:
+    """Table 3, left, or Table 6."""
+    measured = results.by_initialisation(dataset)
+    cells = [cell for cell in params.cells if cell.dataset == dataset]
+    ks = [cell.k for cell in cells]
+    title, paper = BY_INITIALISATION[dataset]
+    yield f"## {title}\n"
+    yield by_k(measured, params.inits, ks, paper)
+    lasted = ", ".join(f"{cell.epochs} (k = {cell.k})" for cell in cells)
+    yield f"At most {lasted} epochs.\n"
+    if (gained := gain(measured, max(ks))) is not None:
+        yield (
+            f"Learned (M0 = 64) less random at k = {max(ks)}: {gained[0]:+.2f} ± "
+            f"{gained[1]:.2f} points over {len(params.seeds)} seeds.\n"
+        )
+
+
+def _unseen(records: Sequence[Record]) -> Iterator[str]:
+    """Table 3, right."""
+    measured = Measured.of(records, "init", "train_k", "test_k")
+    ks = sorted({int(row["train_k"]) for row in records})
+    yield "## Table 3, right: tasks placed by projection alone\n"
+    for init in dict.fromkeys(row["init"] for row in records):
+        yield generalisation(measured, init, ks)
+
+
+def _facts(results: Results) -> str:
+    """The figures that are no AUC, one a line."""
+    lines = []
+    for dataset, probe in results.probes.items():
+        paper = f" (paper: {PROBE}, on training images)" if dataset == "cifar10" else ""
+        accuracy = 100 * float(probe["accuracy"])
+        lines.append(f"* Linear probe on {dataset}, on test images: {accuracy:.1f} %{paper}")
+    for n, value in results.similarity().items():
+        lines.append(f"* Rank correlation with the true overlap, {n} coordinates: {value:.3f}")
+    return "\n".join(lines) + "\n"

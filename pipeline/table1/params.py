@@ -93,7 +93,10 @@ class Table1Params(Params):
                     raise ValueError(f"{names[0]}, of init {init}, belongs in table.{fitting}")
         for preset in table.presets:
             if (init := self._init([preset, table.preset_base])) in ("learned", "graph"):
-                raise ValueError(f"{preset} is of init {init}, which a preset has nothing for")
+                raise ValueError(
+                    f"the preset {preset} has init {init}; presets train without a pre-embedding "
+                    "model and without a graph, so it must be random, mean or histogram"
+                )
         return self
 
     def _init(self, names: Sequence[str]) -> Init:

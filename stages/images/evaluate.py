@@ -1,17 +1,16 @@
 """AUC of every initialisation of a k on test images: active categories against the rest."""
 
+from stages.images.folder import Folder, stage_name
 from stages.images.shell import (
     PARAMS,
     ROOT,
     DatasetOption,
-    Folder,
     KOption,
-    ParamsOption,
     RootOption,
     SeedOption,
     image_stage,
 )
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 
 app = stage_app()
 
@@ -26,9 +25,8 @@ def main(
 ) -> None:
     """AUC of every initialisation of a k on test images: active categories against the rest."""
     folder = Folder(root, dataset)
-    runs = folder.runs(k, seed)
-    out = runs / "auc.csv"
-    name = f"evaluate-{dataset}-k{k}-{seed}"
+    out = folder.auc(k, seed)
+    name = stage_name("evaluate", dataset, seed, k=k)
     with image_stage(name, params, "inits", outputs=[out], root=root) as run:
         from pipeline import schemas
         from pipeline.images.ratio import mean_auc
@@ -45,12 +43,10 @@ def main(
         x, device = folder.pixels()[test], run.device()
         rows: list[dict[str, str | int | float]] = []
         for init in run.params.inits:
-            ratio = runs / "ratio" / init
-            e = matrix(
-                read_table(ratio / "task_embeddings.parquet", schemas.TASK_EMBEDDINGS).column("e")
-            )
-            net = read_network(ConvRatioNet, ratio / "model.safetensors").to(device)
-            history = read_history(ratio / "history.csv")
+            ratio = folder.ratio(k, seed, init)
+            e = matrix(read_table(ratio.e, schemas.TASK_EMBEDDINGS).column("e"))
+            net = read_network(ConvRatioNet, ratio.model).to(device)
+            history = read_history(ratio.history)
             best = best_row(history)
             rows.append(
                 {

@@ -1,15 +1,8 @@
 """Train SimCLR on the training images; give every image features and a pseudo-label."""
 
-from stages.images.shell import (
-    PARAMS,
-    ROOT,
-    DatasetOption,
-    Folder,
-    ParamsOption,
-    RootOption,
-    image_stage,
-)
-from stages.shell import stage_app
+from stages.images.folder import Folder, stage_name
+from stages.images.shell import PARAMS, ROOT, DatasetOption, RootOption, image_stage
+from stages.shell import ParamsOption, stage_app
 
 app = stage_app()
 SEED = 0  # all runs on features share the same ones
@@ -20,10 +13,8 @@ def main(dataset: DatasetOption, root: RootOption = ROOT, params: ParamsOption =
     """Train SimCLR on the training images; give every image features and a pseudo-label."""
     folder = Folder(root, dataset)
     out = folder.features
-    files = ("users.parquet", "clusters.parquet", "history.csv", "probe.csv")
-    outputs = [out / file for file in files]
-    name = f"features-{dataset}"
-    with image_stage(name, params, "simclr", outputs=outputs, root=root) as run:
+    name = stage_name("features", dataset)
+    with image_stage(name, params, "simclr", outputs=out, root=root) as run:
         import pyarrow as pa
 
         from pipeline import schemas
@@ -57,12 +48,12 @@ def main(dataset: DatasetOption, root: RootOption = ROOT, params: ParamsOption =
         category = users.column("category").to_numpy()
         accuracy = probe_accuracy(x, category, rows["train"], rows["test"])
         table = pa.table({"user_id": users.column("user_id"), "x": vectors(x)})
-        write_table(table, outputs[0], schemas.FEATURES)
+        write_table(table, out.users, schemas.FEATURES)
         cluster = clusters(x, rows["train"], SEED)
         table = pa.table({"user_id": users.column("user_id"), "cluster": cluster})
-        write_table(table, outputs[1], schemas.USERS)
-        write_csv(rounded(history), outputs[2])
-        write_csv([{"dataset": dataset, "accuracy": round(accuracy, 6)}], outputs[3])
+        write_table(table, out.clusters, schemas.USERS)
+        write_csv(rounded(history), out.history)
+        write_csv([{"dataset": dataset, "accuracy": round(accuracy, 6)}], out.probe)
         run.say(f"{name}: a linear probe on x is right in {accuracy:.1%} of the test images")
 
 

@@ -1,22 +1,13 @@
 """Score the tasks of every k with what was learned on another: projected, never trained."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
-from stages.images.shell import (
-    PARAMS,
-    ROOT,
-    DatasetOption,
-    Folder,
-    ParamsOption,
-    RootOption,
-    SeedOption,
-    image_stage,
-)
-from stages.shell import stage_app
+from stages.images.folder import Folder, stage_name
+from stages.images.shell import PARAMS, ROOT, DatasetOption, RootOption, SeedOption, image_stage
+from stages.shell import ParamsOption, stage_app
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
     from pipeline.arrays import Singles
@@ -34,11 +25,14 @@ def main(
 ) -> None:
     """Score the tasks of every k with what was learned on another: projected, never trained."""
     folder = Folder(root, dataset)
-    out = root / dataset / "generalisation" / f"{seed}.csv"
-    name = f"generalise-{dataset}-{seed}"
+    out = folder.generalisation(seed)
+    name = stage_name("generalise", dataset, seed)
     with image_stage(name, params, "cells", "inits", outputs=[out], root=root) as run:
         from pipeline.images.params import seed_tasks_of
+        from pipeline.images.ratio import image_values
         from pipeline.images.tasks import active_categories, category_sides
+        from pipeline.model_files import read_network
+        from pipeline.models.conv_ratio import ConvPreEmbeddingNet
         from pipeline.text_files import write_csv
 
         pixels, device = folder.pixels(), run.device()
@@ -48,10 +42,18 @@ def main(
         sides = {
             k: category_sides(active_categories(folder.task_set(k).tasks), category) for k in ks
         }
+
+        @cache
+        def values(k: int, m0: int) -> "Singles":
+            net = read_network(ConvPreEmbeddingNet, folder.pretrain(k, seed, m0).model)
+            return image_values(net.to(device), pixels)
+
         rows: list[dict[str, str | int | float]] = []
-        for init in (one for one in run.params.inits if seed_tasks_of(one)):
+        for init in run.params.inits:
+            if (m0 := seed_tasks_of(init)) is None:
+                continue
             for m in ks:
-                learned = _learned(folder.runs(m, seed), init, pixels, device)
+                learned = _learned(folder, m, seed, init, values(m, m0), device)
                 rows += [
                     {
                         "dataset": dataset,
@@ -68,22 +70,23 @@ def main(
         run.say(f"{name}: {len(rows)} AUCs of tasks that were projected only")
 
 
-def _learned(runs: "Path", init: str, pixels: "Singles", device: "torch.device") -> "Learned":
-    """What was learned on the tasks of one k from the initialisation `init`, on `device`."""
-    from pipeline.embeddings import Projection
-    from pipeline.images.params import seed_tasks_of
-    from pipeline.images.ratio import Learned, image_values
-    from pipeline.model_files import read_model, read_network
-    from pipeline.models.conv_ratio import ConvPreEmbeddingNet, ConvRatioNet
+def _learned(
+    folder: Folder, k: int, seed: int, init: str, values: "Singles", device: "torch.device"
+) -> "Learned":
+    """What was learned on the tasks of one k from the initialisation `init`, on `device`.
 
-    tensors, _ = read_model(runs / "start" / f"{init}.safetensors")
-    pre_embedding = read_network(
-        ConvPreEmbeddingNet, runs / "pretrain" / f"{seed_tasks_of(init)}" / "model.safetensors"
-    )
+    `values` are those of its pre-embedding model.
+    """
+    from pipeline.embeddings import Projection
+    from pipeline.images.ratio import Learned
+    from pipeline.model_files import read_model, read_network
+    from pipeline.models.conv_ratio import ConvRatioNet
+
+    tensors, _ = read_model(folder.start(k, seed, init).projection)
     return Learned(
-        image_values(pre_embedding.to(device), pixels),
+        values,
         Projection.from_tensors(tensors),
-        read_network(ConvRatioNet, runs / "ratio" / init / "model.safetensors").to(device),
+        read_network(ConvRatioNet, folder.ratio(k, seed, init).model).to(device),
     )
 
 

@@ -1,34 +1,32 @@
 """Learn all tasks of a k together on features, by one method; AUC on test images (Table 2)."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.images.params import FeatureMethod
+from stages.images.folder import Folder, stage_name
 from stages.images.shell import (
     PARAMS,
     ROOT,
     DatasetOption,
-    Folder,
     KOption,
-    ParamsOption,
     RootOption,
     SeedOption,
     image_stage,
 )
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 
 if TYPE_CHECKING:
-    import torch
+    from pathlib import Path
 
     from pipeline.arrays import Singles
     from pipeline.auc import Sides
     from pipeline.examples import Examples
     from pipeline.images.params import ImageParams
-    from pipeline.training.snapshot import Checkpoint
     from stages.shell import Run
 
 app = stage_app()
-Method = Literal["gaussian", "maf", "ratio-features"]
 
 
 @app.command()
@@ -36,29 +34,30 @@ def main(
     dataset: DatasetOption,
     k: KOption,
     seed: SeedOption,
-    method: Annotated[Method, typer.Option(help="Each with a random embedding a task.")],
+    method: Annotated[FeatureMethod, typer.Option(help="Each with a random embedding a task.")],
     root: RootOption = ROOT,
     params: ParamsOption = PARAMS,
 ) -> None:
     """Learn all tasks of a k together on features, by one method; AUC on test images (Table 2)."""
     folder = Folder(root, dataset)
     out = folder.measured("on_features", k, method, seed)
-    name = f"on_features-{dataset}-k{k}-{method}-{seed}"
+    name = stage_name("on_features", dataset, method, seed, k=k)
     keys = ("on_features", "projection")
     with image_stage(name, params, *keys, outputs=[out], root=root) as run:
         from pipeline.auc import task_aucs
         from pipeline.images.tasks import active_categories, category_sides
         from pipeline.text_files import write_csv
-        from stages.checkpoint import checkpoint
 
         x = folder.load_features()
         examples = folder.examples(x, k)
         test, category = folder.split("test")
         active = active_categories(folder.task_set(k).tasks)
         watched = category_sides(active, folder.split("valid")[1])
-        kept = checkpoint(run, folder.features / "users.parquet", *folder.inputs(k))
-        learn = _ratio if method == "ratio-features" else _density
-        scores = learn(run, method, examples, x[test], watched, seed, run.device(), kept)
+        inputs = [folder.features.users, *folder.inputs(k)]
+        if method == "ratio-features":
+            scores = _ratio(run, examples, x[test], watched, seed, inputs)
+        else:
+            scores = _density(run, method, examples, x[test], watched, seed, inputs)
         auc = float(task_aucs(scores, category_sides(active, category)).defined.mean())
         row = {"dataset": dataset, "k": k, "seed": seed, "method": method, "auc": round(auc, 6)}
         write_csv([row], out)
@@ -67,13 +66,11 @@ def main(
 
 def _ratio(
     run: "Run[ImageParams]",
-    method: Method,
     examples: "Examples",
     test: "Singles",
     watched: "Sides",
     seed: int,
-    device: "torch.device",
-    kept: "Checkpoint",
+    inputs: "list[Path]",
 ) -> "Singles":
     """Scores of every task and test image (M, U') by the conditional ratio."""
     import torch
@@ -82,6 +79,7 @@ def _ratio(
     from pipeline.images.ratio import start
     from pipeline.models.ratio import RatioNet
     from pipeline.scoring import score_all
+    from stages.checkpoint import checkpoint
     from stages.progress import EpochReporter
 
     wanted = run.params.on_features.ratio
@@ -89,6 +87,7 @@ def _ratio(
     net = RatioNet(
         x_dim=test.shape[1], task_dim=e.shape[1], hidden=wanted.hidden, dropout=wanted.dropout
     )
+    kept = checkpoint(run, *inputs)
     with EpochReporter(run.name, wanted.max_epochs) as report:
         made = train_network(
             net,
@@ -99,7 +98,7 @@ def _ratio(
             freeze_e=False,
             schedule=wanted,
             seed=seed,
-            device=device,
+            device=run.device(),
             report=report,
             checkpoint=kept,
         )
@@ -108,13 +107,12 @@ def _ratio(
 
 def _density(
     run: "Run[ImageParams]",
-    method: Method,
+    method: FeatureMethod,
     examples: "Examples",
     test: "Singles",
     watched: "Sides",
     seed: int,
-    device: "torch.device",
-    kept: "Checkpoint",
+    inputs: "list[Path]",
 ) -> "Singles":
     """The same by a conditional density."""
     import torch
@@ -122,6 +120,7 @@ def _density(
     from pipeline.density import Density, density_scores, train_density
     from pipeline.models.gaussian import ConditionalGaussian
     from pipeline.models.maf import ConditionalMaf
+    from stages.checkpoint import checkpoint
     from stages.progress import EpochReporter
 
     wanted, shape = run.params.on_features, {"x_dim": test.shape[1], "tasks": examples.tasks}
@@ -129,6 +128,7 @@ def _density(
     net: Density = ConditionalGaussian(**shape)
     if method == "maf":
         net = ConditionalMaf(**shape, hidden=wanted.maf.hidden)
+    kept = checkpoint(run, *inputs)
     with EpochReporter(run.name, schedule.max_epochs) as report:
         train_density(
             net,
@@ -137,7 +137,7 @@ def _density(
             schedule=schedule,
             weight_decay=schedule.weight_decay,
             seed=seed,
-            device=device,
+            device=run.device(),
             report=report,
             checkpoint=kept,
         )

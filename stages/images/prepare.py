@@ -6,16 +6,9 @@ from typing import Annotated
 import typer
 
 from stages.downloads import download_progress
-from stages.images.shell import (
-    PARAMS,
-    ROOT,
-    DatasetOption,
-    Folder,
-    ParamsOption,
-    RootOption,
-    image_stage,
-)
-from stages.shell import stage_app
+from stages.images.folder import Folder, stage_name
+from stages.images.shell import PARAMS, ROOT, DatasetOption, RootOption, image_stage
+from stages.shell import ParamsOption, stage_app
 
 app = stage_app()
 
@@ -35,7 +28,8 @@ def main(
     """
     into = Folder(root, dataset)
     outputs = [into.images, into.users, into.splits]
-    with image_stage(f"prepare-{dataset}", params, "data", outputs=outputs, root=root) as run:
+    name = stage_name("prepare", dataset)
+    with image_stage(name, params, "data", outputs=outputs, root=root, on_device=False) as run:
         import pyarrow as pa
         import torch
 

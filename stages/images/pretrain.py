@@ -4,19 +4,18 @@ from typing import Annotated
 
 import typer
 
+from stages.images.folder import Folder, stage_name
 from stages.images.shell import (
     PARAMS,
     ROOT,
     DatasetOption,
     EpochsOption,
-    Folder,
     KOption,
-    ParamsOption,
     RootOption,
     SeedOption,
     image_stage,
 )
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 
 app = stage_app()
 
@@ -35,10 +34,9 @@ def main(
 ) -> None:
     """Train a pre-embedding model on M0 seed tasks of a k (Algorithm 1, one head a task)."""
     folder = Folder(root, dataset)
-    out = folder.runs(k, seed) / "pretrain" / f"{seed_tasks}"
-    outputs = [out / "model.safetensors", out / "history.csv"]
-    name = f"pretrain-{dataset}-k{k}-{seed_tasks}-{seed}"
-    with image_stage(name, params, "pretrain", "network", outputs=outputs, root=root) as run:
+    out = folder.pretrain(k, seed, seed_tasks)
+    name = stage_name("pretrain", dataset, seed_tasks, seed, k=k)
+    with image_stage(name, params, "pretrain", "network", outputs=out, root=root) as run:
         from pipeline.images.ratio import pretrain_images
         from pipeline.model_files import write_network
         from pipeline.text_files import write_csv
@@ -60,8 +58,8 @@ def main(
                 report=report,
                 checkpoint=kept,
             )
-        write_network(made.net, outputs[0])
-        write_csv(rounded(made.history), outputs[1])
+        write_network(made.net, out.model)
+        write_csv(rounded(made.history), out.history)
         best = best_row(made.history)
         run.say(
             f"{name}: {len(made.seed_tasks)} seed tasks, loss {best['valid_loss']:.4f} "

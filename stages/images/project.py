@@ -1,21 +1,22 @@
 """Give every task of a k the embeddings to start from, one table an initialisation."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
+from stages.images.folder import Folder, stage_name
 from stages.images.shell import (
     PARAMS,
     ROOT,
     DatasetOption,
-    Folder,
     KOption,
-    ParamsOption,
     RootOption,
     SeedOption,
     image_stage,
 )
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 
 if TYPE_CHECKING:
+    from pipeline.arrays import Singles
     from pipeline.models.ratio import PreEmbeddingNet
 
 app = stage_app()
@@ -31,11 +32,9 @@ def main(
 ) -> None:
     """Give every task of a k the embeddings to start from, one table an initialisation."""
     folder = Folder(root, dataset)
-    runs = folder.runs(k, seed)
-    name = f"project-{dataset}-k{k}-{seed}"
-    with image_stage(
-        name, params, "inits", "projection", outputs=[runs / "start"], root=root
-    ) as run:
+    outputs = [folder.starts(k, seed)]
+    name = stage_name("project", dataset, seed, k=k)
+    with image_stage(name, params, "inits", "projection", outputs=outputs, root=root) as run:
         import pyarrow as pa
 
         from pipeline import schemas
@@ -51,24 +50,29 @@ def main(
         tasks = folder.task_set(k).tasks
 
         def pre_embedding(m0: int) -> "PreEmbeddingNet":
-            model = runs / "pretrain" / str(m0) / "model.safetensors"
+            model = folder.pretrain(k, seed, m0).model
             return read_network(ConvPreEmbeddingNet, model).to(device)
 
+        @cache
+        def statistic(init: str) -> "Singles | None":
+            if init == "random":
+                return None
+            return task_statistic(
+                init,
+                examples,
+                active=active_categories(tasks),
+                cluster=cluster,
+                pre_embedding=pre_embedding,
+            )
+
         for init in run.params.inits:
-            statistic = None
-            if init != "random":
-                statistic = task_statistic(
-                    start_of(init),
-                    examples,
-                    active=active_categories(tasks),
-                    cluster=cluster,
-                    pre_embedding=pre_embedding,
-                )
-            e, projection = start(statistic, examples.tasks, run.params.projection, seed)
+            known = statistic(start_of(init))
+            e, projection = start(known, examples.tasks, run.params.projection, seed)
             table = pa.table({"task_id": tasks.column("task_id"), "e": vectors(e)})
-            write_table(table, runs / "start" / f"{init}.parquet", schemas.TASK_EMBEDDINGS)
+            out = folder.start(k, seed, init)
+            write_table(table, out.e, schemas.TASK_EMBEDDINGS)
             tensors = projection.tensors() if projection else {}
-            write_model(tensors, {"init": init}, runs / "start" / f"{init}.safetensors")
+            write_model(tensors, {"init": init}, out.projection)
         run.say(f"{name}: {examples.tasks} tasks by {', '.join(run.params.inits)}")
 
 

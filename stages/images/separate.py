@@ -1,23 +1,22 @@
 """Learn some tasks of a k one by one, by one method; AUC on test images (Table 2, left)."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.images.params import ON_FEATURES, Method
+from stages.images.folder import Folder, stage_name
 from stages.images.shell import (
-    ON_FEATURES,
     PARAMS,
     ROOT,
     DatasetOption,
-    Folder,
     KOption,
-    ParamsOption,
     RootOption,
     SeedOption,
     image_stage,
 )
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 
 if TYPE_CHECKING:
     from pipeline.arrays import Ints, Singles
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from stages.shell import Run
 
 app = stage_app()
-Method = Literal["gaussian", "maf", "ratio-features", "ratio", "svdd", "csi"]
 
 
 @app.command()
@@ -42,7 +40,7 @@ def main(
     """Learn some tasks of a k one by one, by one method; AUC on test images (Table 2, left)."""
     folder = Folder(root, dataset)
     out = folder.measured("separate", k, method, seed)
-    name = f"separate-{dataset}-k{k}-{method}-{seed}"
+    name = stage_name("separate", dataset, method, seed, k=k)
     keys = ("separate", "network")
     with image_stage(name, params, *keys, outputs=[out], root=root) as run:
         import numpy as np
@@ -52,12 +50,11 @@ def main(
         from pipeline.images.tasks import active_categories, category_sides
         from pipeline.text_files import write_csv
 
-        device = run.device()  # first: what it sets, threads take over
         load = folder.load_features if method in ON_FEATURES else folder.pixels
         inputs = folder.load_shares() if method == "csi" else load()
         examples = folder.examples(inputs, k)
         tasks = choose_tasks(examples, run.params.separate.tasks, np.random.default_rng(seed))
-        data = set_apart(examples, tasks, device, run.params.separate.draws)
+        data = set_apart(examples, tasks, run.device(), run.params.separate.draws)
         test, category = folder.split("test")
         scores = _scores(run, folder, k, method, data, inputs, test, seed)
         active = active_categories(folder.task_set(k).tasks)[tasks]
@@ -121,7 +118,7 @@ def _scores(
     if method == "gaussian":
         return gaussian_scores(data, x, judged)
     schedule = _schedules(wanted)[method]
-    learned_from = [folder.features / "users.parquet"] if method in ON_FEATURES else []
+    learned_from = [folder.features.users] if method in ON_FEATURES else []
     kept = checkpoint(run, *folder.inputs(k), *learned_from)
     with EpochReporter(run.name, schedule.max_epochs) as report:
         if method == "maf":

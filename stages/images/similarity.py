@@ -1,16 +1,8 @@
 """Encode tasks by the pre-embedding model of all tasks of another k: Figure 3."""
 
-from stages.images.shell import (
-    PARAMS,
-    ROOT,
-    DatasetOption,
-    Folder,
-    ParamsOption,
-    RootOption,
-    SeedOption,
-    image_stage,
-)
-from stages.shell import stage_app
+from stages.images.folder import Folder, stage_name
+from stages.images.shell import PARAMS, ROOT, DatasetOption, RootOption, SeedOption, image_stage
+from stages.shell import ParamsOption, stage_app
 
 app = stage_app()
 
@@ -24,11 +16,10 @@ def main(
 ) -> None:
     """Encode tasks by the pre-embedding model of all tasks of another k: Figure 3."""
     folder = Folder(root, dataset)
-    out = root / dataset / "similarity" / f"{seed}"
-    outputs = [out / "statistic.parquet", out / "spearman.csv"]
-    name = f"similarity-{dataset}-{seed}"
+    out = folder.similarity(seed)
+    name = stage_name("similarity", dataset, seed)
     keys = ("unseen", "pretrain", "network")
-    with image_stage(name, params, *keys, outputs=outputs, root=root) as run:
+    with image_stage(name, params, *keys, outputs=out, root=root) as run:
         import numpy as np
         import pyarrow as pa
 
@@ -61,14 +52,14 @@ def main(
             made.net.to(run.device()), folder.examples(pixels, unseen.test_k)
         )
         table = pa.table({"task_id": tasks.column("task_id"), "e": vectors(statistic)})
-        write_table(table, outputs[0], schemas.TASK_EMBEDDINGS)
+        write_table(table, out.statistic, schemas.TASK_EMBEDDINGS)
         gen, active = np.random.default_rng(seed), active_categories(tasks)
         found = [agreement(statistic, active, n, gen) for n in unseen.coordinates]
         rows = [
             {"seed": seed, "coordinates": one.coordinates, "spearman": round(one.spearman, 6)}
             for one in found
         ]
-        write_csv(rows, outputs[1])
+        write_csv(rows, out.spearman)
         shown = ", ".join(f"{one.spearman:.3f} by {one.coordinates}" for one in found)
         run.say(f"{name}: rank correlation with the true overlap {shown} coordinates")
 

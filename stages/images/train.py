@@ -4,19 +4,18 @@ from typing import Annotated
 
 import typer
 
+from stages.images.folder import Folder, stage_name
 from stages.images.shell import (
     PARAMS,
     ROOT,
     DatasetOption,
     EpochsOption,
-    Folder,
     KOption,
-    ParamsOption,
     RootOption,
     SeedOption,
     image_stage,
 )
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 
 app = stage_app()
 
@@ -35,11 +34,9 @@ def main(
 ) -> None:
     """Learn log q_t(x)/p(x) of images for all tasks of a k together (Algorithm 1)."""
     folder = Folder(root, dataset)
-    runs = folder.runs(k, seed)
-    out = runs / "ratio" / init
-    outputs = [out / f for f in ("model.safetensors", "task_embeddings.parquet", "history.csv")]
-    name = f"train-{dataset}-k{k}-{init}-{seed}"
-    with image_stage(name, params, "ratio", "network", outputs=outputs, root=root) as run:
+    out = folder.ratio(k, seed, init)
+    name = stage_name("train", dataset, init, seed, k=k)
+    with image_stage(name, params, "ratio", "network", outputs=out, root=root) as run:
         import pyarrow as pa
 
         from pipeline import schemas
@@ -55,7 +52,7 @@ def main(
         from stages.progress import EpochReporter
 
         tasks = folder.task_set(k).tasks
-        task_init = runs / "start" / f"{init}.parquet"
+        task_init = folder.start(k, seed, init).e
         begin = read_table(task_init, schemas.TASK_EMBEDDINGS)
         same_tasks(begin, tasks)
         _, category = folder.split("valid")
@@ -76,10 +73,10 @@ def main(
             )
         if rested_at_chance(made.history):
             run.warn("the loss never left 2 ln 2: nothing was learned; raise --epochs")
-        write_network(made.net, outputs[0])
+        write_network(made.net, out.model)
         table = pa.table({"task_id": tasks.column("task_id"), "e": vectors(made.e)})
-        write_table(table, outputs[1], schemas.TASK_EMBEDDINGS)
-        write_csv(rounded(made.history), outputs[2])
+        write_table(table, out.e, schemas.TASK_EMBEDDINGS)
+        write_csv(rounded(made.history), out.history)
         best = best_row(made.history)
         run.say(
             f"{name}: validation loss {best['valid_loss']:.4f}, AUC {best['valid_auc']:.4f} "

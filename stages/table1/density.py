@@ -1,17 +1,17 @@
 """One cell of Table 1's density baselines: maximum likelihood, scores, figures."""
 
 import time
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.shell import stage_app
+from pipeline.table1.params import Density as Model
+from stages.shell import ParamsOption, stage_app
 from stages.table1.measure import measure
 from stages.table1.shell import (
     PARAMS,
     ROOT,
     FieldsOption,
-    ParamsOption,
     Place,
     RootOption,
     SeedOption,
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pipeline.table1.params import Densities
 
 app = stage_app()
-Model = Literal["gaussian", "maf"]
 
 
 @app.command()
@@ -45,7 +44,7 @@ def main(
         *(place.prepared(table) for table in ("tasks", "exposures", "splits")),
     ]
     with (
-        main_params("density", params, [fields], seed) as file,
+        main_params("density", params, [fields], seed, on_device=True) as file,
         table1_stage(
             f"density-{seed}", params, f"densities.{model}"
         ) as run,  # a seed has its own checkpoint

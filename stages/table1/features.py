@@ -1,12 +1,11 @@
 """The user vectors of a column of Table 1."""
 
 from stages import extract_features
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 from stages.table1.shell import (
     PARAMS,
     ROOT,
     FieldsOption,
-    ParamsOption,
     Place,
     RootOption,
     SeedOption,

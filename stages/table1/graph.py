@@ -1,11 +1,10 @@
 """The items' vectors from a knowledge graph, for a row of Table 1."""
 
 from stages import graph
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 from stages.table1.shell import (
     PARAMS,
     ROOT,
-    ParamsOption,
     Place,
     RootOption,
     SeedOption,

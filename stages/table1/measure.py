@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.arrays import Ints, Singles
 from stages.evaluate import PARAM_KEYS
 from stages.shell import stage
 from stages.table1.shell import Place
@@ -13,6 +12,7 @@ from stages.table1.shell import Place
 if TYPE_CHECKING:
     from torch import device
 
+    from pipeline.arrays import Ints, Singles
     from pipeline.evaluation import History
 
     Score = Callable[[Ints, device], Singles]

@@ -6,13 +6,12 @@ from typing import Annotated, Literal
 import typer
 
 from pipeline.peers.settings import Detector, Recommender
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 from stages.table1.measure import measure
 from stages.table1.shell import (
     PARAMS,
     ROOT,
     FieldsOption,
-    ParamsOption,
     Place,
     RootOption,
     SeedOption,

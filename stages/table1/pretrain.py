@@ -1,13 +1,12 @@
 """The pre-embedding model of a cell of Table 1."""
 
 from stages import pretrain
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 from stages.table1.shell import (
     PARAMS,
     ROOT,
     BaseOption,
     FieldsOption,
-    ParamsOption,
     Place,
     RootOption,
     SeedOption,

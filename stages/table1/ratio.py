@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import project, train
-from stages.shell import stage_app
+from stages.shell import ParamsOption, stage_app
 from stages.table1.measure import measure
 from stages.table1.shell import (
     PARAMS,
     ROOT,
     BaseOption,
     FieldsOption,
-    ParamsOption,
     Place,
     RootOption,
     SeedOption,
@@ -46,7 +45,7 @@ def main(
     place = Place(root)
     features, tasks = place.features(fields, seed), place.prepared("tasks")
     exposures, splits = place.prepared("exposures"), place.prepared("splits")
-    with main_params("ratio", params, [start, base, fields], seed) as file:
+    with main_params("ratio", params, [start, base, fields], seed, on_device=True) as file:
         cell = file.parent
         project.main(
             users=place.prepared("users"),

@@ -14,7 +14,6 @@ from stages.shell import Run, running
 if TYPE_CHECKING:
     from pipeline.table1.params import Table1Params
 
-ParamsOption = Annotated[Path, typer.Option("--params", help="The params file.")]
 RootOption = Annotated[Path, typer.Option("--data", help="Reads and writes below this folder.")]
 StartOption = Annotated[str, typer.Option(help="The change that says where embeddings start.")]
 BaseOption = Annotated[str, typer.Option(help="The change that says which base p is.")]
@@ -56,11 +55,16 @@ class Place:
 
 
 @contextmanager
-def main_params(name: str, params_file: Path, changes: Sequence[str], seed: int) -> Iterator[Path]:
+def main_params(
+    name: str, params_file: Path, changes: Sequence[str], seed: int, *, on_device: bool = False
+) -> Iterator[Path]:
     """The params file of a cell, for the main stages, in a folder that lasts as long as the cell.
 
     It is called params.yaml, as the file that it comes from, so that under DVC the main stages find
     their keys declared. An error or an interruption becomes one line, as in every stage.
+
+    With `on_device` the device is prepared first, for threads take over what is set by then: for a
+    cell in which torch is at work before a stage that does so.
     """
 
     def load() -> "Table1Params":
@@ -73,6 +77,8 @@ def main_params(name: str, params_file: Path, changes: Sequence[str], seed: int)
         from ruamel.yaml import YAML
 
         run.refuse_several()
+        if on_device:
+            run.device()
         file = Path(folder) / "params.yaml"
         YAML().dump(run.params.cell(changes, seed=seed).model_dump(), file)
         yield file
