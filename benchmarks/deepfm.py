@@ -9,6 +9,7 @@ from benchmarks.textbook import PlainDeepFM, plain_deepfm_epoch
 from benchmarks.timing import race
 from pipeline.params import Features
 from pipeline.training.deepfm import Interactions, train_deepfm
+from pipeline.training.session import Session
 
 BATCH, ROUNDS, WIDTH, HIDDEN = 16_384, 7, 100, (128, 64)
 PLAIN_STEPS, EXPOSURES = 2, 200_000
@@ -31,7 +32,7 @@ def main() -> Section:
     jobs = {
         "plain": (lambda: plain_deepfm_epoch(plain, user, item, few, batch=BATCH, lr=5e-3), few),
         "this pipeline": (
-            lambda: train_deepfm(interactions, _params(), seed=0, report=lambda _: None),
+            lambda: train_deepfm(interactions, _params(), seed=0, session=Session()),
             round(0.9 * EXPOSURES),  # the rest is kept to stop by
         ),
     }

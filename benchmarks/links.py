@@ -25,6 +25,7 @@ from pipeline.link_prediction import by_relation, filtered_ranks
 from pipeline.params import Graph, Params
 from pipeline.params_file import load_sections
 from pipeline.training.graph import Triples, train_translation
+from pipeline.training.session import Session
 
 SEEDS = (0, 1, 2)
 CHANGED = {"model": "transe", "batch_size": 4096}  # the rest as in params.yaml
@@ -91,7 +92,7 @@ def ours(graph: KnowledgeGraph, parts: list[torch.Tensor], params: Graph, seed: 
     everything = torch.from_numpy(graph.triples)
     triples = Triples(learn, stop, everything, graph.entities, len(graph.relations))
     started = time.process_time()
-    model, _ = train_translation(triples, params, seed=seed, report=lambda row: None)
+    model, _ = train_translation(triples, params, seed=seed, session=Session())
     seconds = time.process_time() - started
     row = by_relation(filtered_ranks(model, test, everything), test[1], graph.relations)[0]
     return Found(float(row["mrr"] or 0), float(row["hits10"] or 0), seconds)

@@ -26,6 +26,7 @@ from pipeline.params import Ratio
 from pipeline.params_file import load_params
 from pipeline.storage import matrix, read_table
 from pipeline.training.history import Row, best_row
+from pipeline.training.session import Session
 
 SEEDS = (0, 1, 2)
 WAYS: Mapping[str, Mapping[str, object]] = {
@@ -126,9 +127,8 @@ def train(examples: Examples, start: Singles, params: Ratio, seed: int) -> Train
         run.seconds.append(time.process_time() - started)
         run.rows.append(row)
 
-    device = torch.device("cpu")
     torch.set_num_threads(1)
-    train_conditional(examples, start, params=params, seed=seed, device=device, report=note)
+    train_conditional(examples, start, params=params, seed=seed, session=Session(report=note))
     return run
 
 

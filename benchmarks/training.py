@@ -17,6 +17,7 @@ from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
 from pipeline.params import Schedule
 from pipeline.steps.sampler import PairSampler
+from pipeline.training.session import Session
 
 BATCH, LR, ROUNDS = 8192, 2e-3, 11
 # So that a round takes each about as long; of (a) enough for the garbage collector to come by.
@@ -101,7 +102,7 @@ def ours(data: Sample, pairs: PairSampler, batch: int) -> Callable[[], object]:
     one = PairSampler(pairs.user[:1], pairs.task[:1], pairs.user[:1])
     schedule = Schedule(lr=LR, batch_size=batch, max_epochs=1, patience=1)
     return lambda: estimate_ratio(
-        model, Estimation(pairs, one, one), schedule, seed=0, report=lambda _: None, loss=model.loss
+        model, Estimation(pairs, one, one), schedule, seed=0, session=Session(), loss=model.loss
     )
 
 

@@ -19,14 +19,13 @@ from pipeline.examples import Examples
 from pipeline.models.ratio import RatioNet, TaskRatios, head_dim
 from pipeline.models.weights import draw_layers
 from pipeline.params import Base, Ratio, Schedule, Stop, Visible
-from pipeline.ranks import ALONE, Ranks
 from pipeline.scoring import score_all
 from pipeline.steps.dealt import fetch_rows
 from pipeline.steps.grid import TaskGrid
 from pipeline.steps.sampler import PairSampler
 from pipeline.training.course import Batches
 from pipeline.training.history import MISS, Row
-from pipeline.training.snapshot import Checkpoint
+from pipeline.training.session import Session
 from pipeline.watch import watch_auc
 from pipeline.yardsticks import exposure_sides
 
@@ -49,10 +48,7 @@ def train_conditional(
     *,
     params: Ratio,
     seed: int,
-    device: torch.device,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None = None,
-    ranks: Ranks = ALONE,
+    session: Session,
 ) -> Conditional:
     """Run Algorithm 1 on all tasks from the embeddings `task_init` (M, e_dim).
 
@@ -61,11 +57,9 @@ def train_conditional(
         task_init: where the embeddings start.
         params: base, whose exposures train, network and schedule.
         seed: of weights, batches, negatives and dropout.
-        device: where to train.
-        report: called with each epoch's row, which also holds `valid_auc`: the mean AUC over tasks
-            of validation users with a held-out exposure against those without any.
-        checkpoint: where to keep the training, and to go on from; see `fit`.
-        ranks: the processes that train together; each learns from the exposures to its own tasks.
+        session: how to train; each of several processes learns from the exposures to its own tasks.
+            A row of the history also holds `valid_auc`: the mean AUC over tasks of validation users
+            with a held-out exposure against those without any.
 
     Returns:
         The network and the embeddings; with `params.linear` these are longer than `task_init` by
@@ -84,7 +78,7 @@ def train_conditional(
         dropout=params.dropout,
         linear=params.linear,
     )
-    own = examples.on(ranks)
+    own = examples.on(session.ranks)
     return train_network(
         net,
         own,
@@ -97,10 +91,7 @@ def train_conditional(
         freeze_e=params.freeze_e,
         schedule=params,
         seed=seed,
-        device=device,
-        report=report,
-        checkpoint=checkpoint,
-        ranks=ranks,
+        session=session,
     )
 
 
@@ -118,10 +109,7 @@ def train_network(
     freeze_e: bool,
     schedule: Schedule,
     seed: int,
-    device: torch.device,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None = None,
-    ranks: Ranks = ALONE,
+    session: Session,
 ) -> Conditional:
     """The same for a network of one's own, whose weights are drawn here.
 
@@ -135,12 +123,13 @@ def train_network(
         within_batch: makes the negatives of a step its positives, see
             `PairSampler.within_batches`. With base exposures, in one process.
     """
+    ranks = session.ranks
     if grid_tasks is not None and not ranks.alone:
         raise PipelineError(
             f"ratio.mode grid trains in one process, but {ranks.size} were started; "
             "set runtime.processes to 1, or ratio.mode to sampled."
         )
-    data = make_estimation(examples, base=base, visible=visible, device=device, ranks=ranks)
+    data = make_estimation(examples, base=base, visible=visible, device=session.device, ranks=ranks)
     draw_layers(net, torch.Generator().manual_seed(seed))
     x, e = torch.from_numpy(examples.deal_x(ranks).x), torch.from_numpy(task_init)
     model = TaskRatios(net, x=x, e=e, freeze_e=freeze_e, ranks=ranks)
@@ -159,14 +148,12 @@ def train_network(
         data,
         schedule,
         seed=seed,
-        report=report,
+        session=session,
         batches=batches,
         loss=loss,
         figures=watch if stop == "loss" else partial(_missing, watch),
         judged_by_loss=stop == "loss",
-        checkpoint=checkpoint,
         tables=TaskRatios.of_tasks,
-        ranks=ranks,
     )
     return Conditional(net.cpu().eval(), model.e.detach().cpu().numpy(), history)
 

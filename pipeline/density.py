@@ -5,7 +5,6 @@ ratio's, those of different tasks compare only if the tasks' densities are alike
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,8 +18,8 @@ from pipeline.models.maf import ConditionalMaf, lowest_where_undefined
 from pipeline.params import Schedule
 from pipeline.steps.sampler import PairSampler
 from pipeline.training.history import Row
-from pipeline.training.loop import Patience, fit
-from pipeline.training.snapshot import Checkpoint
+from pipeline.training.loop import fit
+from pipeline.training.session import Session
 from pipeline.watch import watch_auc
 
 Density = ConditionalGaussian | ConditionalMaf
@@ -37,9 +36,7 @@ def train_density(
     weight_decay: float,
     noise: float = 0.0,
     seed: int,
-    device: torch.device,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None = None,
+    session: Session,
 ) -> list[Row]:
     """Train `net` on the exposures of training users until its validation loss is lowest.
 
@@ -53,9 +50,7 @@ def train_density(
         noise: what is added to x in training, normal, in standard deviations of each of its
             numbers. Where x are points that repeat, a density without any grows without bound.
         seed: of the weights, of the order of the pairs, and of the noise.
-        device: where to train.
-        report: called with each epoch's row.
-        checkpoint: where to keep the training, and to go on from; see `fit`.
+        session: where and how to train.
 
     Returns:
         The history: epoch, train_loss, valid_loss (the mean -log q_t(x) over the visible exposures
@@ -64,6 +59,7 @@ def train_density(
     Raises:
         PipelineError: no exposures to learn from, or a loss that is not finite.
     """
+    device = session.device
     data = make_estimation(examples, base="users", device=device)  # whose negatives stay undrawn
     net.draw_weights(torch.Generator().manual_seed(seed))
     net.to(device)
@@ -101,11 +97,9 @@ def train_density(
         loss=loss,
         validate=validate,
         schedule=schedule,
-        patience=Patience(schedule.patience),
-        report=report,
+        session=session,
         weight_decay=weight_decay,
         random={"batches": gen},
-        checkpoint=checkpoint,
         capture=True,
     )
     net.cpu()

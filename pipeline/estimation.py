@@ -22,8 +22,8 @@ from pipeline.steps.dealt import alike
 from pipeline.steps.sampler import CountedSampler, PairSampler
 from pipeline.training.course import Batches, make_course
 from pipeline.training.history import Row
-from pipeline.training.loop import Patience, fit
-from pipeline.training.snapshot import Checkpoint
+from pipeline.training.loop import fit
+from pipeline.training.session import Session
 from pipeline.training.split import Split
 
 CHANCE = 2 * math.log(2)  # the loss of f = 0
@@ -128,14 +128,12 @@ def estimate_ratio(
     schedule: Schedule,
     *,
     seed: int,
-    report: Callable[[Row], None],
+    session: Session,
     batches: Batches | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     figures: Callable[[], Row] = dict,
     judged_by_loss: bool = True,
-    checkpoint: Checkpoint | None = None,
     tables: Collection[str] = (),
-    ranks: Ranks = ALONE,
 ) -> list[Row]:
     """Train `model` (user (2, N), task (N,) -> logits (2, N)) until it validates best.
 
@@ -144,20 +142,19 @@ def estimate_ratio(
         data: the pairs.
         schedule: learning rate, batch size, epochs, patience.
         seed: of the order of the pairs, the negatives and the dropout masks.
-        report: called with each epoch's row.
+        session: how to train; `data`, on the device already, are the pairs of this process.
         batches: gives an epoch of batches for `loss`, of one process; None for pairs, each with a
             drawn negative.
         loss: the model's own way to the `ratio_loss` of its logits, where it has a faster one, or
             its loss of the `batches`.
         figures: further figures for each row, from the model in eval mode.
         judged_by_loss: otherwise by their `valid_miss`; see `fit`.
-        checkpoint: where to keep the training, and to go on from; see `fit`.
         tables: parameters of the model with a row a task, which several processes deal out.
-        ranks: the processes that train together; `data` are the pairs of this one.
 
     Returns:
         The history: epoch, train_loss (under dropout), valid_loss, held_out_loss, and `figures`.
     """
+    ranks = session.ranks
     with Split(model, tables, ranks) as split:
         model.to(data.train.user.device)
         course = make_course(
@@ -184,10 +181,9 @@ def estimate_ratio(
             loss=course.loss,
             validate=validate,
             schedule=schedule,
-            patience=Patience(schedule.patience, PLATEAU if judged_by_loss else PLATEAU_OF_MISSES),
-            report=report,
+            plateau=PLATEAU if judged_by_loss else PLATEAU_OF_MISSES,
+            session=session,
             random=course.random,
-            checkpoint=checkpoint,
             split=split,
             capture=True,
         )

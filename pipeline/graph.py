@@ -3,7 +3,6 @@
 The vectors are what `init: graph` starts from: extra knowledge, of items rather than of users.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from pipeline.training.deepfm import Interactions
 from pipeline.training.graph import Triples, train_translation
 from pipeline.training.history import Row
 from pipeline.training.ktup import train_ktup
-from pipeline.training.snapshot import Checkpoint
+from pipeline.training.session import Session
 
 SPLIT_SEED = 20_130_205  # the same triples are held out whatever the training's seed
 
@@ -49,9 +48,7 @@ def embed_items(
     params: Graph,
     *,
     seed: int,
-    device: torch.device,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None = None,
+    session: Session,
 ) -> GraphVectors | None:
     """Train the model that the params name, and give every item a vector.
 
@@ -60,9 +57,7 @@ def embed_items(
         exposures: from `learned_exposures`; only KTUP looks at them.
         params: model and schedule.
         seed: of the training; the same triples are held out whatever it is.
-        device: where to train.
-        report: called with each epoch's row.
-        checkpoint: where to keep the training, and to go on from; see `fit`.
+        session: where and how to train.
 
     Returns:
         None where the graph is so small that nothing can be held out.
@@ -70,6 +65,7 @@ def embed_items(
     Raises:
         PipelineError: a loss that is not a finite number.
     """
+    device = session.device
     parts = graph.hold_out(params.held_out_share, np.random.default_rng(SPLIT_SEED))
     learn, stop, test = (torch.from_numpy(part).to(device) for part in parts)
     if not test.shape[1]:
@@ -80,15 +76,11 @@ def embed_items(
     known = of_item >= 0
     model: TransE
     if params.model == "ktup":
-        joint, history = train_ktup(
-            triples, exposures, of_item, params, seed=seed, report=report, checkpoint=checkpoint
-        )
+        joint, history = train_ktup(triples, exposures, of_item, params, seed=seed, session=session)
         known = known | (torch.bincount(exposures.item, minlength=len(of_item)) > 0)
         model, x = joint.graph, joint.items().detach()
     else:
-        model, history = train_translation(
-            triples, params, seed=seed, report=report, checkpoint=checkpoint
-        )
+        model, history = train_translation(triples, params, seed=seed, session=session)
         x = model.entity.detach()[of_item]
     x[~known] = x[known].mean(0)
     ranks = filtered_ranks(model, test, everything).cpu()

@@ -4,7 +4,6 @@ Paper: Bai et al., section 4. Algorithm 1 on M0 seed tasks with a network that h
 Its task embeddings, which the paper drops, it does not have in the first place.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,9 +17,8 @@ from pipeline.models.ratio import PreEmbeddingNet, SeedRatios
 from pipeline.models.weights import device_of, draw_layers
 from pipeline.pairs import Pairs
 from pipeline.params import Base, Pretrain, Schedule
-from pipeline.ranks import ALONE, Ranks
 from pipeline.training.history import Row
-from pipeline.training.snapshot import Checkpoint
+from pipeline.training.session import Session
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,7 @@ def pretrain(
     base: Base,
     params: Pretrain,
     seed: int,
-    device: torch.device,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None = None,
-    ranks: Ranks = ALONE,
+    session: Session,
 ) -> Pretraining:
     """Train the pre-embedding model on the exposures to the seed tasks.
 
@@ -52,10 +47,7 @@ def pretrain(
         base: p, over the seed tasks' exposures or over users.
         params: network and schedule.
         seed: of weights, batches, negatives and dropout.
-        device: where to train.
-        report: called with each epoch's row.
-        checkpoint: where to keep the training, and to go on from; see `fit`.
-        ranks: the processes that train together; each learns from the exposures to its own tasks.
+        session: how to train; each of several processes learns from the exposures to its own tasks.
 
     Raises:
         PipelineError: no exposures to learn from, or a loss that is not finite.
@@ -73,10 +65,7 @@ def pretrain(
         base=base,
         schedule=params,
         seed=seed,
-        device=device,
-        report=report,
-        checkpoint=checkpoint,
-        ranks=ranks,
+        session=session,
     )
 
 
@@ -89,10 +78,7 @@ def pretrain_network(
     within_batch: bool = False,
     schedule: Schedule,
     seed: int,
-    device: torch.device,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None = None,
-    ranks: Ranks = ALONE,
+    session: Session,
 ) -> Pretraining:
     """The same for a network of one's own, with a head a seed task; its weights are drawn here.
 
@@ -101,8 +87,9 @@ def pretrain_network(
     pairs = examples.pairs
     head = np.searchsorted(seed_tasks, pairs.task)
     of_seeds = Pairs(pairs.user, head, pairs.held_out).where(np.isin(pairs.task, seed_tasks))
+    ranks = session.ranks
     own = replace(examples, pairs=of_seeds, tasks=len(seed_tasks)).on(ranks)
-    data = make_estimation(own, base=base, device=device, ranks=ranks)
+    data = make_estimation(own, base=base, device=session.device, ranks=ranks)
     draw_layers(net, torch.Generator().manual_seed(seed))
     model = SeedRatios(net, x=torch.from_numpy(own.deal_x(ranks).x), ranks=ranks)
     history = estimate_ratio(
@@ -110,12 +97,10 @@ def pretrain_network(
         data,
         schedule,
         seed=seed,
-        report=report,
+        session=session,
         batches=partial(data.train.within_batches, schedule.batch_size) if within_batch else None,
         loss=model.loss_within if within_batch else model.loss,
-        checkpoint=checkpoint,
         tables=SeedRatios.of_tasks,
-        ranks=ranks,
     )
     return Pretraining(net.cpu().eval(), seed_tasks, history)
 

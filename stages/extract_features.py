@@ -94,12 +94,10 @@ def _deepfm(
     """Train DeepFM and write it; x (U, f_dim), the history, and a word about it."""
     from pipeline.features.extraction import extract
     from pipeline.training.history import best_row, rounded
-    from stages.checkpoint import checkpoint
-    from stages.progress import EpochReporter
+    from stages.session import open_session
 
     wanted = run.params.features
-    kept = checkpoint(run, *inputs)
-    with EpochReporter(run.name, wanted.max_epochs, silent=not run.leads) as report:
+    with open_session(run, *inputs, max_epochs=wanted.max_epochs) as session:
         made = extract(
             users,
             items,
@@ -107,10 +105,7 @@ def _deepfm(
             splits,
             wanted,
             seed=run.params.seed,
-            device=run.device(),
-            report=report,
-            checkpoint=kept,
-            ranks=run.ranks(),
+            session=session,
         )
     if run.leads:
         made.extractor.write(model)

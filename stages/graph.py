@@ -55,8 +55,7 @@ def main(
         from pipeline.storage import read_table, vectors, write_table
         from pipeline.text_files import write_csv
         from pipeline.training.history import rounded
-        from stages.checkpoint import checkpoint
-        from stages.progress import EpochReporter
+        from stages.session import open_session
 
         wanted, device = run.params.graph, run.device()
         things = read_table(items, schemas.ITEMS)
@@ -67,16 +66,15 @@ def main(
         pairs = learned_exposures(
             _exposures(learned), read_table(splits, schemas.SPLITS), things, device
         )
-        kept = checkpoint(run, items, *learned, splits, *files)
-        with EpochReporter("graph", wanted.max_epochs) as report:
+        with open_session(
+            run, items, *learned, splits, *files, max_epochs=wanted.max_epochs
+        ) as session:
             made = embed_items(
                 graph,
                 pairs,
                 wanted,
                 seed=run.params.seed,
-                device=device,
-                report=report,
-                checkpoint=kept,
+                session=session,
             )
         x = made.x if made else np.zeros((things.num_rows, wanted.dim), np.float32)
         table = pa.table({"item_id": things.column("item_id"), "x": vectors(x)})

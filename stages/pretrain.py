@@ -54,8 +54,7 @@ def main(
         from pipeline.storage import read_table, write_table
         from pipeline.text_files import write_csv
         from pipeline.training.history import best_row, rounded
-        from stages.checkpoint import checkpoint
-        from stages.progress import EpochReporter
+        from stages.session import open_session
 
         wanted = run.params.pretrain
         tasks_table = read_table(tasks, schemas.TASKS)
@@ -68,18 +67,16 @@ def main(
         gen = np.random.default_rng(run.params.seed)
         chosen = choose_seed_tasks(examples, wanted, gen)
         examples = examples.deal_x(run.ranks())
-        kept = checkpoint(run, features, tasks, exposures, splits)
-        with EpochReporter("pretrain", wanted.max_epochs, silent=not run.leads) as report:
+        with open_session(
+            run, features, tasks, exposures, splits, max_epochs=wanted.max_epochs
+        ) as session:
             made = pretrain(
                 examples,
                 chosen,
                 base=run.params.ratio.base,
                 params=wanted,
                 seed=run.params.seed,
-                device=run.device(),
-                report=report,
-                checkpoint=kept,
-                ranks=run.ranks(),
+                session=session,
             )
         if not run.leads:
             return

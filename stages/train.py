@@ -54,8 +54,7 @@ def main(
         from pipeline.storage import matrix, read_table, vectors, write_table
         from pipeline.text_files import write_csv
         from pipeline.training.history import best_row, rounded
-        from stages.checkpoint import checkpoint
-        from stages.progress import EpochReporter
+        from stages.session import open_session
 
         wanted = run.params.ratio
         tasks_table = read_table(tasks, schemas.TASKS)
@@ -67,17 +66,15 @@ def main(
             read_exposures_to(run.ranks().own(ids_of(tasks_table, "item_id")), exposures),
             read_table(splits, schemas.SPLITS),
         ).deal_x(run.ranks())
-        kept = checkpoint(run, features, tasks, exposures, splits, task_init)
-        with EpochReporter("train", wanted.max_epochs, silent=not run.leads) as report:
+        with open_session(
+            run, features, tasks, exposures, splits, task_init, max_epochs=wanted.max_epochs
+        ) as session:
             made = train_conditional(
                 examples,
                 matrix(start.column("e")),
                 params=wanted,
                 seed=run.params.seed,
-                device=run.device(),
-                report=report,
-                checkpoint=kept,
-                ranks=run.ranks(),
+                session=session,
             )
         if not run.leads:
             return

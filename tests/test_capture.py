@@ -11,7 +11,8 @@ from pipeline.params import Schedule
 from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.training.capture import WARM, CudaRecorder, Replayed, fastest
 from pipeline.training.history import Row
-from pipeline.training.loop import Patience, fit
+from pipeline.training.loop import fit
+from pipeline.training.session import Session
 
 CUDA = torch.device("cuda")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -88,8 +89,7 @@ def trained(*, capture: bool, dropout: float, seed: int = 0) -> tuple[TaskRatios
         loss=model.loss,
         validate=lambda: {"valid_loss": float(model.loss(users, tasks))},
         schedule=Schedule(lr=0.002, batch_size=300, max_epochs=12, patience=99),
-        patience=Patience(99),
-        report=lambda _: None,
+        session=Session(),
         random={"masks": masks},
         capture=capture,
     )

@@ -26,10 +26,10 @@ from pipeline.training import checkpoint as checkpoint_module
 from pipeline.training.checkpoint import CheckpointFile
 from pipeline.training.deepfm import Interactions, train_deepfm
 from pipeline.training.history import Row
+from pipeline.training.session import Session, silent
 from pipeline.training.snapshot import Checkpoint, Snapshot
 
 ROOT = Path(__file__).parents[1]
-CPU = torch.device("cpu")
 PARAMS = load_params(ROOT / "params.yaml", "features", "pretrain", "ratio")
 SHORT = {"max_epochs": 6, "batch_size": 100, "patience": 2, "hidden": [8, 8], "dropout": [0.5, 0.3]}
 Outcome = tuple[dict[str, bytes], list[Row]]  # weights, history
@@ -61,7 +61,9 @@ def run_deepfm(
     data = Interactions(user, item, torch.arange(40)[:, None], torch.ones(12, 1))
     small = SHORT | {"f_dim": 4, "dropout": 0.3, "lr": 0.05}
     params = PARAMS.features.model_copy(update=small | changed)
-    net, history = train_deepfm(data, params, seed=3, report=report, checkpoint=checkpoint)
+    net, history = train_deepfm(
+        data, params, seed=3, session=Session(report=report, checkpoint=checkpoint)
+    )
     assert not net.training
     return outcome(net.state_dict(), history)
 
@@ -79,9 +81,7 @@ def run_pretrain(report: Callable[[Row], None], checkpoint: Checkpoint | None) -
         base="exposures",
         params=PARAMS.pretrain.model_copy(update=SHORT),
         seed=3,
-        device=CPU,
-        report=report,
-        checkpoint=checkpoint,
+        session=Session(report=report, checkpoint=checkpoint),
     )
     return outcome(made.net.state_dict(), made.history)
 
@@ -94,9 +94,7 @@ def run_train(
         np.random.default_rng(2).normal(size=(12, 3)).astype(np.float32),
         params=PARAMS.ratio.model_copy(update=SHORT | changed),
         seed=3,
-        device=CPU,
-        report=report,
-        checkpoint=checkpoint,
+        session=Session(report=report, checkpoint=checkpoint),
     )
     return outcome(made.net.state_dict() | {"e": torch.from_numpy(made.e)}, made.history)
 
@@ -107,10 +105,6 @@ def run_frozen(report: Callable[[Row], None], checkpoint: Checkpoint | None) -> 
 
 def run_grid(report: Callable[[Row], None], checkpoint: Checkpoint | None) -> Outcome:
     return run_train(report, checkpoint, mode="grid", grid_tasks=3)
-
-
-def silent(row: Row) -> None:
-    """No progress."""
 
 
 def stopping_at(epoch: int) -> Callable[[Row], None]:

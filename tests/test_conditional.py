@@ -16,9 +16,8 @@ from pipeline.models.weights import draw_layers
 from pipeline.pairs import Pairs
 from pipeline.scoring import score_all
 from pipeline.training.history import best_row
+from pipeline.training.session import Session
 from tests.worlds import default_params, small_world
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +38,7 @@ def trained(examples: Examples, seed: int = 0, **changed: object) -> Conditional
         mean_embeddings(examples),
         params=default_params(ratio=quick | changed).ratio,
         seed=seed,
-        device=CPU,
-        report=lambda row: None,
+        session=Session(),
     )
 
 

@@ -24,6 +24,7 @@ from pipeline.training.deepfm import (
     train_deepfm,
 )
 from pipeline.training.negatives import UnseenItems
+from pipeline.training.session import Session
 from tests.test_pair_loss import Operations
 
 ROOT = Path(__file__).parents[1]
@@ -192,12 +193,12 @@ def wanted(**changed: object) -> Features:
 
 
 def train(data: Interactions, seed: int = 0, **changed: object) -> DeepFM:
-    return train_deepfm(data, wanted(**changed), seed=seed, report=lambda row: None)[0]
+    return train_deepfm(data, wanted(**changed), seed=seed, session=Session())[0]
 
 
 def test_a_planted_taste_is_learned_and_the_best_epoch_kept() -> None:
     data, params, rows = planted(), wanted(max_epochs=30, patience=3), []
-    net, history = train_deepfm(data, params, seed=0, report=rows.append)
+    net, history = train_deepfm(data, params, seed=0, session=Session(report=rows.append))
     assert rows == history
     assert [*history[0]] == ["epoch", "train_loss", "valid_loss", "pair_auc"]
     best = min(row["valid_loss"] for row in history)

@@ -16,9 +16,9 @@ from pipeline.models.maf import ConditionalMaf
 from pipeline.pairs import Pairs
 from pipeline.params import Schedule
 from pipeline.training.history import Row, best_row
+from pipeline.training.session import Session
 from pipeline.yardsticks import exposure_sides
 
-CPU = torch.device("cpu")
 MEANS = np.array([[0, 0], [3, -2], [-1, 4]], np.float32)
 SPREADS = np.array([[1, 0.5], [0.3, 2], [1, 1]], np.float32)
 
@@ -55,8 +55,7 @@ def train(
         weight_decay=0,
         noise=noise,
         seed=0,
-        device=CPU,
-        report=lambda row: None,
+        session=Session(),
     )
 
 

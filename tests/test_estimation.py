@@ -30,15 +30,11 @@ from pipeline.params import Base, Schedule, Visible
 from pipeline.steps.dropout import MaskSource
 from pipeline.steps.sampler import PairSampler
 from pipeline.training.history import Row
-from pipeline.training.loop import Patience
+from pipeline.training.session import Session
 from tests.worlds import default_params, small_world
 
 CPU = torch.device("cpu")
 BASES = get_args(Base)
-
-
-def silent(row: Row) -> None:
-    """Report nothing."""
 
 
 def test_the_loss_is_that_of_logistic_regression_on_the_sign() -> None:
@@ -181,7 +177,7 @@ def test_held_out_exposures_and_test_users_do_not_move_the_training() -> None:
     other = replace(examples, x=x, pairs=Pairs(pairs.user, moved, pairs.held_out))
     start = np.ones((examples.tasks, 3), np.float32)
     one, two = (
-        train_conditional(some, start, params=params, seed=0, device=CPU, report=silent)
+        train_conditional(some, start, params=params, seed=0, session=Session())
         for some in (examples, other)
     )
     assert one.e.tobytes() == two.e.tobytes()
@@ -216,7 +212,7 @@ def test_with_visible_all_held_out_exposures_of_test_users_move_nothing() -> Non
         task = np.where(moved, (pairs.task + 1) % examples.tasks, pairs.task)
         other = replace(examples, pairs=Pairs(pairs.user, task, pairs.held_out))
         start = np.ones((examples.tasks, 3), np.float32)
-        made = train_conditional(other, start, params=params, seed=0, device=CPU, report=silent)
+        made = train_conditional(other, start, params=params, seed=0, session=Session())
         outcomes.append(made.e.tobytes())
     assert outcomes[0] == outcomes[1] != outcomes[2]
 
@@ -266,7 +262,7 @@ def estimated(seed: int = 0, base: Base = "exposures") -> tuple[Scores, list[Row
     schedule = Schedule(lr=0.05, batch_size=200, max_epochs=3, patience=3)
     model = Scores(len(examples.x), examples.tasks)
     history = estimate_ratio(
-        model, data, schedule, seed=seed, report=silent, figures=lambda: {"more": 1.0}
+        model, data, schedule, seed=seed, session=Session(), figures=lambda: {"more": 1.0}
     )
     return model, history, data
 
@@ -305,13 +301,13 @@ def test_a_training_counts_epochs_from_the_plateau_and_keeps_all_random_states(
     data = make_estimation(small_world().examples, base="users", device=CPU)
     schedule = Schedule(lr=0.05, batch_size=200, max_epochs=9, patience=3)
     kept = object()
-    estimate_ratio(Scores(2, 2), data, schedule, seed=0, report=silent, checkpoint=kept)
-    assert vars(asked["patience"]) == vars(Patience(3, PLATEAU))
+    estimate_ratio(Scores(2, 2), data, schedule, seed=0, session=Session(checkpoint=kept))
+    assert (asked["schedule"].patience, asked["plateau"]) == (3, PLATEAU)
     assert {name: type(source) for name, source in asked["random"].items()} == {
         "pairs": torch.Generator,
         "masks": MaskSource,
     }
-    assert asked["checkpoint"] is kept
+    assert asked["session"].checkpoint is kept
 
 
 def test_the_mean_loss_does_not_depend_on_the_blocks() -> None:

@@ -24,6 +24,7 @@ from pipeline.params_file import load_params
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import matrix, read_table, write_table
 from pipeline.text_files import read_csv
+from pipeline.training.session import Session
 from pipeline.vocabulary import as_tensor, from_tensor
 from stages.extract_features import app
 
@@ -51,7 +52,7 @@ def wanted(**changed: object) -> Features:
 
 
 def extracted(tables: Tables, seed: int = 0, **changed: object) -> Extraction:
-    return extract(*tables, wanted(**changed), seed=seed, device=CPU, report=lambda row: None)
+    return extract(*tables, wanted(**changed), seed=seed, session=Session())
 
 
 def with_other_items(tables: Tables, rows: np.ndarray, gen: np.random.Generator) -> Tables:

@@ -19,6 +19,7 @@ from pipeline.params_file import load_params
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import matrix, read_table, vectors, write_table
 from pipeline.text_files import read_csv
+from pipeline.training.session import Session
 from stages.graph import app
 
 ROOT = Path(__file__).parents[1]
@@ -49,8 +50,7 @@ def embedded(tables: Tables, **changed: object) -> GraphVectors:
         learned_exposures(exposures, splits, items, CPU),
         wanted(**changed),
         seed=0,
-        device=CPU,
-        report=lambda row: None,
+        session=Session(),
     )
     assert made is not None
     return made
@@ -120,7 +120,7 @@ def test_a_graph_too_small_to_hold_anything_out_is_not_embedded(tables: Tables) 
     few = items.slice(0, 1)
     pairs = learned_exposures(exposures.slice(0, 0), splits, few, CPU)
     graph = graph_of_items(few)
-    assert embed_items(graph, pairs, wanted(), seed=0, device=CPU, report=lambda row: None) is None
+    assert embed_items(graph, pairs, wanted(), seed=0, session=Session()) is None
 
 
 def run_stage(tables: Tables, folder: Path, seed: int = 0, **changed: object) -> list[str]:

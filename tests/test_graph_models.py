@@ -16,6 +16,7 @@ from pipeline.params_file import load_params
 from pipeline.training.deepfm import Interactions
 from pipeline.training.graph import Corruption, Triples, margin_loss, train_translation
 from pipeline.training.ktup import preference_loss, train_ktup
+from pipeline.training.session import Session
 
 ROOT = Path(__file__).parents[1]
 
@@ -248,7 +249,9 @@ def wanted(**changed: object) -> Graph:
 def test_planted_classes_are_learned_and_the_best_epoch_kept(kind: str, floor: float) -> None:
     data, test = classes()
     rows: list[dict[str, float]] = []
-    model, history = train_translation(data, wanted(model=kind), seed=0, report=rows.append)
+    model, history = train_translation(
+        data, wanted(model=kind), seed=0, session=Session(report=rows.append)
+    )
     assert rows == history
     assert [*history[0]] == ["epoch", "train_loss", "valid_loss"]
     untrained = drawn(TransE(entities=data.entities, relations=data.relations, dim=8))
@@ -264,7 +267,7 @@ def test_training_is_a_function_of_its_seed(kind: str) -> None:
     data, _ = classes()
     few = wanted(model=kind, max_epochs=2)
     once, again, other = (
-        train_translation(data, few, seed=seed, report=lambda row: None)[0].entity.detach()
+        train_translation(data, few, seed=seed, session=Session())[0].entity.detach()
         for seed in (0, 0, 1)
     )
     assert torch.equal(once, again)
@@ -274,7 +277,7 @@ def test_training_is_a_function_of_its_seed(kind: str) -> None:
 def test_a_loss_that_is_not_finite_says_what_to_change() -> None:
     data, _ = classes()
     with pytest.raises(PipelineError, match="Lower the lr"):
-        train_translation(data, wanted(lr=1e30), seed=0, report=lambda row: None)
+        train_translation(data, wanted(lr=1e30), seed=0, session=Session())
 
 
 def tastes(users: int = 40, items: int = 30) -> tuple[Triples, Interactions, Tensor]:
@@ -297,7 +300,9 @@ def test_ktup_learns_tastes_and_the_graph_together() -> None:
     triples, exposures, of_item = tastes()
     params = wanted(model="ktup", batch_size=64, max_epochs=30, lr=0.02)
     rows: list[dict[str, float]] = []
-    model, history = train_ktup(triples, exposures, of_item, params, seed=0, report=rows.append)
+    model, history = train_ktup(
+        triples, exposures, of_item, params, seed=0, session=Session(report=rows.append)
+    )
     assert rows == history
     assert [*history[0]] == ["epoch", "train_loss", "valid_loss", "pair_auc"]
     best = min(history, key=lambda row: row["valid_loss"])
@@ -320,7 +325,7 @@ def test_ktup_is_a_function_of_its_seed_and_every_step_has_triples() -> None:
     triples, exposures, of_item = tastes()
     few = wanted(model="ktup", batch_size=16, max_epochs=2)  # more steps than triples
     once, again, other = (
-        train_ktup(triples, exposures, of_item, few, seed=seed, report=lambda row: None)
+        train_ktup(triples, exposures, of_item, few, seed=seed, session=Session())
         for seed in (0, 0, 1)
     )
     assert torch.equal(once[0].items(), again[0].items())

@@ -19,6 +19,7 @@ from pipeline.steps import grid_loss as module
 from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.steps.grid import TaskGrid
 from pipeline.steps.sampler import PairSampler
+from pipeline.training.session import Session
 from tests.test_pair_loss import Operations
 from tests.worlds import SmallWorld, default_params, small_world
 
@@ -183,8 +184,7 @@ def trained(small: SmallWorld, base: Base, **changes: object) -> Conditional:
         start,
         params=default_params(ratio={**schedule, "mode": "grid", **changes}).ratio,
         seed=0,
-        device=CPU,
-        report=lambda _: None,
+        session=Session(),
     )
 
 

@@ -38,6 +38,7 @@ from pipeline.models.weights import draw_layers
 from pipeline.params import Schedule
 from pipeline.scoring import score_all
 from pipeline.steps.dropout import MaskSource, set_masks
+from pipeline.training.session import Session
 from tests.made_images import write_mnist
 
 CPU = torch.device("cpu")
@@ -224,7 +225,7 @@ def learned(pairs_of_digits: Made) -> Learned:
     """A ratio from the learned embedding of 20 seed tasks, its e kept where it started."""
     made = pairs_of_digits
     options = {"dataset": "mnist", "network": NETWORK, "schedule": SCHEDULE, "seed": 0}
-    quiet = {"device": CPU, "report": lambda row: None, "checkpoint": None}
+    quiet = {"session": Session()}
     pretrained = pretrain_images(made.examples, 20, **options, **quiet)
     assert len(pretrained.seed_tasks) == 20
     means = project_images(pretrained.net, made.examples)
@@ -273,9 +274,7 @@ def test_more_seed_tasks_than_tasks_takes_all(digits: Images) -> None:
         network=NETWORK,
         schedule=once,
         seed=0,
-        device=CPU,
-        report=lambda row: None,
-        checkpoint=None,
+        session=Session(),
     )
     assert done.seed_tasks.tolist() == list(range(10))
 

@@ -185,7 +185,7 @@ def too_late(tree: ast.Module) -> Iterator[str]:
     for function in functions:
         nodes = [*ast.walk(function)]
         calls = [node for node in nodes if isinstance(node, ast.Call)]
-        asked = [call.lineno for call in calls if getattr(call.func, "id", "") == "checkpoint"]
+        asked = [call.lineno for call in calls if getattr(call.func, "id", "") == "open_session"]
         if not asked:
             continue
         done = {id(call.func) for call in calls if call.lineno < min(asked)}
@@ -207,7 +207,7 @@ def imports(function: ast.FunctionDef) -> Iterator[int]:
 ASKING = [
     path.relative_to(ROOT).as_posix()
     for path in sorted((ROOT / "stages").rglob("*.py"))
-    if "import checkpoint\n" in path.read_text()
+    if "import open_session\n" in path.read_text()
 ]
 
 
@@ -216,7 +216,7 @@ def test_a_stage_asks_for_its_checkpoint_after_all_its_imports(file: str) -> Non
     tree = ast.parse((ROOT / file).read_text())
     assert not [*too_late(tree)]
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    assert any(getattr(call.func, "id", "") == "checkpoint" for call in calls)
+    assert any(getattr(call.func, "id", "") == "open_session" for call in calls)
 
 
 def test_a_signal_ends_a_stage_in_one_line(project: Path) -> None:

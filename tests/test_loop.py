@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from pipeline.errors import PipelineError
 from pipeline.params import Schedule
 from pipeline.training.history import Row, best_row, rounded
-from pipeline.training.loop import Patience, fit
+from pipeline.training.loop import fit
+from pipeline.training.session import Session
 
 NAN = float("nan")
 
@@ -53,25 +54,24 @@ class Script:
 
     def run(
         self,
-        patience: Patience,
+        patience: int,
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         **options: float,
     ) -> list[Row]:
-        schedule = Schedule(lr=0.01, batch_size=8, max_epochs=len(self.losses), patience=1)
+        schedule = Schedule(lr=0.01, batch_size=8, max_epochs=len(self.losses), patience=patience)
         return fit(
             self.model,
             batches=self.batches,
             loss=loss or self.loss,
             validate=self.validate,
             schedule=schedule,
-            patience=patience,
-            report=self.reported.append,
+            session=Session(report=self.reported.append),
             **options,
         )
 
 
 def epochs_run(losses: Sequence[float], *, limit: int, plateau: float = float("inf")) -> int:
-    return len(Script(losses).run(Patience(limit, plateau)))
+    return len(Script(losses).run(limit, plateau=plateau))
 
 
 def test_training_ends_after_so_many_epochs_in_a_row_without_a_lower_loss() -> None:
@@ -96,7 +96,7 @@ def test_epochs_count_only_once_the_loss_has_been_under_the_plateau() -> None:
 
 def test_the_weights_of_the_best_epoch_are_kept() -> None:
     script = Script([5, 3, 4, 3.5, 3.2])
-    script.run(Patience(9))
+    script.run(9)
     assert len(set(script.after)) == 5
     assert script.weight == script.after[1]
     assert not script.model.training
@@ -104,7 +104,7 @@ def test_the_weights_of_the_best_epoch_are_kept() -> None:
 
 def test_every_epoch_has_a_row_that_is_reported_as_it_ends() -> None:
     script = Script([5, 4])
-    history = script.run(Patience(9))
+    history = script.run(9)
     assert script.reported == history
     assert [list(row) for row in history] == [["epoch", "train_loss", "valid_loss", "other"]] * 2
     assert [row["epoch"] for row in history] == [1, 2]
@@ -113,14 +113,14 @@ def test_every_epoch_has_a_row_that_is_reported_as_it_ends() -> None:
 
 def test_the_train_loss_is_the_mean_over_the_batches_of_the_epoch() -> None:
     """Before each step the loss is (w - 1)^2 + 1 + batch; Adam's first steps are lr each."""
-    first, _ = Script([5, 4]).run(Patience(9))
+    first, _ = Script([5, 4]).run(9)
     expected = np.mean([(1 - 0.01 * k) ** 2 + 1 + k for k in range(3)])
     assert first["train_loss"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_weights_move_against_the_gradient_unless_they_want_none() -> None:
     script = Script([5] * 300)
-    script.run(Patience(300))
+    script.run(300)
     assert script.after[0] == pytest.approx(0.03, abs=1e-4)  # three steps of lr
     assert script.after[-1] == pytest.approx(1, abs=1e-3)
     assert float(script.model.frozen) == 1
@@ -129,7 +129,7 @@ def test_weights_move_against_the_gradient_unless_they_want_none() -> None:
 def test_weight_decay_pulls_towards_zero() -> None:
     """The minimum of (w - 1)^2 + decay / 2 w^2 is 2 / (2 + decay)."""
     script = Script([5] * 300)
-    script.run(Patience(300), weight_decay=2.0)
+    script.run(300, weight_decay=2.0)
     assert script.after[-1] == pytest.approx(0.5, abs=1e-3)
 
 
@@ -141,7 +141,7 @@ def test_a_batch_whose_loss_is_not_finite_is_named_in_one_line() -> None:
         return script.loss(target, batch) * (NAN if blown else 1)
 
     with pytest.raises(PipelineError) as error:
-        script.run(Patience(9), loss)
+        script.run(9, loss)
     assert str(error.value) == (
         "epoch 2: the loss of batch 2 of 3 is not a finite number (lr 0.01, batch_size 8). "
         "Lower the lr, and look for extreme values among the features."
@@ -151,18 +151,18 @@ def test_a_batch_whose_loss_is_not_finite_is_named_in_one_line() -> None:
 
 def test_an_epoch_without_a_finite_validation_loss_is_never_the_best() -> None:
     script = Script([NAN, 4, NAN])
-    history = script.run(Patience(9))
+    history = script.run(9)
     assert script.weight == script.after[1]
     assert len(history) == 3
 
 
 def test_no_finite_validation_loss_at_all_is_an_error() -> None:
     with pytest.raises(PipelineError, match="epoch 2: the valid_loss is not a finite number"):
-        Script([NAN, NAN]).run(Patience(9))
+        Script([NAN, NAN]).run(9)
 
 
 def test_the_best_row_is_the_one_of_lowest_validation_loss() -> None:
-    history = Script([5, 3, 4]).run(Patience(9))
+    history = Script([5, 3, 4]).run(9)
     assert best_row(history)["epoch"] == 2
 
 
@@ -171,7 +171,7 @@ def test_the_share_of_wrong_answers_judges_the_epochs_where_a_row_has_it() -> No
     script = Script([5, 3, 4, 6, 7, 8])
     told = script.validate
     script.validate = lambda: {**told(), "valid_miss": next(misses)}
-    history = script.run(Patience(2))
+    history = script.run(2)
     assert best_row(history)["epoch"] == 4
     assert script.weight == script.after[3]
     assert len(history) == 6
@@ -196,8 +196,7 @@ def test_each_epoch_has_the_rate_of_its_schedule() -> None:
             loss=script.loss,
             validate=script.validate,
             schedule=schedule,
-            patience=Patience(9),
-            report=script.reported.append,
+            session=Session(report=script.reported.append),
         )
         return np.diff([0.0, *script.after]).tolist()
 

@@ -17,9 +17,8 @@ from pipeline.pairs import Pairs
 from pipeline.params import Base
 from pipeline.pretraining import Pretraining, pretrain, seed_ratios
 from pipeline.seeds import random_seed_tasks
+from pipeline.training.session import Session
 from tests.worlds import default_params, small_world
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +40,7 @@ def trained(
         base=base,
         params=default_params(pretrain=quick | changed).pretrain,
         seed=seed,
-        device=CPU,
-        report=lambda row: None,
+        session=Session(),
     )
 
 

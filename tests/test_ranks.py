@@ -27,6 +27,7 @@ from pipeline.training import loop
 from pipeline.training.checkpoint import CheckpointFile
 from pipeline.training.deepfm import Interactions, logits_of, train_deepfm
 from pipeline.training.history import Row
+from pipeline.training.session import Session
 from pipeline.training.shards import LEAST, Shards, here
 from pipeline.training.shared_checkpoint import SharedCheckpoint
 from pipeline.training.snapshot import Checkpoint, Snapshot
@@ -44,10 +45,6 @@ Weights = dict[str, np.ndarray]
 Outcome = tuple[list[Row], Weights]
 
 
-def silent(row: Row) -> None:
-    """No progress."""
-
-
 def of_train(made: Conditional) -> Outcome:
     return made.history, {n: t.numpy() for n, t in made.net.state_dict().items()} | {"e": made.e}
 
@@ -63,10 +60,7 @@ def train(ranks: Ranks, *, checkpoint: Checkpoint | None = None, **changed: obje
             start,
             params=params,
             seed=0,
-            device=CPU,
-            report=silent,
-            checkpoint=checkpoint,
-            ranks=ranks,
+            session=Session(checkpoint=checkpoint, ranks=ranks),
         )
     )
 
@@ -79,9 +73,7 @@ def pretrained(ranks: Ranks, **changed: object) -> Outcome:
         base="exposures",
         params=PARAMS.pretrain.model_copy(update=changed),
         seed=0,
-        device=CPU,
-        report=silent,
-        ranks=ranks,
+        session=Session(ranks=ranks),
     )
     return made.history, {n: t.numpy() for n, t in made.net.state_dict().items()}
 
@@ -100,7 +92,7 @@ def deepfm(
 ) -> Outcome:
     params = PARAMS.features.model_copy(update=changed)
     net, history = train_deepfm(
-        interactions(fields), params, seed=0, report=silent, checkpoint=checkpoint, ranks=ranks
+        interactions(fields), params, seed=0, session=Session(checkpoint=checkpoint, ranks=ranks)
     )
     return history, {name: value.detach().numpy() for name, value in net.state_dict().items()}
 
@@ -525,7 +517,7 @@ def test_a_process_without_a_task_goes_along() -> None:
     start = np.eye(3, dtype=np.float32)
 
     def work(ranks: Ranks) -> Outcome:
-        settings = {"params": PARAMS.ratio, "seed": 0, "device": CPU, "report": silent}
-        return of_train(train_conditional(few, start, ranks=ranks, **settings))
+        session = Session(ranks=ranks)
+        return of_train(train_conditional(few, start, params=PARAMS.ratio, seed=0, session=session))
 
     close(the_same(together(4, work)), the_same(together(1, work)))

@@ -28,6 +28,7 @@ from pipeline.models.svdd import SvddNet, centre_of, squared_distance
 from pipeline.pairs import Pairs
 from pipeline.params import Schedule
 from pipeline.training.checkpoint import CheckpointFile
+from pipeline.training.session import Session
 from tests.made_images import digits
 
 CPU = torch.device("cpu")
@@ -168,7 +169,7 @@ SCHEDULE = Schedule(lr=0.005, batch_size=16, max_epochs=25, patience=25)
 
 
 def quiet() -> dict[str, object]:
-    return {"seed": 0, "report": lambda row: None, "checkpoint": None}
+    return {"seed": 0, "session": Session()}
 
 
 @pytest.mark.parametrize("on_features", [False, True])
@@ -217,8 +218,7 @@ def test_a_resumed_training_apart_equals_an_unbroken_one() -> None:
             lambda own, base: (net(x[own]) - 1).square().mean((1, 2)) + net(x[base]).mean((1, 2)),
             schedule,
             seed=0,
-            report=lambda row: None,
-            checkpoint=kept,
+            session=Session(checkpoint=kept),
         )
         return {name: value.detach().clone() for name, value in net.tensors().items()}
 
@@ -351,7 +351,7 @@ def test_deep_svdd_goes_on_with_the_centre_it_began_with(
 
     def scores(epochs: int, kept: CheckpointFile | None) -> np.ndarray:
         wanted = params.model_copy(update={"max_epochs": epochs})
-        return svdd_scores(data, x, x[:7], wanted, **(quiet() | {"checkpoint": kept}))
+        return svdd_scores(data, x, x[:7], wanted, seed=0, session=Session(checkpoint=kept))
 
     whole, file = scores(2, None), tmp_path / "svdd.safetensors"
     with CheckpointFile(file, seconds=0, tell=print) as kept:

@@ -11,6 +11,7 @@ from pipeline.images.params import Simclr
 from pipeline.images.simclr import encode, probe_accuracy, train_simclr
 from pipeline.models.simclr import Encoder
 from pipeline.training import views
+from pipeline.training.session import Session
 from pipeline.training.snapshot import Snapshot
 from pipeline.training.views import random_views
 from tests.made_images import digits
@@ -121,9 +122,7 @@ def simclr(kept: Kept | None = None) -> tuple[Encoder, list[dict[str, float]]]:
         flips=False,
         params=SETTINGS,
         seed=0,
-        device=CPU,
-        report=lambda row: None,
-        checkpoint=kept,
+        session=Session(checkpoint=kept),
     )
 
 

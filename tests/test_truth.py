@@ -25,11 +25,10 @@ from pipeline.probes import mean_spearman
 from pipeline.scoring import score_all
 from pipeline.storage import read_table
 from pipeline.text_files import read_csv
-from pipeline.training.history import Row
+from pipeline.training.session import Session
 from tests.projects import STAGES, set_params
 from tests.worlds import ROOT, default_params, small_world
 
-CPU = torch.device("cpu")
 BASES = get_args(Base)
 MEANS = np.array([-1.5, -0.5, 0.5, 1.5])  # q_t = N(mean, 1)
 SHARES = np.array([0.4, 0.3, 0.2, 0.1])  # m_t
@@ -77,8 +76,7 @@ def test_the_learned_ratio_is_the_analytic_log_ratio(gaussians: Examples, base: 
         start,
         params=default_params(ratio=small | schedule).ratio,
         seed=0,
-        device=CPU,
-        report=silent,
+        session=Session(),
     )
     x = torch.from_numpy(GRID[:, None].astype(np.float32))
     assert_analytic(score_all(made.net, x, torch.from_numpy(made.e)), base)
@@ -96,8 +94,7 @@ def test_each_head_of_the_pre_embedding_model_is_the_analytic_log_ratio(
         base=base,
         params=default_params(pretrain=small | schedule).pretrain,
         seed=0,
-        device=CPU,
-        report=silent,
+        session=Session(),
     )
     assert_analytic(seed_ratios(made.net, GRID[:, None].astype(np.float32)).T, base)
 
@@ -115,8 +112,7 @@ def test_from_the_true_tastes_the_true_ratio_is_learned(base: Base, floor: float
         Projection.fit(means, standardise=True, reduce=None).apply(means),
         params=default_params(ratio=small | schedule).ratio,
         seed=0,
-        device=CPU,
-        report=silent,
+        session=Session(),
     )
     found = score_all(made.net, torch.from_numpy(examples.x[test]), torch.from_numpy(made.e))
     items = made_world.tasks["item_id"].to_numpy() - 1
@@ -125,10 +121,6 @@ def test_from_the_true_tastes_the_true_ratio_is_learned(base: Base, floor: float
     }
     assert agreement.pop(base) > floor
     assert max(agreement.values()) < 0.75
-
-
-def silent(row: Row) -> None:
-    """Report nothing."""
 
 
 @pytest.fixture(scope="module")

@@ -33,12 +33,12 @@ from pipeline.newcomers.update import FEWEST, skill_left, update
 from pipeline.storage import matrix, vectors, write_table
 from pipeline.text_files import write_csv
 from pipeline.training.history import best_row
+from pipeline.training.session import Session
 from stages import score as score_stage
 from stages import update as update_stage
 from tests.worlds import SmallWorld, default_params, small_world
 
 ROOT = Path(__file__).parents[1]
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ def trained() -> Trained:
         world.splits,
         params,
         seed=0,
-        device=CPU,
-        report=lambda row: None,
+        session=Session(),
     )
     return learned(world, made.x, made.extractor, epochs=4)
 
@@ -92,9 +91,7 @@ def learned(world: SmallWorld, x: np.ndarray, extractor: Extractor | None, epoch
     features = pa.table({"user_id": world.users.column("user_id"), "x": vectors(x)})
     examples = Examples.of(features, world.tasks, known, world.splits)
     start = task_means(examples.x, examples.learned, examples.tasks)
-    ratio = train_conditional(
-        examples, start, params=params, seed=0, device=CPU, report=lambda row: None
-    )
+    ratio = train_conditional(examples, start, params=params, seed=0, session=Session())
     items = world.world.items
     running = Running.of(world.users, items, known, world.splits, features, world.tasks, ratio.e)
     kept_back = world.exposures.filter(pa.array(back))

@@ -22,6 +22,7 @@ from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.params import Ratio
 from pipeline.steps.sampler import PairSampler
 from pipeline.training.history import Row
+from pipeline.training.session import Session
 
 NEAR, FAR = 0.1, 8.0  # distance of background from the rows, in standard deviations of a column
 FEWEST = 4096  # pairs of an epoch, and entries of the base: of few rows each is there repeatedly,
@@ -189,7 +190,7 @@ def learn(
     schedule = params.model_copy(update={"batch_size": batch})
     seed = int(gen.integers(2**31))
     history = estimate_ratio(
-        model, data, schedule, seed=seed, report=lambda row: None, loss=model.loss
+        model, data, schedule, seed=seed, session=Session(device), loss=model.loss
     )
     for row in history:
         del row["held_out_loss"]  # there are no such pairs here

@@ -17,10 +17,9 @@ from pipeline.features.factors import Factors
 from pipeline.features.scale import Scale
 from pipeline.pairs import find, ids_of, in_rows, rows_of, shown, split_rows
 from pipeline.params import Features
-from pipeline.ranks import ALONE, Ranks
 from pipeline.training.deepfm import Interactions, train_deepfm
 from pipeline.training.history import Row
-from pipeline.training.snapshot import Checkpoint
+from pipeline.training.session import Session
 from pipeline.vocabulary import Codes, distinct_codes, raw_codes
 
 
@@ -42,10 +41,7 @@ def extract(
     params: Features,
     *,
     seed: int,
-    device: torch.device,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None = None,
-    ranks: Ranks = ALONE,
+    session: Session,
 ) -> Extraction:
     """Train DeepFM on visible exposures, and give every user a vector.
 
@@ -56,10 +52,7 @@ def extract(
         splits: each user's split, for `params.visible: train`.
         params: whom and how to train.
         seed: of all randomness.
-        device: where to train.
-        report: called with each epoch's row.
-        checkpoint: where to keep the training, and to go on from; see `fit`.
-        ranks: the processes that train together.
+        session: where and how to train.
 
     Raises:
         PipelineError: nobody to learn from, a field that is none, or a loss that is not finite.
@@ -71,10 +64,8 @@ def extract(
     known = users.filter(pa.array(trained))
     fields = {name: _vocabulary(known, name, params) for name in params.user_fields}
     learned = visible.filter(pa.array(trained[user]))
-    data = _interactions(known, items, learned, fields, item_ids, device)
-    net, history = train_deepfm(
-        data, params, seed=seed, report=report, checkpoint=checkpoint, ranks=ranks
-    )
+    data = _interactions(known, items, learned, fields, item_ids, session.device)
+    net, history = train_deepfm(data, params, seed=seed, session=session)
     with torch.no_grad():
         raw = net.embed_users(data.codes)[..., 1:].flatten(1).cpu()
     directions = None
@@ -90,7 +81,7 @@ def extract(
     x[~trained] = extractor.newcomers(
         users.filter(pa.array(~trained)),
         visible.filter(pa.array(~trained[user])),
-        torch.Generator(device).manual_seed(seed),
+        torch.Generator(session.device).manual_seed(seed),
     )
     return Extraction(extractor, x, trained, history)
 

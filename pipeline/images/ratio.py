@@ -25,10 +25,8 @@ from pipeline.params import Schedule
 from pipeline.pretraining import Pretraining, pretrain_network, seed_ratios
 from pipeline.scoring import score_all
 from pipeline.seeds import random_seed_tasks
-from pipeline.training.history import Row
-from pipeline.training.snapshot import Checkpoint
+from pipeline.training.session import Session
 
-Report = Callable[[Row], None]
 BLOCK = 1 << 12  # images that are encoded at once
 
 
@@ -40,9 +38,7 @@ def pretrain_images(
     network: Network,
     schedule: Schedule,
     seed: int,
-    device: torch.device,
-    report: Report,
-    checkpoint: Checkpoint | None,
+    session: Session,
 ) -> Pretraining:
     """Train the pre-embedding model on `seed_tasks` tasks drawn at random, or on all if fewer.
 
@@ -66,9 +62,7 @@ def pretrain_images(
         within_batch=True,
         schedule=schedule,
         seed=seed,
-        device=device,
-        report=report,
-        checkpoint=checkpoint,
+        session=session,
     )
 
 
@@ -82,9 +76,7 @@ def train_images(
     network: Network,
     schedule: Schedule,
     seed: int,
-    device: torch.device,
-    report: Report,
-    checkpoint: Checkpoint | None,
+    session: Session,
 ) -> Conditional:
     """Run Algorithm 1 on all tasks from the embeddings `task_init` (M, e_dim); see `train_network`.
 
@@ -107,9 +99,7 @@ def train_images(
         freeze_e=freeze_e,
         schedule=schedule,
         seed=seed,
-        device=device,
-        report=report,
-        checkpoint=checkpoint,
+        session=session,
     )
 
 

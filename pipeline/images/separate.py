@@ -19,8 +19,9 @@ from pipeline.pairs import in_rows
 from pipeline.params import Schedule
 from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.training.history import Row
-from pipeline.training.loop import Patience, fit
-from pipeline.training.snapshot import Checkpoint, RandomSource
+from pipeline.training.loop import fit
+from pipeline.training.session import Session
+from pipeline.training.snapshot import RandomSource
 
 VALID_SEED = 20_220_909  # validation draws are the same whatever the training's seed
 VALID_DRAWS = 64  # images of each task behind its validation loss
@@ -122,8 +123,7 @@ def train_apart(
     schedule: Schedule,
     *,
     seed: int,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None,
+    session: Session,
     also: torch.nn.Module | None = None,
     random: Mapping[str, RandomSource] | None = None,
     weight_decay: float = 0.0,
@@ -136,8 +136,7 @@ def train_apart(
         loss: of drawn rows, own (M, n) and of p (M, n), the loss of each task (M,).
         schedule: learning rate, images of a task a step, epochs, patience.
         seed: of the draws, and of what `also` draws.
-        report: called with each epoch's row.
-        checkpoint: where to keep the training, and to go on from; see `fit`.
+        session: how to train.
         also: a module without weights that takes part in the loss, such as an augmentation; it
             follows the training in and out of eval mode.
         random: further sources that the loss draws from, by name.
@@ -160,11 +159,9 @@ def train_apart(
         loss=lambda own, base: loss(own, base).mean(),
         validate=lambda: {"valid_loss": model.note(loss(*fixed))},
         schedule=schedule,
-        patience=Patience(schedule.patience),
-        report=report,
+        session=session,
         weight_decay=weight_decay / len(data.tasks),  # as the mean over tasks divides their losses
         random={"draws": gen, "masks": masks, **(random or {})},
-        checkpoint=checkpoint,
         capture=True,
     )
     model.restore()

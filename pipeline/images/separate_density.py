@@ -4,7 +4,7 @@ Scores are log densities in nats: HIGH = nominal, LOW = anomalous.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -16,8 +16,7 @@ from pipeline.images.separate import Apart, score_apart, train_apart
 from pipeline.models.gaussian import LOG_VARIANCE
 from pipeline.models.maf import FlowNorm, MadeBlock, lowest_where_undefined
 from pipeline.models.stacked import Stacked
-from pipeline.training.history import Row
-from pipeline.training.snapshot import Checkpoint
+from pipeline.training.session import Session
 
 BLOCKS = 5  # of a flow (Bai et al., section 5.1)
 
@@ -76,8 +75,7 @@ def maf_scores(
     params: Flow,
     *,
     seed: int,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None,
+    session: Session,
 ) -> Singles:
     """Log densities of `test` (U', d) under each task's own flow, (M, U').
 
@@ -87,8 +85,7 @@ def maf_scores(
         test: those to score.
         params: width and schedule.
         seed: of weights and draws.
-        report: called with each epoch's row.
-        checkpoint: where to keep the training, and to go on from; see `fit`.
+        session: how to train.
     """
     net = Stacked(
         lambda: OwnFlow(x_dim=x.shape[1], hidden=params.hidden),
@@ -108,8 +105,7 @@ def maf_scores(
         loss,
         params,
         seed=seed,
-        report=report,
-        checkpoint=checkpoint,
+        session=session,
         weight_decay=params.weight_decay,
     )
     return score_apart(lambda part: lowest_where_undefined(net(part)), test, len(data.tasks))

@@ -12,8 +12,7 @@ from pipeline.images.separate import BLOCK, VALID_SEED, Apart, score_apart, trai
 from pipeline.models.csi import SHIFTS, CsiNet, csi_loss, csi_score, shifted
 from pipeline.models.stacked import Stacked
 from pipeline.models.svdd import SvddNet, centre_of, squared_distance
-from pipeline.training.history import Row
-from pipeline.training.snapshot import Checkpoint
+from pipeline.training.session import Session
 from pipeline.training.views import random_views
 
 VIEWS = 1  # beside the seed, of the stream that views are drawn from: images are by the seed alone
@@ -26,12 +25,11 @@ def svdd_scores(
     params: Svdd,
     *,
     seed: int,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None,
+    session: Session,
 ) -> Singles:
     """Minus the squared distance of `test` (U', C, 32, 32) to each task's centre, (M, U').
 
-    The networks start from those of autoencoders; only what follows is kept in `checkpoint`, since
+    The networks start from those of autoencoders; only what follows is kept in a checkpoint, since
     the autoencoders are the shorter part. The centre is kept with it: autoencoders trained again
     may differ in the last bits.
 
@@ -41,8 +39,7 @@ def svdd_scores(
         test: those to score.
         params: width and schedules.
         seed: of weights and draws.
-        report: called with each epoch's row.
-        checkpoint: where to keep the training, and to go on from; see `fit`.
+        session: how to train.
     """
     tasks = len(data.tasks)
     net = Stacked(
@@ -56,7 +53,7 @@ def svdd_scores(
         return error
 
     before = params.model_copy(update={"max_epochs": params.autoencoder_epochs})
-    train_apart(net, data, reconstruction, before, seed=seed, report=_silent, checkpoint=None)
+    train_apart(net, data, reconstruction, before, seed=seed, session=Session(x.device))
     with torch.no_grad():
         outputs = _in_blocks(lambda rows: net.call("encode", x[rows]), data.train.own)
         centre = centre_of(outputs, data.train.weights()[..., None])  # (M, d), fixed from here on
@@ -74,8 +71,7 @@ def svdd_scores(
         loss,
         params,
         seed=seed,
-        report=report,
-        checkpoint=checkpoint,
+        session=session,
         weight_decay=params.weight_decay,
     )
     return score_apart(lambda part: -distance(part), test, tasks)
@@ -89,8 +85,7 @@ def csi_scores(
     *,
     flips: bool,
     seed: int,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None,
+    session: Session,
 ) -> Singles:
     """Scores of `test` (U', C, 32, 32) by each task's CSI, (M, U'); HIGH = nominal.
 
@@ -101,8 +96,7 @@ def csi_scores(
         params: width, temperature and schedule.
         flips: whether views may be mirrored.
         seed: of weights, draws and views.
-        report: called with each epoch's row.
-        checkpoint: where to keep the training, and to go on from; see `fit`.
+        session: how to train.
     """
     tasks, device = len(data.tasks), x.device
     own_seed = int(np.random.SeedSequence((seed, VIEWS)).generate_state(1)[0])
@@ -135,8 +129,7 @@ def csi_scores(
         loss,
         params,
         seed=seed,
-        report=report,
-        checkpoint=checkpoint,
+        session=session,
         random={"views": gen},
     )
     with torch.no_grad():
@@ -149,10 +142,6 @@ def csi_scores(
         ]
     result: Singles = torch.stack(scores).cpu().numpy()
     return result
-
-
-def _silent(row: Row) -> None:
-    """No progress."""
 
 
 def _in_blocks(call: Callable[[Tensor], Tensor], rows: Tensor, dim: int = 1) -> Tensor:

@@ -16,8 +16,7 @@ from pipeline.images.separate import Apart, score_apart, train_apart
 from pipeline.models.conv_ratio import Augment, Trunk
 from pipeline.models.stacked import Stacked
 from pipeline.params import Schedule
-from pipeline.training.history import Row
-from pipeline.training.snapshot import Checkpoint
+from pipeline.training.session import Session
 
 
 def feature_net(x_dim: int, hidden: Sequence[int]) -> nn.Module:
@@ -44,8 +43,7 @@ def ratio_scores(
     *,
     augment: Augment | None,
     seed: int,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None,
+    session: Session,
 ) -> Singles:
     """Learn the log ratio of every task by itself; score `test` (U', ...): (M, U').
 
@@ -57,8 +55,7 @@ def ratio_scores(
         schedule: learning rate, batch, epochs, patience.
         augment: what is done to images in training.
         seed: of weights, draws and augmentation.
-        report: called with each epoch's row.
-        checkpoint: where to keep the training, and to go on from; see `fit`.
+        session: how to train.
     """
     tasks = len(data.tasks)
     net = Stacked(make, tasks, torch.Generator().manual_seed(seed))
@@ -71,7 +68,5 @@ def ratio_scores(
         logits = net(inputs.view(*rows.shape, *x.shape[1:])).squeeze(-1)
         return ratio_loss(torch.stack(logits.T.chunk(2)))  # (2, B, M) -> (M,)
 
-    train_apart(
-        net, data, loss, schedule, seed=seed, report=report, checkpoint=checkpoint, also=augment
-    )
+    train_apart(net, data, loss, schedule, seed=seed, session=session, also=augment)
     return score_apart(lambda part: net(part).squeeze(-1), test, tasks)

@@ -1,6 +1,6 @@
 """SimCLR on images: training, features, how much a linear model reads out of them, clusters."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,8 @@ from pipeline.images.params import Simclr
 from pipeline.models.simclr import Encoder, nt_xent
 from pipeline.models.weights import draw_layers
 from pipeline.training.history import Row
-from pipeline.training.loop import Patience, fit
-from pipeline.training.snapshot import Checkpoint
+from pipeline.training.loop import fit
+from pipeline.training.session import Session
 from pipeline.training.views import random_views
 
 VALID_SEED = 20_220_909  # the views that validate are the same whatever the training's seed
@@ -56,9 +56,7 @@ def train_simclr(
     flips: bool,
     params: Simclr,
     seed: int,
-    device: torch.device,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None,
+    session: Session,
 ) -> tuple[Encoder, list[Row]]:
     """Train until the loss on fixed views of the validation images is lowest.
 
@@ -69,9 +67,7 @@ def train_simclr(
         flips: whether views may be mirrored.
         params: width, temperature and schedule.
         seed: of weights, order and views.
-        device: where to train.
-        report: called with each epoch's row.
-        checkpoint: where to keep the training, and to go on from; see `fit`.
+        session: where and how to train.
 
     Returns:
         The encoder on the CPU, in eval mode, and the history.
@@ -82,6 +78,7 @@ def train_simclr(
     features = min(FEATURES, 8 * params.width)
     net = Encoder(channels=pixels.shape[1], width=params.width, features=features)
     draw_layers(net, torch.Generator().manual_seed(seed))
+    device = session.device
     net.to(device)
     gen = torch.Generator(device).manual_seed(seed)
     learned, stop = (
@@ -103,10 +100,8 @@ def train_simclr(
         loss=lambda rows: contrast(*learned.pair(rows, gen)),
         validate=validate,
         schedule=params,
-        patience=Patience(params.patience),
-        report=report,
+        session=session,
         random={"views": gen},
-        checkpoint=checkpoint,
         capture=True,
     )
     return net.cpu().eval(), history

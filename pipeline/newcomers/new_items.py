@@ -27,6 +27,7 @@ from pipeline.pretraining import pretrain
 from pipeline.scoring import score_all
 from pipeline.seeds import choose_seed_tasks
 from pipeline.storage import vectors
+from pipeline.training.session import Session
 from pipeline.yardsticks import exposure_sides
 
 EVERY = 5  # one task of so many is taken for new
@@ -116,8 +117,7 @@ def learn_without(tables: Tables, new: Ints, params: Params, device: torch.devic
         start.e,
         params=params.ratio,
         seed=params.seed,
-        device=device,
-        report=lambda row: None,
+        session=Session(device),
     )
     means = task_means(examples.x, examples.learned, examples.tasks)
     return Known(trained.net, examples.x, Placement.fit(means, trained.e))
@@ -131,8 +131,7 @@ def _pretrained(examples: Examples, params: Params, device: torch.device) -> Pre
         base=params.ratio.base,
         params=params.pretrain,
         seed=params.seed,
-        device=device,
-        report=lambda row: None,
+        session=Session(device),
     )
     return made.net
 
@@ -159,8 +158,7 @@ def _features(
         tables.splits,
         wanted,
         seed=params.seed,
-        device=device,
-        report=lambda row: None,
+        session=Session(device),
     )
     return pa.table({"user_id": ids, "x": vectors(made.x)})
 

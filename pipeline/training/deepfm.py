@@ -5,7 +5,7 @@ visible exposures are learned from. Held-out pairs stay eligible as negatives: w
 network would know them by that.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -19,10 +19,10 @@ from pipeline.ranks import ALONE, Ranks
 from pipeline.steps.dealt import alike
 from pipeline.training.course import Course, course_alone, course_in_shards
 from pipeline.training.history import Row
-from pipeline.training.loop import Patience, fit
+from pipeline.training.loop import fit
 from pipeline.training.negatives import UnseenItems
+from pipeline.training.session import Session
 from pipeline.training.shards import here
-from pipeline.training.snapshot import Checkpoint
 from pipeline.training.split import Split
 
 
@@ -162,9 +162,7 @@ def train_deepfm(
     params: Features,
     *,
     seed: int,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None = None,
-    ranks: Ranks = ALONE,
+    session: Session,
 ) -> tuple[DeepFM, list[Row]]:
     """Train DeepFM until the loss on the pairs kept for early stopping is lowest.
 
@@ -172,9 +170,7 @@ def train_deepfm(
         data: visible exposures, on the device to train on; every field has the codes 0, 1, ...
         params: network and schedule.
         seed: of the weights, the pairs kept, the order, the negatives and the dropout masks.
-        report: called with each epoch's row.
-        checkpoint: where to keep the training, and to go on from; see `fit`.
-        ranks: the processes that train together; each learns from the exposures of its own users.
+        session: how to train; each of several processes learns from the exposures of its users.
 
     Returns:
         The network at its best epoch, and the history: epoch, train_loss (under dropout),
@@ -191,6 +187,7 @@ def train_deepfm(
         dropout=params.dropout,
     )
     net.draw_weights(params.init_std, torch.Generator().manual_seed(seed))
+    ranks = session.ranks
     own = data.on(ranks)
     tables = [f"user_fields.{n}" for n in data.fields_of_users]
     if ranks.deal_out:
@@ -211,11 +208,9 @@ def train_deepfm(
             loss=course.loss,
             validate=validate,
             schedule=params,
-            patience=Patience(params.patience),
-            report=report,
+            session=session,
             weight_decay=params.weight_decay,
             random=course.random,
-            checkpoint=checkpoint,
             split=split,
         )
     return net, history

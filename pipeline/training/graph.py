@@ -4,7 +4,7 @@ Bordes et al. (2013), algorithm 1, and Wang et al. (2014), section 3; Adam takes
 stochastic gradient descent.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,8 @@ from pipeline.link_prediction import mean_reciprocal_rank
 from pipeline.models.graph import TransE, TransH
 from pipeline.params import Graph
 from pipeline.training.history import Row
-from pipeline.training.loop import Patience, fit
-from pipeline.training.snapshot import Checkpoint
+from pipeline.training.loop import fit
+from pipeline.training.session import Session
 
 WATCHED = 1 << 23  # distances behind the figure of an epoch, at most, at either end
 
@@ -104,8 +104,7 @@ def train_translation(
     params: Graph,
     *,
     seed: int,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None = None,
+    session: Session,
 ) -> tuple[TransE, list[Row]]:
     """Train a TransE or a TransH until it predicts the triples to stop by the best.
 
@@ -113,8 +112,7 @@ def train_translation(
         data: triples, on the device to train on.
         params: model and schedule.
         seed: of the weights, the order and the corruption.
-        report: called with each epoch's row.
-        checkpoint: where to keep the training, and to go on from; see `fit`.
+        session: how to train.
 
     Returns:
         The model at its best epoch, and the history: epoch, train_loss, and valid_loss, which is
@@ -153,9 +151,7 @@ def train_translation(
         loss=loss,
         validate=validate,
         schedule=params,
-        patience=Patience(params.patience),
-        report=report,
+        session=session,
         random={"draws": gen},
-        checkpoint=checkpoint,
     )
     return model, history

@@ -1,6 +1,6 @@
 """Training KTUP: users nearer to what they know than to what they do not, and TransH beside it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +12,8 @@ from pipeline.params import Graph
 from pipeline.training.deepfm import ContrastedPairs, Interactions, pair_auc
 from pipeline.training.graph import Corruption, Triples, margin_loss
 from pipeline.training.history import Row
-from pipeline.training.loop import Patience, fit
-from pipeline.training.snapshot import Checkpoint
+from pipeline.training.loop import fit
+from pipeline.training.session import Session
 
 
 def preference_loss(distances: Tensor) -> Tensor:
@@ -28,8 +28,7 @@ def train_ktup(
     params: Graph,
     *,
     seed: int,
-    report: Callable[[Row], None],
-    checkpoint: Checkpoint | None = None,
+    session: Session,
 ) -> tuple[KTUP, list[Row]]:
     """Train KTUP until it does best on what it is to stop by.
 
@@ -43,8 +42,7 @@ def train_ktup(
         of_item: (I,) entity of each item, -1 for an item without.
         params: network and schedule.
         seed: of the weights, the order, the pairs to stop by, the negatives and the corruption.
-        report: called with each epoch's row.
-        checkpoint: where to keep the training, and to go on from; see `fit`.
+        session: how to train.
 
     Returns:
         The network at its best epoch, and the history: epoch, train_loss, valid_loss, in which
@@ -95,9 +93,7 @@ def train_ktup(
         loss=loss,
         validate=validate,
         schedule=params,
-        patience=Patience(params.patience),
-        report=report,
+        session=session,
         random={"draws": gen},
-        checkpoint=checkpoint,
     )
     return model, history

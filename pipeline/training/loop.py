@@ -10,7 +10,8 @@ from pipeline.errors import PipelineError
 from pipeline.params import Schedule
 from pipeline.training.capture import fastest
 from pipeline.training.history import Row, judge
-from pipeline.training.snapshot import Checkpoint, RandomSource, Snapshot
+from pipeline.training.session import Session
+from pipeline.training.snapshot import RandomSource, Snapshot
 from pipeline.training.split import Split
 
 
@@ -51,11 +52,10 @@ def fit(
     loss: Callable[..., Tensor],
     validate: Callable[[], Row],
     schedule: Schedule,
-    patience: Patience,
-    report: Callable[[Row], None],
+    session: Session,
+    plateau: float = float("inf"),
     weight_decay: float = 0.0,
     random: Mapping[str, RandomSource] | None = None,
-    checkpoint: Checkpoint | None = None,
     split: Split | None = None,
     capture: bool = False,
 ) -> list[Row]:
@@ -67,14 +67,14 @@ def fit(
         loss: mean loss of a batch; of several processes, what this one adds to it.
         validate: figures of the model in eval mode, `valid_loss` among them; with `valid_miss`, the
             share of wrong answers, that one judges the epochs.
-        schedule: learning rate and the greatest number of epochs.
-        patience: when to stop.
-        report: called with each epoch's row.
+        schedule: learning rate, patience and the greatest number of epochs.
+        session: whom to tell of each epoch, and where to keep the run. On a CPU a run that went on
+            from a checkpoint ends bit for bit as an unbroken one. `device` and `ranks` are the
+            caller's: the model is where it is, and `split` says who holds what of it.
+        plateau: epochs without a better figure count only once it has been under this.
         weight_decay: Adam's, which adds this times a weight to its gradient.
         random: by name, every source that `batches` and `loss` draw from; a checkpoint needs them,
             and so do steps that are captured.
-        checkpoint: where to keep the run, and to go on from if one is kept there. On a CPU a run
-            that went on ends bit for bit as an unbroken one.
         split: how several processes hold the model; as many batches an epoch in each.
         capture: on a CUDA device, let one process replay its steps: `loss` then must be of tensors
             whose values it does not ask for. See `capture.Replayed`.
@@ -99,6 +99,7 @@ def fit(
         return value.detach()
 
     step = fastest(one, device, random or {}, capture=capture and split.ranks.alone)
+    patience, checkpoint = Patience(schedule.patience, plateau), session.checkpoint
     run = _Run(model, adam, patience, random or {}, split)
     if checkpoint is not None and (kept := checkpoint.load()) is not None:
         run.go_on_from(kept)
@@ -113,7 +114,7 @@ def fit(
             row: Row = {"epoch": epoch, "train_loss": train_loss, **validate()}
         run.history.append(row)
         if split.ranks.leads:
-            report(row)
+            session.report(row)
         if patience.improved(row[judge(row)]):
             run.best = {name: value.clone() for name, value in model.state_dict().items()}
         if checkpoint is not None:

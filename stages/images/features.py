@@ -24,14 +24,14 @@ def main(dataset: DatasetOption, root: RootOption = ROOT, params: ParamsOption =
         from pipeline.storage import vectors, write_table
         from pipeline.text_files import write_csv
         from pipeline.training.history import rounded
-        from stages.checkpoint import checkpoint
-        from stages.progress import EpochReporter
+        from stages.session import open_session
 
         tensors, _ = read_model(folder.images)
         pixels, device = tensors["pixels"].numpy(), run.device()
         rows = {split: folder.split(split)[0] for split in ("train", "valid", "test")}
-        kept = checkpoint(run, folder.images, folder.splits)
-        with EpochReporter(name, run.params.simclr.max_epochs) as report:
+        with open_session(
+            run, folder.images, folder.splits, max_epochs=run.params.simclr.max_epochs
+        ) as session:
             net, history = train_simclr(
                 pixels,
                 train=rows["train"],
@@ -39,9 +39,7 @@ def main(dataset: DatasetOption, root: RootOption = ROOT, params: ParamsOption =
                 flips=SOURCES[dataset].flips,
                 params=run.params.simclr,
                 seed=SEED,
-                device=device,
-                report=report,
-                checkpoint=kept,
+                session=session,
             )
         x = encode(net, pixels, rows["train"], device)
         users, _ = folder.people()

@@ -79,16 +79,14 @@ def _ratio(
     from pipeline.images.ratio import start
     from pipeline.models.ratio import RatioNet
     from pipeline.scoring import score_all
-    from stages.checkpoint import checkpoint
-    from stages.progress import EpochReporter
+    from stages.session import open_session
 
     wanted = run.params.on_features.ratio
     e, _ = start(None, examples.tasks, run.params.projection, seed)
     net = RatioNet(
         x_dim=test.shape[1], task_dim=e.shape[1], hidden=wanted.hidden, dropout=wanted.dropout
     )
-    kept = checkpoint(run, *inputs)
-    with EpochReporter(run.name, wanted.max_epochs) as report:
+    with open_session(run, *inputs, max_epochs=wanted.max_epochs) as session:
         made = train_network(
             net,
             examples,
@@ -98,9 +96,7 @@ def _ratio(
             freeze_e=False,
             schedule=wanted,
             seed=seed,
-            device=run.device(),
-            report=report,
-            checkpoint=kept,
+            session=session,
         )
     return score_all(made.net, torch.from_numpy(test), torch.from_numpy(made.e))
 
@@ -120,16 +116,14 @@ def _density(
     from pipeline.density import Density, density_scores, train_density
     from pipeline.models.gaussian import ConditionalGaussian
     from pipeline.models.maf import ConditionalMaf
-    from stages.checkpoint import checkpoint
-    from stages.progress import EpochReporter
+    from stages.session import open_session
 
     wanted, shape = run.params.on_features, {"x_dim": test.shape[1], "tasks": examples.tasks}
     schedule = wanted.maf if method == "maf" else wanted.gaussian
     net: Density = ConditionalGaussian(**shape)
     if method == "maf":
         net = ConditionalMaf(**shape, hidden=wanted.maf.hidden)
-    kept = checkpoint(run, *inputs)
-    with EpochReporter(run.name, schedule.max_epochs) as report:
+    with open_session(run, *inputs, max_epochs=schedule.max_epochs) as session:
         train_density(
             net,
             examples,
@@ -137,9 +131,7 @@ def _density(
             schedule=schedule,
             weight_decay=schedule.weight_decay,
             seed=seed,
-            device=run.device(),
-            report=report,
-            checkpoint=kept,
+            session=session,
         )
     return density_scores(net, torch.from_numpy(test), torch.arange(examples.tasks))
 

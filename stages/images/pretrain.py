@@ -41,12 +41,10 @@ def main(
         from pipeline.model_files import write_network
         from pipeline.text_files import write_csv
         from pipeline.training.history import best_row, rounded
-        from stages.checkpoint import checkpoint
-        from stages.progress import EpochReporter
+        from stages.session import open_session
 
         examples = folder.examples(folder.pixels(), k)
-        kept = checkpoint(run, *folder.inputs(k), epochs=epochs)
-        with EpochReporter(name, epochs) as report:
+        with open_session(run, *folder.inputs(k), max_epochs=epochs) as session:
             made = pretrain_images(
                 examples,
                 seed_tasks,
@@ -54,9 +52,7 @@ def main(
                 network=run.params.network,
                 schedule=run.params.pretrain.lasting(epochs),
                 seed=seed,
-                device=run.device(),
-                report=report,
-                checkpoint=kept,
+                session=session,
             )
         write_network(made.net, out.model)
         write_csv(rounded(made.history), out.history)

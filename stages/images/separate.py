@@ -108,8 +108,7 @@ def _scores(
     from pipeline.images.separate_images import csi_scores, svdd_scores
     from pipeline.images.separate_ratio import feature_net, image_net, ratio_scores
     from pipeline.models.conv_ratio import Augment, black
-    from stages.checkpoint import checkpoint
-    from stages.progress import EpochReporter
+    from stages.session import open_session
 
     wanted, network = run.params.separate, run.params.network
     x = torch.from_numpy(inputs).to(run.device())
@@ -119,24 +118,15 @@ def _scores(
         return gaussian_scores(data, x, judged)
     schedule = _schedules(wanted)[method]
     learned_from = [folder.features.users] if method in ON_FEATURES else []
-    kept = checkpoint(run, *folder.inputs(k), *learned_from)
-    with EpochReporter(run.name, schedule.max_epochs) as report:
+    with open_session(
+        run, *folder.inputs(k), *learned_from, max_epochs=schedule.max_epochs
+    ) as session:
         if method == "maf":
-            return maf_scores(
-                data, x, judged, wanted.maf, seed=seed, report=report, checkpoint=kept
-            )
+            return maf_scores(data, x, judged, wanted.maf, seed=seed, session=session)
         if method == "svdd":
-            return svdd_scores(
-                data, x, judged, wanted.svdd, seed=seed, report=report, checkpoint=kept
-            )
+            return svdd_scores(data, x, judged, wanted.svdd, seed=seed, session=session)
         if method == "csi":
-            return csi_scores(
-                *(data, x, judged, wanted.csi),
-                flips=flips,
-                seed=seed,
-                report=report,
-                checkpoint=kept,
-            )
+            return csi_scores(data, x, judged, wanted.csi, flips=flips, seed=seed, session=session)
         on_features = method == "ratio-features"
         return ratio_scores(
             lambda: (
@@ -147,8 +137,7 @@ def _scores(
             *(data, x, judged, schedule),
             augment=None if on_features else Augment(black=black(inputs), flips=flips),
             seed=seed,
-            report=report,
-            checkpoint=kept,
+            session=session,
         )
 
 

@@ -29,13 +29,11 @@ def main(
         from pipeline.images.tasks import active_categories
         from pipeline.storage import vectors, write_table
         from pipeline.text_files import write_csv
-        from stages.checkpoint import checkpoint
-        from stages.progress import EpochReporter
+        from stages.session import open_session
 
         unseen, pixels = run.params.unseen, folder.pixels()
         examples = folder.examples(pixels, unseen.train_k)
-        kept = checkpoint(run, *folder.inputs(unseen.train_k))
-        with EpochReporter(name, unseen.epochs) as report:
+        with open_session(run, *folder.inputs(unseen.train_k), max_epochs=unseen.epochs) as session:
             made = pretrain_images(
                 examples,
                 examples.tasks,
@@ -43,9 +41,7 @@ def main(
                 network=run.params.network,
                 schedule=run.params.pretrain.lasting(unseen.epochs),
                 seed=seed,
-                device=run.device(),
-                report=report,
-                checkpoint=kept,
+                session=session,
             )
         tasks = folder.task_set(unseen.test_k).tasks
         statistic = project_images(

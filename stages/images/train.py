@@ -48,16 +48,14 @@ def main(
         from pipeline.storage import matrix, read_table, vectors, write_table
         from pipeline.text_files import write_csv
         from pipeline.training.history import best_row, rounded
-        from stages.checkpoint import checkpoint
-        from stages.progress import EpochReporter
+        from stages.session import open_session
 
         tasks = folder.task_set(k).tasks
         task_init = folder.start(k, seed, init).e
         begin = read_table(task_init, schemas.TASK_EMBEDDINGS)
         same_tasks(begin, tasks)
         _, category = folder.split("valid")
-        kept = checkpoint(run, *folder.inputs(k), task_init, epochs=epochs)
-        with EpochReporter(name, epochs) as report:
+        with open_session(run, *folder.inputs(k), task_init, max_epochs=epochs) as session:
             made = train_images(
                 folder.examples(folder.pixels(), k),
                 matrix(begin.column("e")),
@@ -67,9 +65,7 @@ def main(
                 network=run.params.network,
                 schedule=run.params.ratio.lasting(epochs),
                 seed=seed,
-                device=run.device(),
-                report=report,
-                checkpoint=kept,
+                session=session,
             )
         if rested_at_chance(made.history):
             run.warn("the loss never left 2 ln 2: nothing was learned; raise --epochs")

@@ -57,14 +57,13 @@ def main(
         from pipeline.storage import read_table
         from pipeline.training.history import best_row, rounded
         from pipeline.yardsticks import exposure_sides
-        from stages.checkpoint import checkpoint
-        from stages.progress import EpochReporter
+        from stages.session import open_session
 
         kinds = (schemas.FEATURES, schemas.TASKS, schemas.EXPOSURES, schemas.SPLITS)
         examples = Examples.of(*map(read_table, inputs, kinds))
         wanted = getattr(run.params.densities, model)
         net = _network(model, examples, run.params.densities)
-        with EpochReporter(model, wanted.max_epochs) as report:
+        with open_session(run, *inputs, max_epochs=wanted.max_epochs) as session:
             history = train_density(
                 net,
                 examples,
@@ -73,9 +72,7 @@ def main(
                 weight_decay=wanted.weight_decay,
                 noise=wanted.noise,
                 seed=seed,
-                device=run.device(),
-                report=report,
-                checkpoint=checkpoint(run, *inputs),
+                session=session,
             )
         best = best_row(history)
         run.say(
