@@ -60,22 +60,27 @@ def main(
 def _race(folder: Path, rows: int) -> dict[tuple[str, str], str]:
     """What each stage took on each engine."""
     (folder / "tables").mkdir()
-    pq.write_table(_exposures(rows), folder / "tables/exposures.parquet")
+    pq.write_table(exposures(rows), folder / "tables/exposures.parquet")
     took: dict[tuple[str, str], str] = {}
     for engine in ("embedded", "spark"):
         (folder / engine).mkdir()
-        params = YAML(typ="safe").load(ROOT / "params.yaml")
-        params["data"] |= {"source": "tables", "tables_dir": str(folder / "tables")}
-        params["runtime"] |= {"engine": engine, "partitions": PARTITIONS}
-        params["labels"] = {}
-        YAML(typ="safe").dump(params, folder / engine / "params.yaml")
+        write_params(folder / engine, folder / "tables", engine)
         for stage in STAGES:
-            took[stage, engine] = _run(stage, folder / engine)
+            took[stage, engine] = measured(["-m", f"stages.{stage}"], folder / engine)
     _require_equal(folder / "embedded/data", folder / "spark/data")
     return took
 
 
-def _exposures(rows: int) -> pa.Table:
+def write_params(folder: Path, tables: Path, engine: str) -> None:
+    """The params by which `prepare` in a folder reads these tables, by an engine."""
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    params["data"] |= {"source": "tables", "tables_dir": str(tables)}
+    params["runtime"] |= {"engine": engine, "partitions": PARTITIONS}
+    params["labels"] = {}
+    YAML(typ="safe").dump(params, folder / "params.yaml")
+
+
+def exposures(rows: int) -> pa.Table:
     """Who met what: some users are more active, and some items better known, than others."""
     gen = np.random.default_rng(0)
     counts = {"user_id": round(USERS * rows / 1e6), "item_id": round(ITEMS * rows / 1e6)}
@@ -83,9 +88,9 @@ def _exposures(rows: int) -> pa.Table:
     return pa.table({**columns, "timestamp": gen.integers(978_300_000, 1_000_000_000, rows)})
 
 
-def _run(stage: str, folder: Path) -> str:
-    """CPU seconds, and in brackets seconds and MB, of a stage and all that it starts."""
-    command = [sys.executable, "-m", f"stages.{stage}"]
+def measured(arguments: list[str], folder: Path) -> str:
+    """CPU seconds, and in brackets seconds and MB, of a run of Python and all that it starts."""
+    command = [sys.executable, *arguments]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     started, cpu, peak = time.perf_counter(), dict[int, float](), 0
     with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL) as process:  # noqa: S603
