@@ -8,7 +8,6 @@ table's mistakes, labels and users is looked at, as `prepare` does besides.
 
 import sys
 import tempfile
-from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -89,17 +88,20 @@ def by_duckdb(source: Path, out: Path) -> None:
     """SQL, with the hashes as functions of Arrow arrays."""
     import duckdb
 
-    def function(name: str, of: Callable[..., Any], takes: int, gives: str) -> None:
-        def on_arrays(*columns: Any) -> pa.Array:  # noqa: ANN401
-            return pa.array(of(*(column.to_numpy() for column in columns)))
+    def of_pair(user: Any, item: Any) -> pa.Array:  # noqa: ANN401 - Arrow arrays
+        return pa.array(draws(user.to_numpy(), item.to_numpy()))
 
-        db.create_function(name, on_arrays, ["BIGINT"] * takes, gives, type="arrow")
+    def of_user(user: Any) -> pa.Array:  # noqa: ANN401
+        return pa.array(trains(user.to_numpy()))
+
+    def of_item(item: Any) -> pa.Array:  # noqa: ANN401
+        return pa.array(part_of(item.to_numpy(), PARTITIONS).astype(np.int64))
 
     db = duckdb.connect()
     db.execute(f"set temp_directory = '{out}/spilled'")
-    function("draws", draws, 2, "BIGINT")
-    function("trains", trains, 1, "BOOLEAN")
-    function("part", lambda item: part_of(item, PARTITIONS).astype(np.int64), 1, "BIGINT")
+    db.create_function("draws", of_pair, ["bigint"] * 2, "bigint", type="arrow")
+    db.create_function("trains", of_user, ["bigint"], "boolean", type="arrow")
+    db.create_function("part", of_item, ["bigint"], "bigint", type="arrow")
     quota = f"least(floor({DATA.held_out_share} * count(*) over user + .5), count(*) over user - 1)"
     db.execute(
         f"""

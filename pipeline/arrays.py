@@ -9,3 +9,4 @@ Ints = npt.NDArray[np.int64]
 Singles = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.floating]  # of either precision
+Codes = Ints | npt.NDArray[np.str_]  # what stands in a column of users: numbers or text

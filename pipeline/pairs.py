@@ -6,9 +6,8 @@ import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_array
 
-from pipeline.arrays import Bools, Ints
+from pipeline.arrays import Bools, Codes, Ints
 from pipeline.errors import PipelineError
-from pipeline.vocabulary import Codes
 
 
 @dataclass(frozen=True)

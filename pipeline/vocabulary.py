@@ -6,10 +6,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline.arrays import Ints
+from pipeline.arrays import Codes, Ints
 from pipeline.errors import PipelineError
-
-Codes = Ints | npt.NDArray[np.str_]
 
 
 def raw_codes(users: pa.Table, field: str) -> Codes:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.threads import SPINS
+from stages.imports import import_closure
 from tests.dvc_stages import Stage, read_stages
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +55,15 @@ def test_a_missing_input_is_one_line_and_nothing_is_written(stage: Stage, empty:
 def test_a_stage_that_computes_on_a_cpu_says_so(built: Path, name: str) -> None:
     told = json.loads((built / f"data/run_info/{name}.json").read_text())
     assert told["device"] == "CPU, 1 threads"
+
+
+@pytest.mark.parametrize("name", ["prepare", "filter_tasks", "evaluate"])
+def test_a_stage_that_computes_without_torch_does_not_load_it(name: str) -> None:
+    """It takes longer to load than the stage has work to do on a small data set."""
+    asked = ["pipeline/device.py", "pipeline/ranks.py", "stages/launch.py"]  # by other stages
+    files = {file for file in import_closure(f"stages.{name}", ROOT) if file.endswith(".py")}
+    loading = re.compile(r"^(import|from) torch\b", re.MULTILINE)
+    assert sorted(f for f in files if loading.search((ROOT / f).read_text())) == asked
 
 
 def test_so_it_is_in_a_shell(empty: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.arrays import Bools, Ints, Singles
+from pipeline.arrays import Bools, Codes, Ints, Singles
 from pipeline.errors import PipelineError
 from pipeline.features.closed_form import ClosedForm
 from pipeline.features.directions import Directions
@@ -20,7 +20,7 @@ from pipeline.params import Features
 from pipeline.training.deepfm import Interactions, train_deepfm
 from pipeline.training.history import Row
 from pipeline.training.session import Session
-from pipeline.vocabulary import Codes, distinct_codes, raw_codes
+from pipeline.vocabulary import distinct_codes, raw_codes
 
 
 @dataclass(frozen=True)

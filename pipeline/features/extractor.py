@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline.arrays import Ints, Singles
+from pipeline.arrays import Codes, Ints, Singles
 from pipeline.errors import PipelineError
 from pipeline.features.directions import Directions
 from pipeline.features.fold_in import Prior, fold_in
@@ -19,7 +19,7 @@ from pipeline.features.scale import Scale, with_activity
 from pipeline.model_files import MISFITS, read_model, under, write_model
 from pipeline.models.deepfm import DeepFM
 from pipeline.pairs import find, ids_of, rows_of
-from pipeline.vocabulary import Codes, as_tensor, from_tensor, raw_codes
+from pipeline.vocabulary import as_tensor, from_tensor, raw_codes
 
 AT_ONCE = 512  # newcomers folded in together, which bounds the memory
 OWN_FIELD = "user_id"  # the field whose rows are fitted to newcomers
