@@ -33,6 +33,7 @@ ParamsOption = Annotated[Path, typer.Option("--params", help="The params file.")
 RunInfoOption = Annotated[
     Path, typer.Option(help="Folder for the run facts: device, versions, seconds, peak memory.")
 ]
+RootOption = Annotated[Path, typer.Option("--data", help="Reads and writes below this folder.")]
 PARAMS = Path("params.yaml")
 RUN_INFO = Path("data/run_info")
 PR_SET_PDEATHSIG = 1  # of prctl(2)

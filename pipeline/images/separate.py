@@ -18,12 +18,12 @@ from pipeline.models.stacked import EachAtItsBest, Stacked
 from pipeline.pairs import in_rows
 from pipeline.params import Schedule
 from pipeline.steps.dropout import MaskSource, set_masks
+from pipeline.training.course import VALID_SEED
 from pipeline.training.history import Row
 from pipeline.training.loop import fit
 from pipeline.training.session import Session
 from pipeline.training.snapshot import RandomSource
 
-VALID_SEED = 20_220_909  # validation draws are the same whatever the training's seed
 VALID_DRAWS = 64  # images of each task behind its validation loss
 BLOCK = 256  # images that all models score at once
 

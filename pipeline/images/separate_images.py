@@ -8,10 +8,11 @@ from torch import Tensor
 
 from pipeline.arrays import Singles
 from pipeline.images.params import Csi, Svdd
-from pipeline.images.separate import BLOCK, VALID_SEED, Apart, score_apart, train_apart
+from pipeline.images.separate import BLOCK, Apart, score_apart, train_apart
 from pipeline.models.csi import SHIFTS, CsiNet, csi_loss, csi_score, shifted
 from pipeline.models.stacked import Stacked
 from pipeline.models.svdd import SvddNet, centre_of, squared_distance
+from pipeline.training.course import VALID_SEED
 from pipeline.training.session import Session
 from pipeline.training.views import random_views
 

@@ -19,7 +19,7 @@ from pipeline.steps.sampler import PairSampler
 from pipeline.training.shards import Shards, here, share_of_loss
 from pipeline.training.snapshot import RandomSource
 
-VALID_SEED = 20_220_909  # validation negatives are the same whatever the training's seed
+VALID_SEED = 20_220_909  # what validates is the same whatever the seed of the training
 
 PairBatch = tuple[Tensor, Tensor]  # user (2, N), task (N,)
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -1,16 +1,8 @@
 """AUC of every initialisation of a k on test images: active categories against the rest."""
 
 from stages.images.folder import Folder, stage_name
-from stages.images.shell import (
-    PARAMS,
-    ROOT,
-    DatasetOption,
-    KOption,
-    RootOption,
-    SeedOption,
-    image_stage,
-)
-from stages.shell import ParamsOption, stage_app
+from stages.images.shell import PARAMS, ROOT, DatasetOption, KOption, SeedOption, image_stage
+from stages.shell import ParamsOption, RootOption, stage_app
 
 app = stage_app()
 

@@ -1,8 +1,8 @@
 """Train SimCLR on the training images; give every image features and a pseudo-label."""
 
 from stages.images.folder import Folder, stage_name
-from stages.images.shell import PARAMS, ROOT, DatasetOption, RootOption, image_stage
-from stages.shell import ParamsOption, stage_app
+from stages.images.shell import PARAMS, ROOT, DatasetOption, image_stage
+from stages.shell import ParamsOption, RootOption, stage_app
 
 app = stage_app()
 SEED = 0  # all runs on features share the same ones

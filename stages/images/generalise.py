@@ -4,8 +4,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from stages.images.folder import Folder, stage_name
-from stages.images.shell import PARAMS, ROOT, DatasetOption, RootOption, SeedOption, image_stage
-from stages.shell import ParamsOption, stage_app
+from stages.images.shell import PARAMS, ROOT, DatasetOption, SeedOption, image_stage
+from stages.shell import ParamsOption, RootOption, stage_app
 
 if TYPE_CHECKING:
     import torch

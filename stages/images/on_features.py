@@ -6,16 +6,8 @@ import typer
 
 from pipeline.images.params import FeatureMethod
 from stages.images.folder import Folder, stage_name
-from stages.images.shell import (
-    PARAMS,
-    ROOT,
-    DatasetOption,
-    KOption,
-    RootOption,
-    SeedOption,
-    image_stage,
-)
-from stages.shell import ParamsOption, stage_app
+from stages.images.shell import PARAMS, ROOT, DatasetOption, KOption, SeedOption, image_stage
+from stages.shell import ParamsOption, RootOption, stage_app
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,8 @@ import typer
 
 from stages.downloads import download_progress
 from stages.images.folder import Folder, stage_name
-from stages.images.shell import PARAMS, ROOT, DatasetOption, RootOption, image_stage
-from stages.shell import ParamsOption, stage_app
+from stages.images.shell import PARAMS, ROOT, DatasetOption, image_stage
+from stages.shell import ParamsOption, RootOption, stage_app
 
 app = stage_app()
 

@@ -11,11 +11,10 @@ from stages.images.shell import (
     DatasetOption,
     EpochsOption,
     KOption,
-    RootOption,
     SeedOption,
     image_stage,
 )
-from stages.shell import ParamsOption, stage_app
+from stages.shell import ParamsOption, RootOption, stage_app
 
 app = stage_app()
 

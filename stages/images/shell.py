@@ -14,7 +14,6 @@ from stages.shell import Run, running
 if TYPE_CHECKING:
     from pipeline.images.params import ImageParams
 
-RootOption = Annotated[Path, typer.Option("--data", help="Reads and writes below this folder.")]
 DatasetOption = Annotated[Dataset, typer.Option(help="Which images.")]
 KOption = Annotated[int, typer.Option(min=1, max=5, help="Number of active categories.")]
 EpochsOption = Annotated[int, typer.Option(min=1, help="The most epochs to train.")]

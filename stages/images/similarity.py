@@ -1,8 +1,8 @@
 """Encode tasks by the pre-embedding model of all tasks of another k: Figure 3."""
 
 from stages.images.folder import Folder, stage_name
-from stages.images.shell import PARAMS, ROOT, DatasetOption, RootOption, SeedOption, image_stage
-from stages.shell import ParamsOption, stage_app
+from stages.images.shell import PARAMS, ROOT, DatasetOption, SeedOption, image_stage
+from stages.shell import ParamsOption, RootOption, stage_app
 
 app = stage_app()
 

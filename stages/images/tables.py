@@ -9,8 +9,8 @@ import typer
 
 from pipeline.images.params import ON_FEATURES
 from stages.images.folder import Folder, run_info, stage_name
-from stages.images.shell import PARAMS, ROOT, RootOption, image_stage
-from stages.shell import ParamsOption, stage_app
+from stages.images.shell import PARAMS, ROOT, image_stage
+from stages.shell import ParamsOption, RootOption, stage_app
 
 if TYPE_CHECKING:
     from pipeline.images.params import ImageParams

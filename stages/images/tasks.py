@@ -1,8 +1,8 @@
 """Make every choice of k categories a task; expose each image to one of them."""
 
 from stages.images.folder import Folder, stage_name
-from stages.images.shell import PARAMS, ROOT, DatasetOption, KOption, RootOption, image_stage
-from stages.shell import ParamsOption, stage_app
+from stages.images.shell import PARAMS, ROOT, DatasetOption, KOption, image_stage
+from stages.shell import ParamsOption, RootOption, stage_app
 
 app = stage_app()
 

@@ -1,16 +1,8 @@
 """The user vectors of a column of Table 1."""
 
 from stages import extract_features
-from stages.shell import ParamsOption, stage_app
-from stages.table1.shell import (
-    PARAMS,
-    ROOT,
-    FieldsOption,
-    Place,
-    RootOption,
-    SeedOption,
-    main_params,
-)
+from stages.shell import ParamsOption, RootOption, stage_app
+from stages.table1.shell import PARAMS, ROOT, FieldsOption, Place, SeedOption, main_params
 
 app = stage_app()
 

@@ -1,16 +1,8 @@
 """The items' vectors from a knowledge graph, for a row of Table 1."""
 
 from stages import graph
-from stages.shell import ParamsOption, stage_app
-from stages.table1.shell import (
-    PARAMS,
-    ROOT,
-    Place,
-    RootOption,
-    SeedOption,
-    StartOption,
-    main_params,
-)
+from stages.shell import ParamsOption, RootOption, stage_app
+from stages.table1.shell import PARAMS, ROOT, Place, SeedOption, StartOption, main_params
 
 app = stage_app()
 

@@ -6,14 +6,13 @@ from typing import Annotated, Literal
 import typer
 
 from pipeline.peers.settings import Detector, Recommender
-from stages.shell import ParamsOption, stage_app
+from stages.shell import ParamsOption, RootOption, stage_app
 from stages.table1.measure import measure
 from stages.table1.shell import (
     PARAMS,
     ROOT,
     FieldsOption,
     Place,
-    RootOption,
     SeedOption,
     main_params,
     table1_stage,

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from stages import filter_tasks, prepare
-from stages.shell import ParamsOption, stage_app
-from stages.table1.shell import PARAMS, ROOT, Place, RootOption, main_params
+from stages.shell import ParamsOption, RootOption, stage_app
+from stages.table1.shell import PARAMS, ROOT, Place, main_params
 
 app = stage_app()
 

@@ -1,14 +1,13 @@
 """The pre-embedding model of a cell of Table 1."""
 
 from stages import pretrain
-from stages.shell import ParamsOption, stage_app
+from stages.shell import ParamsOption, RootOption, stage_app
 from stages.table1.shell import (
     PARAMS,
     ROOT,
     BaseOption,
     FieldsOption,
     Place,
-    RootOption,
     SeedOption,
     StartOption,
     main_params,

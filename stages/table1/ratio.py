@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import project, train
-from stages.shell import ParamsOption, stage_app
+from stages.shell import ParamsOption, RootOption, stage_app
 from stages.table1.measure import measure
 from stages.table1.shell import (
     PARAMS,
@@ -13,7 +13,6 @@ from stages.table1.shell import (
     BaseOption,
     FieldsOption,
     Place,
-    RootOption,
     SeedOption,
     StartOption,
     main_params,

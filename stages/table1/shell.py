@@ -14,7 +14,6 @@ from stages.shell import Run, running
 if TYPE_CHECKING:
     from pipeline.table1.params import Table1Params
 
-RootOption = Annotated[Path, typer.Option("--data", help="Reads and writes below this folder.")]
 StartOption = Annotated[str, typer.Option(help="The change that says where embeddings start.")]
 BaseOption = Annotated[str, typer.Option(help="The change that says which base p is.")]
 FieldsOption = Annotated[str, typer.Option(help="The change that says which user fields x has.")]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.shell import ParamsOption, stage_app
-from stages.table1.shell import PARAMS, ROOT, Place, RootOption, table1_stage
+from stages.shell import ParamsOption, RootOption, stage_app
+from stages.table1.shell import PARAMS, ROOT, Place, table1_stage
 
 if TYPE_CHECKING:
     from pipeline.table1.page import Cell
