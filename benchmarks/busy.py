@@ -22,9 +22,9 @@ WAYS = {
     "one thread, which never waits": {"OMP_NUM_THREADS": "1"},
 }
 TEXT = """
-Seconds on the clock of `{stage}` of params.yaml, by how long a thread spins for the others before
-it sleeps: on idle cores, and while another process does nothing but count on one of them. A
-thread that spins there holds the core for which the last thread waits.
+Wall-clock seconds of `{stage}` with params.yaml, by how long a thread spins for the others before
+it sleeps: on idle cores, and while another process keeps one of them busy. A thread that spins
+there holds the core for which the last thread waits.
 """
 
 

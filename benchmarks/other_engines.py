@@ -8,6 +8,7 @@ table's mistakes, labels and users is looked at, as `prepare` does besides.
 
 import sys
 import tempfile
+from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -22,15 +23,16 @@ import typer
 from benchmarks.command import command
 from benchmarks.engines import PARTITIONS, exposures, measured, write_params
 from benchmarks.page import Section, machine
+from benchmarks.stages import ROOT
 from pipeline.arrays import Bools, Ints
 from pipeline.hashing import HELD_OUT, hash_of
+from pipeline.params import Data
 from pipeline.params_file import load_params
 from pipeline.parts import part_name, part_of
 from pipeline.splits import split_of
 
 COLUMNS = ["user_id", "item_id", "timestamp", "held_out"]
 ENGINES = ("duckdb", "polars", "dask")
-DATA = load_params(Path(__file__).parents[1] / "params.yaml", "data").data
 TEXT = """
 The exposures of `python -m benchmarks.engines`, in {parts} parts. CPU seconds; in brackets seconds
 by the clock, the start of Python included, and the most memory in MB. All wrote the same rows in
@@ -45,7 +47,7 @@ def main(
     for name in ENGINES:
         import_module(name)  # before anything takes time
     millions = millions or [1.0, 10.0]
-    rows = {name: [f"{name}"] for name in ("prepare, embedded", *ENGINES)}
+    rows = {name: [name] for name in ("prepare, embedded", *ENGINES)}
     for million in millions:
         with tempfile.TemporaryDirectory() as name:
             folder, source = Path(name), Path(name) / "tables/exposures.parquet"
@@ -72,15 +74,21 @@ def paths() -> list[Path]:
     return [Path(name) for name in sys.argv[-2:]]
 
 
+@cache
+def law() -> Data:
+    """The shares and the seed of params.yaml."""
+    return load_params(ROOT / "params.yaml", "data").data
+
+
 def draws(user: Ints, item: Ints) -> Ints:
     """By which of a user's pairs the smallest are held out, as signed integers of that order."""
-    return (hash_of(HELD_OUT, DATA.split_seed, user, item) ^ np.uint64(1 << 63)).view(np.int64)
+    return (hash_of(HELD_OUT, law().split_seed, user, item) ^ np.uint64(1 << 63)).view(np.int64)
 
 
 def trains(user: Ints) -> Bools:
     """Whether each user is in the split train."""
-    shares = {"test_share": DATA.test_share, "valid_share": DATA.valid_share}
-    training: Bools = split_of(user, **shares, seed=DATA.split_seed) == "train"
+    shares = {"test_share": law().test_share, "valid_share": law().valid_share}
+    training: Bools = split_of(user, **shares, seed=law().split_seed) == "train"
     return training
 
 
@@ -102,7 +110,9 @@ def by_duckdb(source: Path, out: Path) -> None:
     db.create_function("draws", of_pair, ["bigint"] * 2, "bigint", type="arrow")
     db.create_function("trains", of_user, ["bigint"], "boolean", type="arrow")
     db.create_function("part", of_item, ["bigint"], "bigint", type="arrow")
-    quota = f"least(floor({DATA.held_out_share} * count(*) over user + .5), count(*) over user - 1)"
+    quota = (
+        f"least(floor({law().held_out_share} * count(*) over user + .5), count(*) over user - 1)"
+    )
     db.execute(
         f"""
         create table pairs as
@@ -131,7 +141,7 @@ def by_polars(source: Path, out: Path) -> None:
     table = pairs.collect(engine="streaming")
     user, item = (table[name].to_numpy() for name in ("user_id", "item_id"))
     count = pl.len().over("user_id")
-    quota = pl.min_horizontal((count * DATA.held_out_share + 0.5).floor(), count - 1)
+    quota = pl.min_horizontal((count * law().held_out_share + 0.5).floor(), count - 1)
     table = (
         table.with_columns(
             draw=pl.Series(draws(user, item)),
@@ -158,7 +168,7 @@ def by_dask(source: Path, out: Path) -> None:
         ).sort_values(["user_id", "draw", "item_id"])
         of_user = table.groupby("user_id")["draw"]
         count = of_user.transform("size")
-        quota = np.minimum(np.floor(DATA.held_out_share * count + 0.5), count - 1)
+        quota = np.minimum(np.floor(law().held_out_share * count + 0.5), count - 1)
         table["held_out"] = (of_user.cumcount() < quota) & ~table["trains"]
         return table[[*COLUMNS, "part"]]
 
@@ -175,7 +185,10 @@ def by_dask(source: Path, out: Path) -> None:
 
 
 def _require_equal(expected: Path, out: Path) -> None:
-    for file in sorted(expected.glob("*.parquet")):
+    files = sorted(expected.glob("*.parquet"))
+    if len(files) != PARTITIONS:
+        raise ValueError(f"{expected}: {len(files)} parts instead of {PARTITIONS}")
+    for file in files:
         ours, theirs = (pq.read_table(f / file.name, columns=COLUMNS) for f in (expected, out))
         if not all(ours[c].to_numpy().tolist() == theirs[c].to_numpy().tolist() for c in COLUMNS):
             raise ValueError(f"{out.name}: {file.name} differs")

@@ -59,9 +59,9 @@ def rows_of(ids: Ints, known: Ints, what: str) -> Ints:
 
 
 def by_user_and_item(user: Ints, item: Ints) -> Ints:
-    """The order of pairs (n,) by user, then item; a pair that comes again is beside the other.
+    """The order of pairs (n,) by user, then item; equal pairs stand together, in no order.
 
-    One key where both ids fit into 63 bits together, which sorts several times as fast as two.
+    One key where both ids, int64, fit into 63 bits together: it sorts several times as fast as two.
     """
     if not len(user):
         return np.zeros(0, np.int64)

@@ -79,8 +79,8 @@ def hold_out(exposures: pa.Table, splits: pa.Table, *, share: float, seed: int) 
     rows = np.flatnonzero(quota[user])  # of users of whom something is held out
     user_id, item_id, user = user_id[rows], item_id[rows], user[rows]
     order = np.lexsort((item_id, hash_of(HELD_OUT, seed, user_id, item_id), user))
-    count[quota == 0] = 0
-    first = np.cumsum(count) - count  # (U,) where each user's pairs begin in that order
+    sorted_of = np.where(quota > 0, count, 0)  # (U,) pairs in that order
+    first = np.cumsum(sorted_of) - sorted_of  # (U,) where each user's begin in it
     held_out[rows[order]] = np.arange(len(rows)) - first[user[order]] < quota[user[order]]
     return exposures.append_column("held_out", pa.array(held_out))
 

@@ -1,4 +1,4 @@
-"""How torch's threads wait for each other, said before torch is loaded."""
+"""How torch's threads wait for each other: every stage says it before torch is loaded."""
 
 import os
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("pipeline", "stages", "experiments")
 
 
-def checkpoint(run: Run[P], *inputs: Path, **options: int) -> Checkpoint:
+def checkpoint(run: Run[P], *inputs: Path, max_epochs: int) -> Checkpoint:
     """The checkpoint of this very training, the stage's alone until it ends.
 
     Another learning rate, other inputs or other code have another checkpoint, so they start afresh.
@@ -27,7 +27,7 @@ def checkpoint(run: Run[P], *inputs: Path, **options: int) -> Checkpoint:
     Args:
         run: the stage, whose name and params tell of it.
         inputs: what it reads.
-        options: those of its command line that neither tells of.
+        max_epochs: the most epochs; a stage on images has them from its command line.
 
     Raises:
         PipelineError: another run is at the same training, or processes that should train together
@@ -36,7 +36,7 @@ def checkpoint(run: Run[P], *inputs: Path, **options: int) -> Checkpoint:
     follows_from = {
         "params": run.params.model_dump(exclude={"runtime"}),
         "inputs": [sha256(path) for path in inputs],
-        "options": options,
+        "max_epochs": max_epochs,
         "code": _code(),
         "versions": [version(name) for name in ("torch", "numpy")],
         "device": run.device().type,  # random states are of no use on another kind

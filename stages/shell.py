@@ -40,7 +40,10 @@ PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def stage_app() -> typer.Typer:
-    """A typer application set up the way every stage is."""
+    """A typer application set up the way every stage is.
+
+    Also says how torch's threads wait, which must be said before torch is loaded.
+    """
     sleep_when_idle()
     return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 

@@ -44,9 +44,10 @@ def imported(path: Path) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             for name in names:
-                file = Path(*name.split(".")).with_suffix(".py")
-                if (ROOT / file).is_file():
-                    yield str(file)
+                module = Path(*name.split("."))
+                for file in (module.with_suffix(".py"), module / "__init__.py"):
+                    if (ROOT / file).is_file():
+                        yield str(file)
 
 
 def modules() -> list[Path]:

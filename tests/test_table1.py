@@ -232,9 +232,10 @@ CELLS = [
 ]
 
 
-def shown(cells: list[Cell]) -> list[str]:
+def shown(cells: list[Cell], *, own_graph: bool = False) -> list[str]:
     titles = {"strict": "Strict", "paper": "Paper"}
-    return page(cells, LABELS, source="made", titles=titles, seeds=[0, 1, 2]).splitlines()
+    text = page(cells, LABELS, source="made", titles=titles, seeds=[0, 1, 2], own_graph=own_graph)
+    return text.splitlines()
 
 
 def test_a_line_is_mean_and_spread_over_seeds_the_papers_and_mean_seconds() -> None:
@@ -313,3 +314,11 @@ def test_a_figure_that_a_cell_lacks_is_an_error_and_not_a_nought() -> None:
     lacking = cell("ease", 0, 0.5)
     with pytest.raises(KeyError, match="auc"):
         Cell("ease", "", NO_X, 0, {**lacking.measured, "exposure": {}}).record(LABELS)
+
+
+def test_the_page_says_that_the_graph_is_another_than_the_papers_where_it_is() -> None:
+    cells = [cell(row, 0, 0.5, base="exposures") for row in ("random", "ktup")]
+    said = "The graph is one of genres and years; the paper's, a knowledge base."
+    assert said in shown(cells)[2]
+    assert said not in shown(cells, own_graph=True)[2]
+    assert said not in shown(cells[:1])[2]

@@ -44,7 +44,7 @@ def render(content: Content, facts: Sequence[RunFacts]) -> str:
         task_plots={f"tasks-{n}": one.name for n, one in enumerate(content.yardsticks)},
         loss_plots={f"loss-{n}": one.name for n, one in enumerate(content.learning)},
         auc=lambda key: hundredfold(content.figures, key),
-        source=SOURCES.get(source, source),
+        source=SOURCES[source],
         paper=PAPER_AUC if source == "movielens-1m" else None,
         paper_source=f"{CITATION}, Table 1",
         chance=plots.CHANCE,

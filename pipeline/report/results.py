@@ -170,11 +170,11 @@ def departures(params: Params) -> list[str]:
     if params.ratio.freeze_e:
         found.append("task embeddings stay where they start; the paper trains them")
     if params.ratio.hidden != paper.HIDDEN:
-        layers = "-".join(map(str, params.ratio.hidden))
-        found.append(f"the network's hidden layers are {layers} wide; the paper's 32-32-16")
+        layers, known = ("-".join(map(str, of)) for of in (params.ratio.hidden, paper.HIDDEN))
+        found.append(f"the network's hidden layers are {layers} wide; the paper's {known}")
     if params.ratio.dropout != paper.DROPOUT:
-        rates = ", ".join(map(str, params.ratio.dropout))
-        found.append(f"the network's dropout is {rates}; the paper's .5, .5, .3")
+        rates, known = (", ".join(map(str, of)) for of in (params.ratio.dropout, paper.DROPOUT))
+        found.append(f"the network's dropout is {rates}; the paper's {known}")
     if params.ratio.linear is not None:
         found.append("each task has a head that is linear in x beside the network; not the paper's")
     if params.init not in PAPER_METHOD:
@@ -195,8 +195,9 @@ def departures(params: Params) -> list[str]:
         paper.KEEP_SHARE,
     ):
         found.append(
-            f"of the items with {params.tasks.min_exposures} exposures or more, a share of "
-            f"{params.tasks.keep_share} a label are tasks; the paper's with 100, and half"
+            f"tasks are, for each label, a share of {params.tasks.keep_share} of the items with "
+            f"{params.tasks.min_exposures} exposures or more; in the paper {paper.KEEP_SHARE} of "
+            f"those with {paper.MIN_EXPOSURES}"
         )
     return found
 

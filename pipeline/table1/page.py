@@ -36,6 +36,7 @@ NAMES = {
     "one_class_svm": "one-class SVMs",
     "ecod": "ECOD",
 }
+OF_GRAPH = ("graph", "ktup")
 FIGURES = ("exposure", "exposure_valid")  # beside the labels
 NO_X = "without x"  # in place of a feature setting
 OWN_X = "an x of its own"
@@ -154,6 +155,7 @@ def page(
     source: str,
     titles: Mapping[str, str],
     seeds: Sequence[int],
+    own_graph: bool,
 ) -> str:
     """table1.md: a section a feature setting, one for scorers without x, one of references.
 
@@ -163,11 +165,15 @@ def page(
         source: of the data.
         titles: what to call each setting of the user fields.
         seeds: for the head of the page.
+        own_graph: whether the graph is another than that of genres and years.
     """
     listed = ", ".join(map(str, seeds))
     over = f"mean and standard deviation over the seeds {listed}" if len(seeds) > 1 else "one seed"
     header = ["", *labels, *(name.replace("_", ", ") for name in FIGURES), "seconds"]
     together = lines(cell.record(labels) for cell in cells)
+    graph = " The graph is one of genres and years; the paper's, a knowledge base."
+    if own_graph or not any(cell.row in OF_GRAPH for cell in cells):
+        graph = ""
     parts = [
         "# Table 1: anomaly detection on exposures\n",
         f"Source: {source}. Mean AUC over tasks x 100, {over}; in brackets the paper's, of "
@@ -175,8 +181,7 @@ def page(
         "class. Exposure: test users (valid: validation users) with a held-out exposure above "
         "those who never met the item. Seconds: learning and scoring of one seed, without the user "
         "vectors, the graph and the pre-embedding model; of a cell that was interrupted, since it "
-        "went on. \\* extra knowledge; the "
-        "graph is one of genres and years, the paper's a knowledge base.\n",
+        f"went on. \\* extra knowledge.{graph}\n",
     ]
     own = {
         OWN_X: "Presets: settings of their own, x among them",

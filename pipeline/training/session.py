@@ -21,10 +21,10 @@ class Session:
     """What a training is given besides what it learns.
 
     Attributes:
-        device: where to train.
+        device: where to train; what is given data on a device trains there.
         report: called with each epoch's row, where this process leads.
         checkpoint: where to keep the training, and to go on from if one is kept there; see `fit`.
-        ranks: the processes that train together.
+        ranks: the processes that train together, in what can be shared: DeepFM and Algorithm 1.
     """
 
     device: torch.device = CPU

@@ -97,7 +97,7 @@ class Folder:
         return self.root / self.dataset / "splits.parquet"
 
     @property
-    def features(self) -> "FeatureFiles":
+    def features(self) -> FeatureFiles:
         """What comes of SimCLR."""
         folder = self.root / self.dataset / "features"
         return FeatureFiles(
@@ -105,7 +105,7 @@ class Folder:
             *(folder / "history.csv", folder / "probe.csv"),
         )
 
-    def tasks(self, k: int) -> "TaskFiles":
+    def tasks(self, k: int) -> TaskFiles:
         """The tasks of k active categories."""
         folder = self.root / self.dataset / "tasks" / f"k{k}"
         return TaskFiles(folder / "tasks.parquet", folder / "exposures.parquet")
@@ -114,7 +114,7 @@ class Folder:
         """The folder of what is learned on them."""
         return self.root / self.dataset / f"seed{seed}" / f"k{k}"
 
-    def pretrain(self, k: int, seed: int, seed_tasks: int) -> "PretrainFiles":
+    def pretrain(self, k: int, seed: int, seed_tasks: int) -> PretrainFiles:
         """The pre-embedding model of M0 seed tasks."""
         folder = self._runs(k, seed) / "pretrain" / f"{seed_tasks}"
         return PretrainFiles(folder / "model.safetensors", folder / "history.csv")
@@ -123,12 +123,12 @@ class Folder:
         """The folder of the embeddings to start from."""
         return self._runs(k, seed) / "start"
 
-    def start(self, k: int, seed: int, init: str) -> "StartFiles":
+    def start(self, k: int, seed: int, init: str) -> StartFiles:
         """Those of an initialisation."""
         folder = self.starts(k, seed)
         return StartFiles(folder / f"{init}.parquet", folder / f"{init}.safetensors")
 
-    def ratio(self, k: int, seed: int, init: str) -> "RatioFiles":
+    def ratio(self, k: int, seed: int, init: str) -> RatioFiles:
         """What is learned from there."""
         folder = self._runs(k, seed) / "ratio" / init
         return RatioFiles(
@@ -144,7 +144,7 @@ class Folder:
         """The AUCs of tasks that were projected only."""
         return self.root / self.dataset / "generalisation" / f"{seed}.csv"
 
-    def similarity(self, seed: int) -> "SimilarityFiles":
+    def similarity(self, seed: int) -> SimilarityFiles:
         """What Figure 3 is drawn from."""
         folder = self.root / self.dataset / "similarity" / f"{seed}"
         return SimilarityFiles(folder / "statistic.parquet", folder / "spearman.csv")

@@ -45,7 +45,7 @@ def main(
     with (
         main_params("density", params, [fields], seed, on_device=True) as file,
         table1_stage(
-            f"density-{seed}", params, f"densities.{model}"
+            f"density-{model}-{seed}", params, f"densities.{model}"
         ) as run,  # a seed has its own checkpoint
     ):
         import torch

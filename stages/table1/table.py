@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.table1.params import Table
 
 app = stage_app()
-PARAM_KEYS = ("table", "changes", "evaluate.labels", "data.source")
+PARAM_KEYS = ("table", "changes", "evaluate.labels", "data.source", "graph.triples")
 TITLES = {  # for people
     "strict": "Strict features: x from who saw what",
     "paper": "The four labels that the paper lists, as x",
@@ -34,14 +34,14 @@ def main(
     """Set every row of Table 1 beside the paper's and the peers', from all that was measured."""
     with table1_stage("table", params, *PARAM_KEYS) as run:
         from pipeline.files import write_bytes
-        from pipeline.table1 import page as table1
         from pipeline.table1.figure import rows_of_auc
+        from pipeline.table1.page import ceilings, lines, page
         from pipeline.text_files import write_csv
 
         wanted, labels = run.params.table, run.params.evaluate.labels
         cells = list(_cells(wanted, Place(root)))
         records = [cell.record(labels) for cell in cells]
-        text = table1.page(
+        text = page(
             cells,
             labels,
             source=run.params.data.source,
@@ -50,12 +50,13 @@ def main(
                 for fields in wanted.fields
             },
             seeds=wanted.seeds,
+            own_graph=run.params.graph.triples is not None,
         )
         figure = rows_of_auc(
-            table1.lines(records),
+            lines(records),
             [*labels, "exposure"],
             wanted.fields,
-            table1.ceilings(cells, labels),
+            ceilings(cells, labels),
         )
         write_bytes(text.encode(), out / "table1.md")
         write_csv(records, out / "table1.csv")
