@@ -57,8 +57,8 @@ check-lock: setup ## fail if dvc.lock does not belong to the code and params at 
 movielens: setup ## MovieLens 1M as an experiment; commits metrics/movielens/auc.json. RAW=folder spares the download
 	python -m experiments.movielens $(if $(RAW),--raw-dir '$(RAW)')
 
-compare: setup ## four initialisations x three seeds, one table
-	python -m experiments.compare
+compare: setup ## four initialisations x three seeds, one table. OVER='KEY=A|B' and SEEDS=0,1 compare something else
+	python -m experiments.compare $(if $(OVER),--over '$(OVER)') $(if $(SEEDS),--seeds $(SEEDS))
 
 seeds: setup ## four ways to choose the seed tasks x 10 to 252 of them x five seeds, on MovieLens 1M. RAW=folder spares the download
 	python -m experiments.seeds -S data.source=movielens-1m $(if $(RAW),-S 'data.raw_dir=$(abspath $(RAW))')

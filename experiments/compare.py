@@ -11,14 +11,15 @@ from typing import Annotated
 
 import typer
 
-from experiments.runs import figure, name_of, run_experiment
+from experiments.runs import METRICS, figure, labels, name_of, run_experiment
 from pipeline.errors import PipelineError
 from pipeline.files import write_bytes
 from pipeline.markdown import markdown
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-FIGURES = ("age.auc", "age7.auc", "occupation.auc", "exposure.auc", "exposure_valid.auc")
+EXPOSURE = ("exposure.auc", "exposure_valid.auc")
+MISSING = "-"
 
 
 @app.command()
@@ -30,7 +31,10 @@ def main(
         list[str] | None, typer.Option("-S", help="KEY=VALUE, the same for every run. Repeatable.")
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, with commas between.")] = "0,1,2",
-    figures: Annotated[str, typer.Option(help="Keys of metrics/auc.json.")] = ",".join(FIGURES),
+    figures: Annotated[
+        str | None,
+        typer.Option(help="Keys of metrics/auc.json.  [default: those of labels and exposures]"),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Writes the table to this file too.")] = None,
 ) -> None:
     """Run every combination as a DVC experiment; print the mean and spread over the seeds.
@@ -42,7 +46,7 @@ def main(
             [_choices(one) for one in over or ["init=random|learned|mean|histogram"]],
             fixed or [],
             seeds.split(","),
-            figures.split(","),
+            figures.split(",") if figures else [f"{name}.auc" for name in labels()] + [*EXPOSURE],
         )
     except PipelineError as error:
         typer.echo(f"compare: {error}", err=True)
@@ -67,9 +71,12 @@ def compare(
             runs.append(run_experiment(name_of(settings), settings))
         cells = [_mean_and_spread(key, [figure(run, key) for run in runs]) for key in figures]
         rows.append([", ".join(combination), *cells])
+    for number, key in enumerate(figures, start=1):
+        if all(row[number] == MISSING for row in rows):
+            raise PipelineError(f"--figures: no run has {key} in {METRICS}.")
     # A setting may hold the separator of columns: [a|b] in a list of fields.
     shown = [[cell.replace("|", "/") for cell in row] for row in rows]
-    return markdown([f"{len(seeds)} seeds", *figures], shown).rstrip("\n")
+    return markdown([f"{len(seeds)} seed{'s' * (len(seeds) > 1)}", *figures], shown).rstrip("\n")
 
 
 def _choices(over: str) -> list[str]:
@@ -83,7 +90,7 @@ def _mean_and_spread(key: str, values: Sequence[float | None]) -> str:
     """Losses as they are, everything else x 100; "-" where a run lacks the figure."""
     known = [value for value in values if value is not None]
     if len(known) < len(values):
-        return "-"
+        return MISSING
     scale, digits = (1, 4) if key.startswith("loss") else (100, 2)
     spread = f" ± {scale * statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
     return f"{scale * statistics.mean(known):.{digits}f}{spread}"

@@ -29,6 +29,12 @@ def name_of(settings: Sequence[str], called: str | None = None) -> str:
     return f"{name}-{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else name
 
 
+def labels() -> list[str]:
+    """The labels that params.yaml has scores measured by."""
+    params = YAML(typ="safe").load(Path("params.yaml"))
+    return list(params["evaluate"]["labels"]) if params["labels"] else []
+
+
 def own_data(settings: Sequence[str]) -> list[Path]:
     """The files of one's own that a run under `settings` of params.yaml reads."""
     params = YAML(typ="safe").load(Path("params.yaml"))
@@ -47,6 +53,18 @@ def own_data(settings: Sequence[str]) -> list[Path]:
         raw = value("data.raw_dir")
         paths += [f"{raw}/{name}" for name in FILES if raw]
     return [Path(str(path)) for path in paths if path]
+
+
+def _require_in_git(paths: Sequence[Path]) -> None:
+    """Raise PipelineError for data that a copy of the workspace would lack."""
+    here = Path.cwd()
+    for path in paths:
+        inside = path.resolve().is_relative_to(here)
+        if not path.is_absolute() and not (inside and git("ls-files", "--", str(path))):
+            raise PipelineError(
+                f"{path}: git does not track it, so an experiment, in a folder of its own, would "
+                f"not see it; name it in params.yaml by its absolute path, {path.resolve()}."
+            )
 
 
 def counts_of(option: str, text: str) -> list[int]:
@@ -73,7 +91,8 @@ def run_experiment(name: str, settings: Sequence[str]) -> dict[str, object]:
     if name not in _dvc("exp", "list", "--name-only").split():
         started = time.monotonic()
         changes = [part for setting in settings for part in ("-S", setting)]
-        _dvc("exp", "run", "--temp", "--quiet", "--name", name, *changes)
+        _require_in_git(own_data(settings))
+        _dvc("exp", "run", "--temp", "--name", name, *changes)
         print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
     metrics: dict[str, object] = json.loads(read_from(name, METRICS))
     return metrics
@@ -121,7 +140,6 @@ def _output(*command: str) -> str:
         ) from None
     if done.returncode:
         raise PipelineError(
-            f"`{' '.join(command)}` ended with {done.returncode}; its message stands above. "
-            "Experiments need a git repository with a commit."
+            f"`{' '.join(command)}` ended with {done.returncode}; its message stands above."
         )
     return done.stdout

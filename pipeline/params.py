@@ -22,6 +22,7 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # scikit-learn takes no larger ones
+SPARK_MASTER = r"^(local(-cluster)?(\[.+\])?|yarn|(spark|k8s)://.+)$"
 FIGURES = (
     *("exposure", "exposure_valid", "sample", "calibration"),
     *("trivial", "leak", "deepfm", "graph", "loss", "truth"),
@@ -261,7 +262,7 @@ class Runtime(Section):
     deal_out: bool = False
     checkpoint_seconds: Annotated[float, Field(ge=0)]
     engine: Literal["embedded", "spark"] = "embedded"
-    spark_master: str = "local[2]"
+    spark_master: Annotated[str, Field(pattern=SPARK_MASTER)] = "local[2]"
     partitions: Annotated[int, Field(ge=1, le=99_999)] = 1
 
 

@@ -73,10 +73,11 @@ def _validate(kind: type[Whole], content: object, file: Path) -> Whole:
     except ValidationError as error:
         lines = []
         for one in error.errors():
-            key = ".".join(str(part) for part in one["loc"]) or "the file"
+            ours = one["type"] == "value_error"  # which names its key where it is about several
+            key = ".".join(map(str, one["loc"])) or ("" if ours else "the file")
             message = one["msg"].removeprefix("Value error, ")
             shown = "" if isinstance(one["input"], dict) else f" (found {one['input']!r})"
-            lines.append(f"{key}: {message}{shown}")
+            lines.append(f"{key}: {message}{shown}" if key else f"{message}{shown}")
         raise PipelineError(f"{file}: " + "; ".join(lines)) from error
 
 

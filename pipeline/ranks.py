@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.errors import PipelineError
 from pipeline.torchrun import under_torchrun
 
-TIMEOUT = timedelta(minutes=10)  # without a word from another process; a killed one is told at once
+TIMEOUT = timedelta(minutes=10)  # without a word from another process; gloo misses a killed one
 
 
 class Rows(Protocol):
@@ -157,6 +157,17 @@ class Ranks:
         sent = encoded if self.leads else encoded.new_empty(length)
         return bytes(self.from_lead(sent).tolist())[:-1].decode()
 
+    def require_alike(self, what: str) -> None:
+        """Raise PipelineError, in all processes, unless `what` is the same text in each."""
+        differs = int(self.told(what) != what)
+        odd = torch.cat(self.gather(torch.tensor([differs]))).nonzero().flatten().tolist()
+        if odd:
+            raise PipelineError(
+                f"process {odd[0]} differs from process 0 in its code, params, inputs, packages, "
+                "kind of device or runtime.deal_out; those that work together need the same, "
+                "wherever they run."
+            )
+
 
 ALONE = Ranks()
 
@@ -172,14 +183,22 @@ def join_ranks(device: torch.device, *, deal_out: bool = False) -> Ranks:
     if not under_torchrun():
         return ALONE
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-    with _others():
+    try:
         dist.init_process_group(backend, timeout=TIMEOUT)
+    except RuntimeError as error:
+        raise PipelineError(
+            f"the processes cannot meet ({str(error).splitlines()[0]}); look at the address and "
+            "port that torchrun was given, and at GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME."
+        ) from error
     return Ranks(dist.get_rank(), dist.get_world_size(), alone=False, deal_out=deal_out)
 
 
-def leave_ranks() -> None:
-    """Part from the others."""
-    if dist.is_initialized():
+def leave_ranks(*, failed: bool = False) -> None:
+    """Part from the others; having failed, without waiting for them, as NCCL would.
+
+    They miss this process once it has ended, which frees whatever it holds.
+    """
+    if dist.is_initialized() and not failed:
         dist.destroy_process_group()
 
 
@@ -188,6 +207,8 @@ def _others() -> Iterator[None]:
     """What the network says of processes that are gone, as an error of ours."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:  # torch's own errors are such
         reason = str(error).splitlines()[0]
         raise LostRankError(

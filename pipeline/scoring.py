@@ -11,6 +11,7 @@ from pipeline.ranks import Ranks
 
 BLOCK = 1 << 13  # pairs a block on a CPU: their hidden layers fit into a core's cache
 ON_DEVICE = 1 << 22  # and elsewhere
+TURN = 1 << 22  # pairs that one of several processes scores at a time
 
 
 @torch.no_grad()
@@ -33,17 +34,24 @@ def score_all(net: RatioNet, x: Tensor, e: Tensor) -> Singles:
 
 
 def score_together(net: RatioNet, x: Tensor, e: Tensor, ranks: Ranks) -> Iterator[Singles]:
-    """As `score_grid`; of several processes each scores a run of tasks, the lead is given all.
+    """As `score_grid`; several processes take turns, and the one that leads is given all scores.
 
-    A run is made of blocks of the one process that would score them all: equal bit for bit.
+    A turn is made of blocks of the one process that would score them all: equal bit for bit. The
+    others are given nothing, and go through it all the same.
     """
     if ranks.alone:
-        return (block.cpu().numpy() for block in score_grid(net, x, e))
+        yield from (block.cpu().numpy() for block in score_grid(net, x, e))
+        return
     tasks = max(1, _pairs_at_once(x) // len(x))  # a block
-    blocks = -(-len(e) // tasks)
-    start, end = (tasks * (blocks * n // ranks.size) for n in (ranks.rank, ranks.rank + 1))
-    own = torch.from_numpy(score_all(net, x, e[start:end]))
-    return iter([torch.cat(ranks.gather(own, to_lead=True)).numpy()])
+    turn = tasks * max(1, TURN // (tasks * len(x)))
+    for start in range(0, len(e), turn * ranks.size):
+        first = start + turn * ranks.rank
+        own = torch.zeros(0, len(x))
+        if first < len(e):
+            own = torch.from_numpy(score_all(net, x, e[first : first + turn]))
+        parts = ranks.gather(own, to_lead=True)
+        if ranks.leads:
+            yield from (part.numpy() for part in parts if len(part))
 
 
 def _pairs_at_once(x: Tensor) -> int:

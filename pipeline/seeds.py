@@ -21,15 +21,16 @@ Method: TypeAlias = Callable[[Doubles, int, np.random.Generator], Ints]
 
 
 def choose_seed_tasks(examples: Examples, params: Pretrain, gen: np.random.Generator) -> Ints:
-    """Choose `params.seed_tasks` of the tasks that have a training exposure, rising rows.
+    """Choose `params.seed_tasks` of the tasks that have a training exposure, or all; rising rows.
 
     Raises:
-        PipelineError: fewer tasks than wanted.
+        PipelineError: no task has one.
     """
-    learned, wanted = examples.learned, params.seed_tasks
+    learned = examples.learned
+    tasks = _tasks_with_a_pair(learned, 1)
+    wanted = min(params.seed_tasks, len(tasks))
     if params.seed_method == "random":
         return random_seed_tasks(learned, wanted, gen)
-    tasks = _tasks_with_a_pair(learned, wanted)
     means = task_means(examples.x, learned, examples.tasks)[tasks].astype(np.float64)
     return np.sort(tasks[_METHODS[params.seed_method](means, wanted, gen)])
 

@@ -2,6 +2,8 @@
 
 import os
 
+LAUNCHER = "CAD_LAUNCHER"  # in the environment of processes that a stage started: its own number
+
 
 def under_torchrun() -> bool:
     """Whether torchrun started this process, as one of several."""

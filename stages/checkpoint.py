@@ -7,7 +7,6 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.errors import PipelineError
 from pipeline.files import sha256
 from pipeline.training.checkpoint import CheckpointFile
 from pipeline.training.shared_checkpoint import SharedCheckpoint
@@ -33,15 +32,7 @@ def checkpoint(run: Run[P], *inputs: Path, max_epochs: int) -> Checkpoint:
         PipelineError: another run is at the same training, or processes that should train together
             differ in what they follow from.
     """
-    follows_from = {
-        "params": run.params.model_dump(exclude={"runtime"}),
-        "inputs": [sha256(path) for path in inputs],
-        "max_epochs": max_epochs,
-        "code": _code(),
-        "versions": [version(name) for name in ("torch", "numpy")],
-        "device": run.device().type,  # random states are of no use on another kind
-    }
-    told = json.dumps(follows_from, sort_keys=True).encode()
+    told = f"{follows_from(run, *inputs)} {max_epochs}".encode()
     name = f"{run.name}-{hashlib.sha256(told).hexdigest()[:32]}"
     # Experiments in a temporary folder are told the root of the project itself, which outlives it.
     folder = Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints"
@@ -50,12 +41,20 @@ def checkpoint(run: Run[P], *inputs: Path, max_epochs: int) -> Checkpoint:
     ranks = run.ranks()
     if ranks.alone:
         return run.keep(file)
-    if ranks.told(name) != name:
-        raise PipelineError(
-            f"process {ranks.rank} differs from process 0 in its code, params, inputs or packages; "
-            "those that train together need the same, wherever they run."
-        )
+    ranks.require_alike(f"{name} {run.params.runtime.deal_out}")
     return SharedCheckpoint(ranks, run.keep(file) if ranks.leads else None)
+
+
+def follows_from(run: Run[P], *inputs: Path) -> str:
+    """All that a stage's result follows from, as text: params, inputs, code, packages, device."""
+    told = {
+        "params": run.params.model_dump(exclude={"runtime"}),
+        "inputs": [sha256(path) for path in inputs],
+        "code": _code(),
+        "versions": [version(name) for name in ("torch", "numpy")],
+        "device": run.device().type,  # random states are of no use on another kind
+    }
+    return json.dumps(told, sort_keys=True)
 
 
 def _code() -> dict[str, str]:

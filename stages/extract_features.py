@@ -52,9 +52,15 @@ def main(
     """
     keys = ("features", "seed", "data.source", "data.tables_dir", "data.text_ids", "simulation")
     outputs = [out, model, history]
-    with stage("extract_features", params, *keys, outputs=outputs, run_info=run_info) as run:
-        if run.params.features.model == "deepfm" and run.hand_on():
+    with stage(
+        "extract_features", params, *keys, outputs=outputs, run_info=run_info, several=True
+    ) as run:
+        if run.params.features.model != "deepfm":
+            run.refuse_torchrun()
+        elif run.hand_on():
             return
+        else:
+            run.ranks()  # meet before anything may fail here and not elsewhere
         import pyarrow as pa
 
         from pipeline import schemas

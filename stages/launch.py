@@ -13,6 +13,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipeline.errors import PipelineError
+from pipeline.torchrun import LAUNCHER
 
 
 def launch(module: str, arguments: Sequence[str], processes: int) -> None:
@@ -24,6 +25,7 @@ def launch(module: str, arguments: Sequence[str], processes: int) -> None:
     """
     # A core or more for each; torchrun would set 1, and say so.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
+    os.environ[LAUNCHER] = str(os.getpid())
     logging.disable(logging.CRITICAL)  # torchrun's own story; ours is a line
     with tempfile.TemporaryDirectory() as folder:
         config = LaunchConfig(
@@ -49,7 +51,8 @@ def launch(module: str, arguments: Sequence[str], processes: int) -> None:
 
 def _reason(failures: Mapping[int, ProcessFailure], processes: int) -> str:
     """Why the processes have ended: the cause, not that others then missed one another."""
-    rank = min(failures, key=lambda one: failures[one].exitcode == os.EX_TEMPFAIL)
+    missing_another = (os.EX_TEMPFAIL, -signal.SIGABRT)  # the latter is how NCCL says so
+    rank = min(failures, key=lambda one: failures[one].exitcode in missing_another)
     failure = failures[rank]
     if Path(failure.error_file).is_file():
         return str(failure.message)

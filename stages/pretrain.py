@@ -37,9 +37,10 @@ def main(
     """Train the pre-embedding model on a few seed tasks (Algorithm 1, one head a task)."""
     keys = ("pretrain", "ratio.base", "seed")
     outputs = [seed_tasks, model, history]
-    with stage("pretrain", params, *keys, outputs=outputs, run_info=run_info) as run:
+    with stage("pretrain", params, *keys, outputs=outputs, run_info=run_info, several=True) as run:
         if run.hand_on():
             return
+        run.ranks()  # meet before anything may fail here and not elsewhere
         import numpy as np
         import pyarrow as pa
 
@@ -66,6 +67,8 @@ def main(
         )
         gen = np.random.default_rng(run.params.seed)
         chosen = choose_seed_tasks(examples, wanted, gen)
+        if len(chosen) < wanted.seed_tasks:
+            run.note(f"no more than {len(chosen)} tasks can be seed tasks; all of them are")
         examples = examples.deal_x(run.ranks())
         with open_session(
             run, features, tasks, exposures, splits, max_epochs=wanted.max_epochs

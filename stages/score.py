@@ -1,5 +1,6 @@
 """Score every validation and test user under every task; by hand, score whom you like."""
 
+from collections import deque
 from pathlib import Path
 from typing import Annotated
 
@@ -119,9 +120,12 @@ def main(
         with stage("score", params, outputs=[], run_info=None) as run:
             answer(asked, files, run)
         return
-    with stage("score", params, "evaluate.users", outputs=[out], run_info=run_info) as run:
+    with stage(
+        "score", params, "evaluate.users", outputs=[out], run_info=run_info, several=True
+    ) as run:
         if run.hand_on():
             return
+        ranks = run.ranks()  # meet before anything may fail here and not elsewhere
         import torch
 
         from pipeline import schemas
@@ -132,6 +136,7 @@ def main(
         from pipeline.scoring import score_together
         from pipeline.splits import measured_users
         from pipeline.storage import matrix, read_table, write_tables
+        from stages.checkpoint import follows_from
 
         people = read_table(features, schemas.FEATURES)
         parts = read_table(splits, schemas.SPLITS)
@@ -145,8 +150,12 @@ def main(
         e = torch.from_numpy(matrix(embeddings.column("e"))).to(device)
         net = read_network(RatioNet, model, x_dim=x.shape[1], task_dim=e.shape[1]).to(device)
         ids = ids_of(people, "user_id")[rows]
-        blocks = score_together(net, x, e, run.ranks())
+        if not ranks.alone:
+            inputs = (model, task_embeddings, features, tasks, splits)
+            ranks.require_alike(follows_from(run, *inputs))
+        blocks = score_together(net, x, e, ranks)
         if not run.leads:
+            deque(blocks, maxlen=0)  # its part goes to the process that leads
             return
         write_tables(score_tables(blocks, tasks_table, ids), out, schemas.SCORES)
         run.say(f"{len(e):,} tasks x {measured} scored")

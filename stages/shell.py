@@ -20,7 +20,7 @@ from typing_extensions import TypeVar
 
 from pipeline.errors import PipelineError
 from pipeline.threads import sleep_when_idle
-from pipeline.torchrun import under_torchrun
+from pipeline.torchrun import LAUNCHER, under_torchrun
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +81,18 @@ class Run(Generic[P]):
             self.handed_on = True
         return self.handed_on
 
+    def refuse_torchrun(self) -> None:
+        """Where several processes would each do all of the work.
+
+        Raises:
+            PipelineError: torchrun started several.
+        """
+        if under_torchrun() and int(os.environ["WORLD_SIZE"]) > 1:
+            raise PipelineError(
+                "this is done in one process, but torchrun started "
+                f"{os.environ['WORLD_SIZE']}; run it without torchrun."
+            )
+
     def refuse_several(self) -> None:
         """Where several processes cannot share the work, as in the experiments' own stages.
 
@@ -98,7 +110,7 @@ class Run(Generic[P]):
         from pipeline.ranks import join_ranks, leave_ranks
 
         if self._ranks is None:
-            self.exits.callback(leave_ranks)
+            self.exits.push(lambda kind, *_: leave_ranks(failed=kind is not None))
             self._ranks = join_ranks(self.device(), deal_out=self.params.runtime.deal_out)
             if self._ranks.size > 1:
                 self.facts["device"] = f"{self._ranks.size} x {self.facts['device']}"
@@ -142,7 +154,12 @@ class Run(Generic[P]):
 
 @contextmanager
 def stage(
-    name: str, params_file: Path, *keys: str, outputs: Sequence[Path], run_info: Path | None
+    name: str,
+    params_file: Path,
+    *keys: str,
+    outputs: Sequence[Path],
+    run_info: Path | None,
+    several: bool = False,
 ) -> Iterator[Run]:
     """Run a stage's body with the params `keys`; see `running`."""
 
@@ -151,20 +168,26 @@ def stage(
 
         return load_params(params_file, *keys)
 
-    with running(name, load, outputs=outputs, run_info=run_info) as run:
+    with running(name, load, outputs=outputs, run_info=run_info, several=several) as run:
         yield run
 
 
 @contextmanager
 def running(
-    name: str, load: Callable[[], P], *, outputs: Sequence[Path], run_info: Path | None
+    name: str,
+    load: Callable[[], P],
+    *,
+    outputs: Sequence[Path],
+    run_info: Path | None,
+    several: bool = False,
 ) -> Iterator[Run[P]]:
     """Run a stage's body with what `load` gives; a PipelineError becomes one line and exit code 1.
 
     An interruption, by Ctrl-C or by SIGTERM, becomes one line and exit code 130.
     On success `run_info/NAME.json` tells device, versions, seconds, peak memory, and the SHA-256
     of each output, by which a reader knows whether the facts belong to the files at hand. What is
-    no stage of the pipeline leaves none: `run_info` is None.
+    no stage of the pipeline leaves none: `run_info` is None. Only with `several` may torchrun have
+    started several processes.
     One of several processes leaves its errors to whoever started them.
     """
     started = time.perf_counter()
@@ -176,6 +199,8 @@ def running(
             if under_torchrun():
                 _end_with_parent()
             run = Run(name, load(), exits)
+            if not several:
+                run.refuse_torchrun()
             yield run
             if run_info is not None and run.leads and not run.handed_on:
                 _write_run_info(run, outputs, run_info, time.perf_counter() - started)
@@ -198,6 +223,9 @@ def running(
 def _end_with_parent() -> None:
     """Have the system kill this process once torchrun, which started it, is gone."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    launcher = os.environ.get(LAUNCHER)
+    if launcher is not None and int(launcher) != os.getppid():  # it was gone before
+        raise SystemExit(1)
 
 
 def _leave_word(error: PipelineError) -> int:

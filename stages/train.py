@@ -39,9 +39,12 @@ def main(
 ) -> None:
     """Learn log q_t(x)/p(x) for all tasks together (Algorithm 1), on a GPU where there is one."""
     outputs = [model, task_embeddings, history]
-    with stage("train", params, "ratio", "seed", outputs=outputs, run_info=run_info) as run:
+    with stage(
+        "train", params, "ratio", "seed", outputs=outputs, run_info=run_info, several=True
+    ) as run:
         if run.hand_on():
             return
+        run.ranks()  # meet before anything may fail here and not elsewhere
         import pyarrow as pa
 
         from pipeline import schemas

@@ -55,6 +55,32 @@ def test_one_seed_has_no_spread(ran: list[str]) -> None:
     assert rows(["mean"], ["0"])["| init=mean"] == "| init=mean | 70.00 | 1.2500 | 90.00 |"
 
 
+def test_a_figure_that_no_run_has_is_refused(ran: list[str]) -> None:
+    with pytest.raises(PipelineError, match=r"no run has age\.auk in metrics/auc\.json"):
+        compare([["init=mean"]], [], ["0"], ["age.auc", "age.auk"])
+
+
+def test_tables_that_an_experiment_would_not_see_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC's copy of the workspace holds what git tracks, and what an absolute path names."""
+    project, own = tmp_path / "project", tmp_path / "mine"
+    monkeypatch.setattr(runs, "_dvc", lambda *_: "")
+    monkeypatch.setattr(runs, "read_from", lambda *_: "{}")
+    for folder in (project / "mine", own):
+        folder.mkdir(parents=True)
+        (folder / "exposures.csv").write_text("user_id,item_id\n1,2\n")
+    monkeypatch.chdir(project)
+    Path("params.yaml").write_text("data: {source: tables, tables_dir: mine}\n")
+    subprocess.run(["git", "init", "-q"], check=True)
+    for there in ("mine", "../mine"):
+        with pytest.raises(PipelineError, match=rf"{there}: git does not track .* {own.parent}"):
+            runs.run_experiment("one", [f"data.tables_dir={there}"])
+    runs.run_experiment("one", [f"data.tables_dir={own}"])
+    subprocess.run(["git", "add", "mine"], check=True)
+    runs.run_experiment("one", [])
+
+
 def test_what_is_not_committed_has_a_name_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

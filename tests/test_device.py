@@ -63,7 +63,7 @@ def test_cuda_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_number_of_threads_is_set_and_told() -> None:
     device = prepare_device(runtime(device="cpu", threads=1))
     assert torch.get_num_threads() == 1
-    assert describe(device) == "CPU, 1 threads"
+    assert describe(device) == "CPU, 1 thread"
 
 
 def test_a_cuda_device_is_made_deterministic_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:

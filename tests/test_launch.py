@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -56,7 +57,7 @@ def test_scores_of_two_processes_are_those_of_one_to_the_byte(built: Path, proje
     told = run(project, *stage("score"))
     assert told == "33 tasks x 45 validation and test users scored\n"
     assert contents(project) == contents(built)
-    assert '"device": "2 x CPU, 1 threads"' in (project / "data/run_info/score.json").read_text()
+    assert '"device": "2 x CPU, 1 thread"' in (project / "data/run_info/score.json").read_text()
 
 
 @pytest.mark.parametrize(("name", "deal_out"), [("train", False), ("extract_features", True)])
@@ -80,6 +81,59 @@ def test_a_killed_process_stops_the_others_in_one_line_and_another_number_goes_o
     with started(project, *stage(name)) as process:
         line = process.stderr.readline()
     assert line.startswith(f"{name}: goes on after epoch ")
+
+
+@pytest.mark.parametrize("name", ["train", "score"])
+def test_two_machines_that_differ_stop_in_one_line_each(
+    project: Path, tmp_path: Path, name: str
+) -> None:
+    other = Path(shutil.copytree(project, tmp_path / "other"))
+    set_params(project, {"runtime": {"processes": 1}})
+    set_params(other, {"ratio": {"lr": 0.1}, "evaluate": {"users": 5}})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nnodes=2")
+    meeting = ("--master-addr=127.0.0.1", f"--master-port={port}")
+    with (
+        started(project, *torchrun, *meeting, "--node-rank=0", "-m", f"stages.{name}") as one,
+        started(other, *torchrun, *meeting, "--node-rank=1", "-m", f"stages.{name}") as two,
+    ):
+        told = [process.communicate()[1] for process in (one, two)]
+    assert (one.returncode, two.returncode) == (1, 1)
+    assert all("process 1 differs from process 0 in its code, params, inputs" in t for t in told)
+
+
+def test_a_stage_that_is_done_in_one_process_refuses_torchrun(project: Path) -> None:
+    before = contents(project)
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
+    with started(project, *torchrun, "-m", "stages.filter_tasks") as process:
+        _, errors = process.communicate()
+    assert process.returncode == 1
+    assert "this is done in one process, but torchrun started 2" in errors
+    assert contents(project) == before
+
+
+def test_a_network_that_is_not_there_is_said_to_be_that(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nowhere0")
+    with started(project, *stage("train")) as process:
+        printed, errors = process.communicate()
+    assert (process.returncode, printed) == (1, "")
+    assert errors.startswith("train: the processes cannot meet (")
+    assert "look at the address and port that torchrun was given" in errors
+
+
+def test_a_process_whose_launcher_is_gone_ends(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before its processes had asked to end with it."""
+    for name, value in {"CAD_LAUNCHER": "1", "TORCHELASTIC_RUN_ID": "x", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with started(project, *stage("train")) as process:
+        assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 1
 
 
 @pytest.mark.full

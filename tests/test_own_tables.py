@@ -326,7 +326,7 @@ READ_FAULTS = [
     ),
     Fault("short row", E, lines(PAIR, "1,10", "2"), "expected 2 fields, found 1: '2'", 2),
     Fault("long row", E, lines(PAIR, "1,10", "2,20,7"), "expected 2 fields, found 3: '2,20,7'", 2),
-    Fault("no user", E, lines(PAIR, "1,10", ",20"), "whole number as user_id, found ''", 2),
+    Fault("no user", E, lines(PAIR, "1,10", ",20"), "a user_id, found ''. Mend or", 2),
     Fault(
         "text id", E, lines(PAIR, "1,10", "1,b"), "item_id, found 'b'. .*data.text_ids to true", 2
     ),

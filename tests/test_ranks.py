@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline import conditional
+from pipeline import conditional, scoring
 from pipeline.conditional import Conditional, train_conditional
+from pipeline.errors import PipelineError
 from pipeline.estimation import make_estimation, mean_loss
 from pipeline.models.deepfm import DeepFM
 from pipeline.models.ratio import RatioNet, SeedRatios, TaskRatios
@@ -467,7 +468,11 @@ def test_items_that_were_dealt_out_go_on_where_they_are_not_and_back() -> None:
 
 
 @SIZE
-def test_scores_are_those_of_one_process_to_the_bit(size: int) -> None:
+@pytest.mark.parametrize("turn", [1, 20_000, scoring.TURN])
+def test_scores_are_those_of_one_process_to_the_bit(
+    size: int, turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "TURN", turn)  # pairs: a block, two, or all
     torch.manual_seed(0)
     net = RatioNet(x_dim=6, task_dim=3)
     x, e = torch.randn(900, 6), torch.randn(41, 3)  # 9 tasks a block, 5 blocks
@@ -475,10 +480,11 @@ def test_scores_are_those_of_one_process_to_the_bit(size: int) -> None:
     torch.set_num_threads(1)
     alone = score_all(net, x, e)
     torch.set_num_threads(threads)
-    parts = together(size, lambda ranks: np.concatenate([*score_together(net, x, e, ranks)]))
-    first, *others = parts
-    assert first.tobytes() == alone.tobytes()
-    assert sum(map(len, others)) < len(e)
+    first, *others = together(size, lambda ranks: [*score_together(net, x, e, ranks)])
+    assert np.concatenate(first).tobytes() == alone.tobytes()
+    assert not any(others)
+    blocks = max(1, turn // 8_192)  # in a turn, of 9 tasks
+    assert len(first) == -(-len(e) // (9 * blocks))
 
 
 def test_tables_are_whole_again_and_their_gradients_stay_at_home() -> None:
@@ -498,6 +504,16 @@ def test_tables_are_whole_again_and_their_gradients_stay_at_home() -> None:
         assert own == [rank + 1] * len(range(rank, 5, 3))
         assert shared == [3.0] * 5
         assert whole == [10.0, 11.0, 12.0, 13.0, 14.0]
+
+
+def test_a_process_that_differs_is_named_in_all() -> None:
+    def work(ranks: Ranks) -> str:
+        ranks.require_alike("the same")
+        with pytest.raises(PipelineError, match="process 2 differs from process 0 in its code"):
+            ranks.require_alike("other" if ranks.rank == 2 else "one")
+        return "told"
+
+    assert together(4, work) == ["told"] * 4
 
 
 def test_means_are_over_all_and_the_same_everywhere() -> None:

@@ -674,3 +674,5 @@ def test_a_source_without_labels_and_genres_has_its_page(
     (first, *_) = [p for p in page.iter(f"{HTML}p") if p.get("class") == "meta"]
     assert text(first) == f"{max(artefacts.tasks['exposures'].to_pylist())} exposures."
     assert "your own tables" in text(page)
+    for told in ("Diamond", "By a label", "Label from x", "taught labels", "perfect label"):
+        assert told not in text(page)

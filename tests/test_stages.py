@@ -52,7 +52,7 @@ def test_a_missing_input_is_one_line_and_nothing_is_written(stage: Stage, empty:
 @pytest.mark.parametrize("name", ["project", "report"])
 def test_a_stage_that_computes_on_a_cpu_says_so(built: Path, name: str) -> None:
     told = json.loads((built / f"data/run_info/{name}.json").read_text())
-    assert told["device"] == "CPU, 1 threads"
+    assert told["device"] == "CPU, 1 thread"
 
 
 @pytest.mark.parametrize("name", ["prepare", "filter_tasks", "evaluate"])

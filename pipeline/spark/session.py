@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 import warnings
 import zipfile
@@ -22,6 +23,7 @@ LOCAL = {  # of this machine alone: nothing listens to others
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.sql.shuffle.partitions": "8",
 }
+INSTALLING = "install it (Debian: apt-get install default-jre-headless), or set it to embedded."
 SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.ui.enabled": "false",
@@ -82,13 +84,20 @@ def _require_java() -> None:
     if java is None or not Path(java).exists():
         raise PipelineError(
             "params.yaml: runtime.engine is spark, which needs Java 17 or newer, but found "
-            f"{f'none in JAVA_HOME {home}' if home else 'no java on PATH'}; install it "
-            "(Debian: apt-get install default-jre-headless), or set it to embedded."
+            f"{f'none in JAVA_HOME {home}' if home else 'no java on PATH'}; {INSTALLING}"
+        )
+    asked = subprocess.run([java, "-version"], capture_output=True, check=False)  # noqa: S603
+    if asked.returncode:
+        raise PipelineError(
+            f"params.yaml: runtime.engine is spark, which needs Java 17 or newer, but {java} does "
+            f"not run; {INSTALLING}"
         )
 
 
 def _told(error: str) -> str:
     """What a worker said if it was this project, else the first line of Spark's own words."""
+    if "stopped SparkContext" in error:
+        return "nothing answers there; look at runtime.spark_master."
     ours = re.search(r"PipelineError: (.+)", error)
     lines = [line.removeprefix(": ") for line in error.strip().splitlines()]
     called = lines[0].startswith("An error occurred while calling")  # Py4J's own first line
