@@ -45,9 +45,11 @@ def label_classes(users: pa.Table, name: str, label: Label) -> Classes:
             f"params.yaml: labels.{name}.bins cuts the column {label.column} of the users table, "
             f"which holds {column.type}; bins need numbers: leave them out."
         )
+    whole = pa.types.is_integer(column.type)
+    name_of = _whole_interval if whole else _interval
     interval = np.searchsorted(label.bins, column.to_numpy(), side="right")  # (U,)
     present, codes = np.unique(interval, return_inverse=True)
-    return Classes(codes.astype(np.int64), [_interval_name(label.bins, i) for i in present])
+    return Classes(codes.astype(np.int64), [name_of(label.bins, i) for i in present])
 
 
 def task_classes(tasks: pa.Table, name: str, classes: int) -> tuple[Ints, Ints, Bools]:
@@ -86,17 +88,24 @@ def _complete_column(users: pa.Table, name: str, label: Label) -> pa.ChunkedArra
     row = pc.index(pc.is_null(column, nan_is_null=True), True).as_py()
     if row >= 0:
         raise PipelineError(
-            f"users table, row {row} (user_id {users.column('user_id')[row].as_py()}): no value "
-            f"for {label.column}, the column of the label {name}; every user needs one."
+            f"the users table: user {users.column('user_id')[row].as_py()} has no value for "
+            f"{label.column}, the column of the label {name}; every user needs one."
         )
     return column
 
 
-def _interval_name(edges: Sequence[int], i: int) -> str:
-    """Name of the interval from edge i-1 (included) to edge i (not included), in whole numbers."""
+def _interval(edges: Sequence[int], i: int) -> str:
+    """Name of the interval from edge i-1 (included) to edge i (not included)."""
     if i == 0:
         return f"<{edges[0]}"
     if i == len(edges):
         return f"{edges[-1]}+"
+    return f"{edges[i - 1]} to <{edges[i]}"
+
+
+def _whole_interval(edges: Sequence[int], i: int) -> str:
+    """The same of whole numbers."""
+    if i in (0, len(edges)):
+        return _interval(edges, i)
     low, high = edges[i - 1], edges[i] - 1
     return str(low) if low == high else f"{low}-{high}"

@@ -125,7 +125,7 @@ def _refuse(fields: list[str], users: "pa.Table", exposures: "pa.Table") -> "Sin
 def _in_words(report: "Updated") -> str:
     return (
         f"{report.pairs:,} new exposures; {report.users:,} new users, {report.folded:,} fitted; "
-        f"{report.items:,} new items; {report.tasks:,} tasks that came later"
+        f"{report.items:,} new items; {report.tasks:,} tasks that came later in all"
     )
 
 
@@ -138,7 +138,7 @@ def _drift_in_words(running: "Running", held_out_loss: float) -> str:
     if left is None and n >= ENOUGH:
         return "drift: not known, since the training foresaw held-out pairs no better than chance"
     if left is None:
-        return f"drift: not known from {n:,} pairs of users who did not train; {ENOUGH} tell"
+        return f"drift: needs {ENOUGH} pairs of users who did not train; so far {n:,}"
     advice = "train again: `dvc repro`" if left < RETRAIN else f"train again below {RETRAIN:g}"
     return f"drift: {left:.2f} of what was learned is left, by {n:,} such pairs; {advice}"
 

@@ -57,8 +57,15 @@ def test_a_missing_column_is_named_with_what_there_is() -> None:
 def test_a_user_without_a_value_is_named(row: int, missing: float | None) -> None:
     ages = [1.0, 1.0, 1.0]
     ages[row] = missing
-    with pytest.raises(PipelineError, match=rf"row {row} \(user_id 1{row}\): no value for age"):
+    with pytest.raises(PipelineError, match=rf"user 1{row} has no value for age"):
         label_classes(users(age=ages), "age", Label(column="age"))
+
+
+def test_bins_of_fractions_are_named_by_their_edges() -> None:
+    spent = users(spent=[79.99, 80.0, 12.5])
+    classes = label_classes(spent, "spent", Label(column="spent", bins=[30, 80]))
+    assert classes.names == ["<30", "30 to <80", "80+"]
+    assert classes.codes.tolist() == [1, 2, 0]
 
 
 def test_bins_over_text_are_refused() -> None:

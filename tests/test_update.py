@@ -384,8 +384,8 @@ def test_by_hand_newcomers_are_scored_once_an_update_knows_them(
     ran = runner.invoke(update_stage.app, ["new.csv"])
     assert ran.exit_code == 0, ran.output
     assert ran.stdout == (
-        "43 new exposures; 3 new users, 3 fitted; 1 new items; 1 tasks that came later\n"
-        "drift: not known from 0 pairs of users who did not train; 100 tell\n"
+        "43 new exposures; 3 new users, 3 fitted; 1 new items; 1 tasks that came later in all\n"
+        "drift: needs 100 pairs of users who did not train; so far 0\n"
     )
     asked = ["--users", "9001", "--items", "777", "--format", "csv"]
     assert "is not known" in runner.invoke(score_stage.app, asked).stderr
