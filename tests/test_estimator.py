@@ -484,6 +484,7 @@ MISTAKES = {
     ),
     "one row each": ({}, ["a", "b", "c", "d"], "Found 4 samples in 4 groups; expected more"),
     "alpha": ({"alpha": 0}, None, "alpha must be above 0 and at most 0.5. Got 0"),
+    "alpha as text": ({"alpha": "x"}, None, "alpha must be above 0 and at most 0.5. Got 'x'"),
     "background": ({"background": 1.0}, None, "background must be above 0 and at most 0.9"),
     "share": ({"calibration_share": 0.7}, None, "calibration_share must be .* Got 0.7"),
     "memory": ({"memory": -1}, None, "memory must be at least 0 rows. Got -1"),

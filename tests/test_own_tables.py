@@ -263,7 +263,7 @@ def test_empty_text_is_a_missing_value_and_na_is_text(folder: Path, ending: str)
     users = read_tables(folder, text_ids=False).users
     assert users["plan"].to_pylist() == ["pro", None, "free", "free"]
     assert users["zip"].to_pylist() == ["NA", None, "a", "b"]
-    with pytest.raises(PipelineError, match=r"row 1 \(user_id 2\): no value for plan"):
+    with pytest.raises(PipelineError, match=r"user 2 has no value for plan"):
         label_classes(users, "plan", Label(column="plan"))
     with pytest.raises(PipelineError, match="1 of 4 users have no zip"):
         raw_codes(users, "zip")

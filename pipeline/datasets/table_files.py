@@ -69,7 +69,7 @@ class OwnTable:
         if missing:
             raise PipelineError(
                 f"{self.path}: expected a column {', '.join(missing)}, found "
-                f"{', '.join(self.table.column_names)}. {mending}"
+                f"{', '.join(map(_quoted, self.table.column_names))}. {mending}"
             )
 
     def require_distinct(self, keys: Ints, what: str) -> None:
@@ -125,6 +125,11 @@ class OwnTable:
         except ValueError:
             expected = "seconds since 1970 or a date such as 2024-01-31 12:00:00 as timestamp"
             raise self.fault(row, expected, repr(value)) from None
+
+
+def _quoted(name: str) -> str:
+    """A name of a column, in quotes where spaces around it would be overlooked."""
+    return name if name == name.strip() else repr(name)
 
 
 def find_tables(folder: Path) -> dict[str, Path]:

@@ -7,6 +7,7 @@ group, LOW = anomalous there.
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from numbers import Real
 from operator import index
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -289,13 +290,15 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             ("background", self.background, 0.9),
             ("calibration_share", self.calibration_share, 0.5),
         ):
-            if not 0 < value <= high:
+            if not isinstance(value, Real) or not 0 < value <= high:
                 raise ValueError(f"{name} must be above 0 and at most {high}. Got {value!r}.")
 
     def _schedule(self) -> Ratio:
         self._check_shares()
         if self.memory < 0:
             raise ValueError(f"memory must be at least 0 rows. Got {self.memory!r}.")
+        if isinstance(self.hidden, Real):
+            raise TypeError(f"hidden must be a list of widths, such as [64]. Got {self.hidden!r}.")
         try:
             return Ratio(
                 base="exposures",
