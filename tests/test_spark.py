@@ -204,7 +204,7 @@ def test_a_user_without_a_label_is_refused_in_the_same_line(project: Path) -> No
     for engine in ("embedded", "spark"):
         assert run(project, "prepare", engine).exit_code == 0
         told.append(run(project, "filter_tasks", engine).stderr)
-    assert "row 0 (user_id 1): no value for country" in told[1]
+    assert "user 1 has no value for country" in told[1]
     assert told[1] == told[0]
 
 
