@@ -1,13 +1,15 @@
 """params.yaml: every mistake named at once, and only what is declared handed out."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from pipeline.errors import PipelineError
-from pipeline.params import FIGURES
+from pipeline.params import FIGURES, Runtime
 from pipeline.params_file import _covers, declared_params, load_params
 
 ROOT = Path(__file__).parents[1]
@@ -311,3 +313,17 @@ def test_a_templates_part_of_a_declared_key_stands_for_any_one_key() -> None:
     declared = {"peers.${item.peer}", "seed"}
     assert all(_covers(declared, key) for key in ("peers.ease", "peers.ease.penalty", "seed"))
     assert not any(_covers(declared, key) for key in ("peers", "ratio.base", "seed2"))
+
+
+@pytest.mark.parametrize(
+    ("master", "known"),
+    [
+        *[(m, True) for m in ("local", "local[2]", "local[*]", "local-cluster[2,1,1024]", "yarn")],
+        *[(m, True) for m in ("spark://a:7077,b:7077", "k8s://https://a:443")],
+        *[(m, False) for m in ("nonsense", "", "local[]", "http://a", "yarn-client")],
+    ],
+)
+def test_a_spark_master_is_of_a_kind_that_spark_knows(master: str, known: bool) -> None:
+    given = {"device": "cpu", "threads": 0, "checkpoint_seconds": 5, "spark_master": master}
+    with nullcontext() if known else pytest.raises(ValidationError, match="spark_master"):
+        Runtime.model_validate(given)

@@ -305,6 +305,17 @@ def test_a_folder_that_workers_do_not_see_is_named(
     )
 
 
+def test_a_java_that_does_not_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    java = tmp_path / "bin/java"
+    java.parent.mkdir()
+    java.write_text("#!/bin/sh\nexit 1\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    refused = pytest.raises(PipelineError, match=rf"but {java} does not run; install it")
+    with refused, spark_session("local[2]"):
+        pass
+
+
 def test_without_java_it_says_what_to_install(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
