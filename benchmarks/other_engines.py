@@ -25,10 +25,10 @@ from benchmarks.engines import PARTITIONS, exposures, measured, write_params
 from benchmarks.page import Section, machine
 from benchmarks.stages import ROOT
 from pipeline.arrays import Bools, Ints
-from pipeline.hashing import HELD_OUT, hash_of
 from pipeline.params import Data
 from pipeline.params_file import load_params
 from pipeline.parts import part_name, part_of
+from pipeline.spark.exposures import rising
 from pipeline.splits import split_of
 
 COLUMNS = ["user_id", "item_id", "timestamp", "held_out"]
@@ -81,8 +81,8 @@ def law() -> Data:
 
 
 def draws(user: Ints, item: Ints) -> Ints:
-    """By which of a user's pairs the smallest are held out, as signed integers of that order."""
-    return (hash_of(HELD_OUT, law().split_seed, user, item) ^ np.uint64(1 << 63)).view(np.int64)
+    """By which of a user's pairs the smallest are held out."""
+    return rising(law().split_seed, user, item)
 
 
 def trains(user: Ints) -> Bools:

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -29,15 +30,20 @@ def name_of(settings: Sequence[str], called: str | None = None) -> str:
     return f"{name}-{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else name
 
 
+def _params() -> dict[str, Any]:
+    params: dict[str, Any] = YAML(typ="safe").load(Path("params.yaml"))
+    return params
+
+
 def labels() -> list[str]:
     """The labels that params.yaml has scores measured by."""
-    params = YAML(typ="safe").load(Path("params.yaml"))
+    params = _params()
     return list(params["evaluate"]["labels"]) if params["labels"] else []
 
 
 def own_data(settings: Sequence[str]) -> list[Path]:
     """The files of one's own that a run under `settings` of params.yaml reads."""
-    params = YAML(typ="safe").load(Path("params.yaml"))
+    params = _params()
     told = dict(setting.split("=", 1) for setting in settings if "=" in setting)
 
     def value(key: str) -> object:

@@ -9,9 +9,8 @@ from experiments.runs import METRICS, figure, labels
 def main() -> None:
     """Print the summary, for `make repro`."""
     metrics = json.loads(Path(METRICS).read_text())
-    told = {name: f"by {name}" for name in labels()}
-    for first in list(told)[:1]:
-        told[first] = f"nominal against anomalous users by {first}"
+    whom = ["nominal against anomalous users ", ""]  # said once
+    told = {name: f"{whom[n > 0]}by {name}" for n, name in enumerate(labels())}
     told["exposure"] = "users with a held-out exposure against users without any"
     for key, what in told.items():
         if (auc := figure(metrics, f"{key}.auc")) is not None:

@@ -51,6 +51,13 @@ def umask() -> int:
     return int(line, 8)
 
 
+def missing(path: Path) -> PipelineError:
+    """The error for a file that is not there to be read."""
+    return PipelineError(
+        f"{path}: there is no such file. Build it with `dvc repro`, or name another."
+    )
+
+
 @contextmanager
 def telling_of(path: Path) -> Iterator[None]:
     """Turn what the system refuses while `path` is written into one line."""

@@ -40,9 +40,10 @@ def find(values: Codes, known: Codes) -> Ints:
         [1, 0, 2]
     """
     row = np.searchsorted(known, values)
-    there = row < len(known)
-    there[there] = known[row[there]] == values[there]
-    return np.where(there, row, len(known))
+    if not len(known):
+        return row
+    last = len(known) - 1
+    return np.where(known[np.minimum(row, last)] == values, row, len(known))
 
 
 def rows_of(ids: Ints, known: Ints, what: str) -> Ints:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.arrays import Singles
 from pipeline.errors import PipelineError
-from pipeline.files import replacing
+from pipeline.files import missing, replacing
 from pipeline.schemas import Schema
 
 ROW_GROUP = 1 << 20  # rows of a Parquet file that are written together
@@ -185,9 +185,7 @@ def _telling_what_is_unreadable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise PipelineError(
-            f"{path}: there is no such file. Build it with `dvc repro`, or name another."
-        ) from None
+        raise missing(path) from None
     except (pa.ArrowException, OSError) as error:
         raise PipelineError(
             f"{path}: is not a readable Parquet file ({str(error).splitlines()[0]}). "

@@ -5,12 +5,13 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pipeline.errors import PipelineError
-from pipeline.files import write_bytes
+from pipeline.files import missing, write_bytes
 
 Scalar = str | int | float | bool | None
 Field: TypeAlias = Literal[  # of a CSV
@@ -27,13 +28,8 @@ def write_json(content: Mapping[str, object], path: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read what `write_json` wrote."""
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise PipelineError(
-            f"{path}: there is no such file. Build it with `dvc repro`, or name another."
-        ) from None
-    except OSError as error:
-        raise _damaged(path, f"cannot be read ({error.strerror})") from error
+        with _reading(path):
+            content: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError as error:
         raise PipelineError(
             f"{path}: is not JSON ({error}). Delete it and run `dvc repro`."
@@ -63,14 +59,8 @@ def read_csv(path: Path, columns: Mapping[str, Field] | None = None) -> list[dic
         PipelineError: no such file, or a damaged one; names the line.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with _reading(path), path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, strict=True))
-    except FileNotFoundError:
-        raise PipelineError(
-            f"{path}: there is no such file. Build it with `dvc repro`, or name another."
-        ) from None
-    except OSError as error:
-        raise _damaged(path, f"cannot be read ({error.strerror})") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise _damaged(path, f"is not readable as CSV ({error})") from error
     if not rows:
@@ -120,6 +110,17 @@ def read_links(path: Path) -> list[dict[str, str]]:
     made: dict[str, Field] = {} if len(figures) == 1 else {"relation": "text", "mrr": "number"}
     _check(rows, figures | {"triples": "number"} | made, path)
     return rows
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what the system refuses while `path` is read into one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise missing(path) from None
+    except OSError as error:
+        raise _damaged(path, f"cannot be read ({error.strerror})") from error
 
 
 def _damaged(place: object, what: str) -> PipelineError:

@@ -47,12 +47,13 @@ def checkpoint(run: Run[P], *inputs: Path, max_epochs: int) -> Checkpoint:
 
 def follows_from(run: Run[P], *inputs: Path) -> str:
     """All that a stage's result follows from, as text: params, inputs, code, packages, device."""
+    device = run.device()  # first: what it loads is of the code too, whoever loaded it
     told = {
         "params": run.params.model_dump(exclude={"runtime"}),
         "inputs": [sha256(path) for path in inputs],
         "code": _code(),
         "versions": [version(name) for name in ("torch", "numpy")],
-        "device": run.device().type,  # random states are of no use on another kind
+        "device": device.type,  # random states are of no use on another kind
     }
     return json.dumps(told, sort_keys=True)
 

@@ -59,8 +59,6 @@ def main(
             run.refuse_torchrun()
         elif run.hand_on():
             return
-        else:
-            run.ranks()  # meet before anything may fail here and not elsewhere
         import pyarrow as pa
 
         from pipeline import schemas

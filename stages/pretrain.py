@@ -40,7 +40,6 @@ def main(
     with stage("pretrain", params, *keys, outputs=outputs, run_info=run_info, several=True) as run:
         if run.hand_on():
             return
-        run.ranks()  # meet before anything may fail here and not elsewhere
         import numpy as np
         import pyarrow as pa
 

@@ -125,7 +125,6 @@ def main(
     ) as run:
         if run.hand_on():
             return
-        ranks = run.ranks()  # meet before anything may fail here and not elsewhere
         import torch
 
         from pipeline import schemas
@@ -150,6 +149,7 @@ def main(
         e = torch.from_numpy(matrix(embeddings.column("e"))).to(device)
         net = read_network(RatioNet, model, x_dim=x.shape[1], task_dim=e.shape[1]).to(device)
         ids = ids_of(people, "user_id")[rows]
+        ranks = run.ranks()
         if not ranks.alone:
             inputs = (model, task_embeddings, features, tasks, splits)
             ranks.require_alike(follows_from(run, *inputs))

@@ -79,6 +79,8 @@ class Run(Generic[P]):
 
             launch(f"stages.{self.name}", sys.argv[1:], processes)
             self.handed_on = True
+        if under_torchrun():
+            self.ranks()  # they meet before anything may fail in one and not in another
         return self.handed_on
 
     def refuse_torchrun(self) -> None:

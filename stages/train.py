@@ -44,7 +44,6 @@ def main(
     ) as run:
         if run.hand_on():
             return
-        run.ranks()  # meet before anything may fail here and not elsewhere
         import pyarrow as pa
 
         from pipeline import schemas

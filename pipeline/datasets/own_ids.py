@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.datasets.table_files import OwnTable
 from pipeline.errors import PipelineError
@@ -31,7 +30,7 @@ def own_ids(own: OwnTable, who: Who, *, text_ids: bool) -> pa.Table:
     if not text_ids:
         raw = own.table.column(name)
         if pa.types.is_string(raw.type):
-            own.require(pc.fill_null(pc.not_equal(raw, ""), True).to_numpy(), f"a {name}", raw)
+            own.require_filled(name, raw)
         column = own.numbers(name, TO_TEXT)
         own.require(column.is_valid().to_numpy(), f"a {name}", column)
         return pa.table({name: column})

@@ -102,9 +102,12 @@ class OwnTable:
         if not (pa.types.is_string(column.type) or pa.types.is_integer(column.type)):
             raise self.wrong_type(name, "text", column.type)
         column = column.cast(pa.string())
-        good = pc.fill_null(pc.not_equal(column, ""), False).to_numpy()
-        self.require(good, f"a {name}", column)
+        self.require_filled(name, column)
         return column
+
+    def require_filled(self, name: str, column: pa.ChunkedArray) -> None:
+        """Raise the fault of the first row without a text in the column `name`."""
+        self.require(pc.fill_null(pc.not_equal(column, ""), False).to_numpy(), f"a {name}", column)
 
     def seconds(self, name: str) -> pa.ChunkedArray:
         """A column of moments as seconds since 1970: such numbers, or dates, in UTC if unsaid."""

@@ -100,13 +100,7 @@ def maf_scores(
         return surprise
 
     train_apart(
-        net,
-        data,
-        loss,
-        params,
-        seed=seed,
-        session=session,
-        weight_decay=params.weight_decay,
+        net, data, loss, params, seed=seed, session=session, weight_decay=params.weight_decay
     )
     return score_apart(lambda part: lowest_where_undefined(net(part)), test, len(data.tasks))
 

@@ -67,13 +67,7 @@ def svdd_scores(
         return distance(x[own]).mean(1)
 
     train_apart(
-        net,
-        data,
-        loss,
-        params,
-        seed=seed,
-        session=session,
-        weight_decay=params.weight_decay,
+        net, data, loss, params, seed=seed, session=session, weight_decay=params.weight_decay
     )
     return score_apart(lambda part: -distance(part), test, tasks)
 
@@ -124,15 +118,7 @@ def csi_scores(
         each: Tensor = torch.vmap(lambda a, b: csi_loss(a, b, params.temperature))(*views)
         return each
 
-    train_apart(
-        net,
-        data,
-        loss,
-        params,
-        seed=seed,
-        session=session,
-        random={"views": gen},
-    )
+    train_apart(net, data, loss, params, seed=seed, session=session, random={"views": gen})
     with torch.no_grad():
         known = _in_blocks(lambda rows: outputs(x[rows]), data.train.own, dim=2)
         parts = [part.expand(tasks, *part.shape) for part in test.split(BLOCK)]

@@ -136,7 +136,7 @@ def _read_piece(place: int, piece: Piece, law: Law, text_ids: bool) -> pa.Table:
     made = {
         "place": place + np.arange(len(user)),
         "training": split == "train",
-        "draw": _rising(law.seed, user, item),
+        "draw": rising(law.seed, user, item),
         "part": part_of(item, law.partitions),
     }
     columns = {name: pairs.column(name) for name in pairs.column_names} | made
@@ -144,7 +144,7 @@ def _read_piece(place: int, piece: Piece, law: Law, text_ids: bool) -> pa.Table:
     return pa.table({name: columns.get(name, none) for name in ROWS}, schema=pa.schema(ROWS))
 
 
-def _rising(seed: int, user: Ints, item: Ints) -> Ints:
+def rising(seed: int, user: Ints, item: Ints) -> Ints:
     """The hash by which exposures are held out as int64: unsigned order becomes signed order."""
     return (hash_of(HELD_OUT, seed, user, item) ^ np.uint64(1 << 63)).view(np.int64)
 
