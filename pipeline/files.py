@@ -1,16 +1,19 @@
 """Files of any kind, each written as a whole or not at all.
 
 Every write goes to a temporary file beside its target, is flushed to the disk, and then renamed:
-a reader finds the old file or the new one, never a part of either.
+a reader finds the old file or the new one, never a part of either. What a killed writer leaves of
+its own the next one removes.
 """
 
+import fcntl
+import glob
 import hashlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import PipelineError
@@ -26,23 +29,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise PipelineError(f"{path}: is a device or a pipe; name a file, which is then replaced.")
-    part: Path | None = None
-    try:
-        with telling_of(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(
-                dir=path.parent, prefix=f".{path.name}.", suffix=".part"
-            )
-            os.close(handle)
-            part = Path(name)
-            yield part
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-            part.chmod(0o666 & ~umask())
-            part.replace(path)
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
+    with telling_of(path), _temporary(path, _new_file) as part:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.chmod(0o666 & ~umask())
+        part.replace(path)
 
 
 def umask() -> int:
@@ -74,13 +66,61 @@ def telling_of(path: Path) -> Iterator[None]:
 @contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
     """Give an empty folder in `parent`, which is gone afterwards."""
-    with telling_of(parent):
-        parent.mkdir(parents=True, exist_ok=True)
-        name = tempfile.mkdtemp(dir=parent, prefix=".scratch.", suffix=".part")
+    with _temporary(parent / "scratch", tempfile.mkdtemp) as folder:
+        yield folder
+
+
+def remove_left(path: Path) -> None:
+    """Remove what killed writers of `path` have left beside it."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError), _handle(part) as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if its writer lives
+            _remove(part)
+
+
+@contextmanager
+def _temporary(path: Path, make: Callable[[str, str, Path], str]) -> Iterator[Path]:
+    """Give a new file or folder `.NAME.*.part` beside `path`, which is removed afterwards.
+
+    It is locked meanwhile, by which `remove_left` knows that somebody is at it.
+    """
+    with telling_of(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_left(path)
+        new = Path(make(".new", f".{path.name}.", path.parent))
+    part = new.with_suffix(".part")
+    with _handle(new) as handle:
+        with suppress(OSError):  # some file systems have no locks; nothing is removed there
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        new.rename(part)
+        try:
+            yield part
+        finally:
+            _remove(part)
+
+
+def _new_file(suffix: str, prefix: str, folder: Path) -> str:
+    handle, name = tempfile.mkstemp(suffix, prefix, folder)
+    os.close(handle)
+    return name
+
+
+@contextmanager
+def _handle(path: Path) -> Iterator[int]:
+    """A file or folder, open."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        yield Path(name)
+        yield handle
     finally:
-        shutil.rmtree(name, ignore_errors=True)
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_bytes(content: bytes, path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from pipeline import files, storage
 from pipeline.errors import PipelineError
-from pipeline.files import replacing, sha256, write_bytes, write_text
+from pipeline.files import replacing, scratch_folder, sha256, write_bytes, write_text
 from pipeline.schemas import EXPOSURES, FEATURES, SCORES, SPLITS, TASKS, USERS, Schema
 from pipeline.storage import matrix, read_table, vectors, write_table, write_tables
 from pipeline.text_files import (
@@ -342,6 +342,42 @@ def test_a_failing_writer_leaves_the_old_file_and_no_other(
     with pytest.raises(error):
         write(path)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == ([] if old is None else [old])
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_another_is_at_is_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "file [1].csv"
+    (tmp_path / ".file [1].csv.x1y2.part").write_bytes(b"left by a writer who was killed")
+    (tmp_path / ".file 1.csv.x1y2.part").write_bytes(b"of another file")
+    with replacing(path) as part:
+        part.write_bytes(b"first")
+        write_bytes(b"second", path)
+        assert part.read_bytes() == b"first"
+    assert path.read_bytes() == b"first"
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".file 1.csv.x1y2.part", path.name]
+
+
+def test_a_scratch_folder_that_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".scratch.x1y2.part"
+    left.mkdir()
+    (left / "half").write_bytes(b"half")
+    with scratch_folder(tmp_path) as one, scratch_folder(tmp_path) as other:
+        assert sorted(tmp_path.iterdir()) == sorted([one, other])
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_file_is_written_where_the_file_system_has_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".file.x1y2.part").write_bytes(b"perhaps at work")
+
+    def flock(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    write_bytes(b"new", tmp_path / "file")
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".file.x1y2.part", "file"]
 
 
 def test_a_full_disk_is_named_in_one_line(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from pipeline.errors import PipelineError
+from pipeline.files import remove_left
 from pipeline.lock import held
 from pipeline.model_files import read_model, write_model
 from pipeline.training.snapshot import Snapshot
@@ -47,8 +48,7 @@ class CheckpointFile:
 
     def __enter__(self) -> Self:
         self._alone.__enter__()
-        for part in self.path.parent.glob(f".{self.path.name}.*.part"):
-            part.unlink()  # its writer was killed: while we hold the lock there is no other
+        remove_left(self.path)
         return self
 
     def __exit__(
