@@ -21,10 +21,11 @@ from benchmarks.stages import main_stages, run_stages
 from pipeline import schemas
 from pipeline.arrays import Singles
 from pipeline.conditional import train_conditional
+from pipeline.embedding_matrix import embedding_matrix
 from pipeline.examples import Examples
 from pipeline.params import Ratio
 from pipeline.params_file import load_params
-from pipeline.storage import matrix, read_table
+from pipeline.storage import read_table
 from pipeline.training.history import Row, best_row
 from pipeline.training.session import Session
 
@@ -105,16 +106,17 @@ def prepared(raw_dir: str | None) -> tuple[Examples, Singles, Ratio]:
         folder = Path(name)
         run_stages(folder, changes, stages[: stages.index("train")])
         data = folder / "data"
+        tasks = read_table(data / "tasks.parquet", schemas.TASKS)
         examples = Examples.of(
             read_table(data / "features/users.parquet", schemas.FEATURES),
-            read_table(data / "tasks.parquet", schemas.TASKS),
+            tasks,
             read_table(data / "prepared/exposures.parquet", schemas.EXPOSURES),
             read_table(data / "prepared/splits.parquet", schemas.SPLITS),
         )
         start = read_table(data / "task_init.parquet", schemas.TASK_EMBEDDINGS)
         return (
             examples,
-            matrix(start.column("e")),
+            embedding_matrix(start, tasks),
             load_params(folder / "params.yaml", "ratio").ratio,
         )
 

@@ -99,15 +99,6 @@ def exposure_matrix(exposures: pa.Table, users: Ints, items: Ints) -> csr_array:
     return csr_array((ones, (user, item)), shape=(len(users), len(items)))
 
 
-def same_tasks(table: pa.Table, tasks: pa.Table) -> None:
-    """Raise PipelineError unless `table` has a row for each of `tasks`, in their order."""
-    if not table.column("task_id").equals(tasks.column("task_id")):
-        raise PipelineError(
-            f"the task embeddings are of {table.num_rows:,} tasks, the tasks table has "
-            f"{tasks.num_rows:,}; the files do not belong together: run `dvc repro`."
-        )
-
-
 def task_pairs(exposures: pa.Table, users: pa.Table, tasks: pa.Table) -> Pairs:
     """The exposures to items that are tasks, as rows of `users` and `tasks`."""
     task = find(ids_of(exposures, "item_id"), ids_of(tasks, "item_id"))

@@ -170,18 +170,18 @@ def _read(files: Files, alpha: float, run: "Run") -> tuple["Familiarity", "Catal
     from pipeline import schemas
     from pipeline.by_hand.familiarity import Familiarity
     from pipeline.by_hand.naming import Catalogue
+    from pipeline.embedding_matrix import embedding_matrix
     from pipeline.model_files import read_network
     from pipeline.models.ratio import RatioNet
-    from pipeline.pairs import same_tasks, split_rows, task_pairs
+    from pipeline.pairs import split_rows, task_pairs
     from pipeline.storage import matrix, read_table
 
     features = read_table(files.features, schemas.FEATURES)
     tasks = read_table(files.tasks, schemas.TASKS)
     embeddings = read_table(files.task_embeddings, schemas.TASK_EMBEDDINGS)
-    same_tasks(embeddings, tasks)
     device = run.device()
     x = torch.from_numpy(matrix(features.column("x"))).to(device)
-    e = torch.from_numpy(matrix(embeddings.column("e"))).to(device)
+    e = torch.from_numpy(embedding_matrix(embeddings, tasks)).to(device)
     familiarity = Familiarity(
         read_network(RatioNet, files.model, x_dim=x.shape[1], task_dim=e.shape[1]).to(device),
         x=x,

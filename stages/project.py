@@ -49,16 +49,15 @@ def main(
     """Give every task the embedding it starts from: equation 4, or another `init`."""
     keys = ("init", "projection", "labels", "seed")
     with stage("project", params, *keys, outputs=[out, projection], run_info=run_info) as run:
-        import pyarrow as pa
-
         from pipeline import schemas
+        from pipeline.embedding_matrix import embedding_table
         from pipeline.examples import Examples
         from pipeline.initialisation import initialise
         from pipeline.model_files import read_network
         from pipeline.models.ratio import PreEmbeddingNet
         from pipeline.pairs import ids_of, rows_of
         from pipeline.parts import read_exposures_to
-        from pipeline.storage import read_table, vectors, write_table
+        from pipeline.storage import read_table, write_table
 
         run.cpu()
         people, labelled = read_table(features, schemas.FEATURES), read_table(users, schemas.USERS)
@@ -79,8 +78,7 @@ def main(
             ),
             graph_vectors=lambda: _vectors(graph_items, tasks_table),
         )
-        table = pa.table({"task_id": tasks_table.column("task_id"), "e": vectors(started.e)})
-        write_table(table, out, schemas.TASK_EMBEDDINGS)
+        write_table(embedding_table(started.e, tasks_table), out, schemas.TASK_EMBEDDINGS)
         started.write_projection(projection)
         run.say(f"{examples.tasks:,} tasks start from {started.e.shape[1]} numbers: {started.init}")
 

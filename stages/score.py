@@ -128,9 +128,10 @@ def main(
         import torch
 
         from pipeline import schemas
+        from pipeline.embedding_matrix import embedding_matrix
         from pipeline.model_files import read_network
         from pipeline.models.ratio import RatioNet
-        from pipeline.pairs import ids_of, same_tasks
+        from pipeline.pairs import ids_of
         from pipeline.score_matrix import score_tables
         from pipeline.scoring import score_together
         from pipeline.splits import measured_users
@@ -139,14 +140,13 @@ def main(
 
         people = read_table(features, schemas.FEATURES)
         parts = read_table(splits, schemas.SPLITS)
-        embeddings = read_table(task_embeddings, schemas.TASK_EMBEDDINGS)
         tasks_table = read_table(tasks, schemas.TASKS)
-        same_tasks(embeddings, tasks_table)
+        embeddings = read_table(task_embeddings, schemas.TASK_EMBEDDINGS)
         device = run.device()
         measured = measured_users(parts, people, run.params.evaluate.users)
         rows = measured.rows
         x = torch.from_numpy(matrix(people.column("x"))[rows]).to(device)
-        e = torch.from_numpy(matrix(embeddings.column("e"))).to(device)
+        e = torch.from_numpy(embedding_matrix(embeddings, tasks_table)).to(device)
         net = read_network(RatioNet, model, x_dim=x.shape[1], task_dim=e.shape[1]).to(device)
         ids = ids_of(people, "user_id")[rows]
         ranks = run.ranks()

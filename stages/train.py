@@ -44,24 +44,23 @@ def main(
     ) as run:
         if run.hand_on():
             return
-        import pyarrow as pa
 
         from pipeline import schemas
         from pipeline.conditional import train_conditional
+        from pipeline.embedding_matrix import embedding_matrix, embedding_table
         from pipeline.estimation import rested_at_chance
         from pipeline.examples import Examples
         from pipeline.model_files import write_network
-        from pipeline.pairs import ids_of, same_tasks
+        from pipeline.pairs import ids_of
         from pipeline.parts import read_exposures_to
-        from pipeline.storage import matrix, read_table, vectors, write_table
+        from pipeline.storage import read_table, write_table
         from pipeline.text_files import write_csv
         from pipeline.training.history import best_row, rounded
         from stages.session import open_session
 
         wanted = run.params.ratio
         tasks_table = read_table(tasks, schemas.TASKS)
-        start = read_table(task_init, schemas.TASK_EMBEDDINGS)
-        same_tasks(start, tasks_table)
+        start = embedding_matrix(read_table(task_init, schemas.TASK_EMBEDDINGS), tasks_table)
         examples = Examples.of(
             read_table(features, schemas.FEATURES),
             tasks_table,
@@ -73,7 +72,7 @@ def main(
         ) as session:
             made = train_conditional(
                 examples,
-                matrix(start.column("e")),
+                start,
                 params=wanted,
                 seed=run.params.seed,
                 session=session,
@@ -83,8 +82,7 @@ def main(
         if rested_at_chance(made.history):
             run.warn("the loss never left 2 ln 2: nothing was learned; raise ratio.max_epochs")
         write_network(made.net, model)
-        embeddings = pa.table({"task_id": start.column("task_id"), "e": vectors(made.e)})
-        write_table(embeddings, task_embeddings, schemas.TASK_EMBEDDINGS)
+        write_table(embedding_table(made.e, tasks_table), task_embeddings, schemas.TASK_EMBEDDINGS)
         write_csv(rounded(made.history), history)
         best = best_row(made.history)
         run.say(

@@ -69,9 +69,10 @@ def main(
 def _running(state: Path, data: Path, model: str) -> "Running":
     """What runs; from the pipeline's own files where nothing came later yet."""
     from pipeline import schemas
+    from pipeline.embedding_matrix import embedding_matrix
     from pipeline.errors import PipelineError
     from pipeline.newcomers.running import Running
-    from pipeline.storage import matrix, read_table
+    from pipeline.storage import read_table
 
     if Running.is_in(state):
         running, its_model = Running.read(state)
@@ -81,6 +82,7 @@ def _running(state: Path, data: Path, model: str) -> "Running":
                 "again whatever `dvc repro` has not seen."
             )
         return running
+    tasks = read_table(data / "tasks.parquet", schemas.TASKS)
     embeddings = read_table(data / "ratio/task_embeddings.parquet", schemas.TASK_EMBEDDINGS)
     return Running.of(
         read_table(data / "prepared/users.parquet", schemas.USERS),
@@ -88,8 +90,8 @@ def _running(state: Path, data: Path, model: str) -> "Running":
         read_table(data / "prepared/exposures.parquet", schemas.EXPOSURES),
         read_table(data / "prepared/splits.parquet", schemas.SPLITS),
         read_table(data / "features/users.parquet", schemas.FEATURES),
-        read_table(data / "tasks.parquet", schemas.TASKS),
-        matrix(embeddings.column("e")),
+        tasks,
+        embedding_matrix(embeddings, tasks),
     )
 
 

@@ -21,6 +21,7 @@ from pipeline import plots, schemas
 from pipeline.datasets.codes import NAMES
 from pipeline.datasets.simulation import simulate
 from pipeline.datasets.source import AGES
+from pipeline.embedding_matrix import embedding_table
 from pipeline.errors import PipelineError
 from pipeline.estimation import CHANCE
 from pipeline.evaluation import Tables, evaluate
@@ -106,7 +107,7 @@ def artefacts(params: Params) -> Artefacts:
     scored = ids[splits["split"].to_numpy(zero_copy_only=False) != "train"]
     drawn = gen.normal(size=(tasks.num_rows, len(scored))).astype(np.float32)
     start, trained = (
-        pa.table({"task_id": tasks["task_id"], "e": vectors(gen.random((tasks.num_rows, 4)) - 0.5)})
+        embedding_table((gen.random((tasks.num_rows, 4)) - 0.5).astype(np.float32), tasks)
         for _ in range(2)
     )
     tables = Tables(
@@ -509,7 +510,7 @@ def test_similarities_are_cosines_and_like_stands_beside_like(
     m = artefacts.tasks.num_rows
     angle = np.pi * np.random.default_rng(0).permutation(m) / (2 * m)  # a quarter of a circle
     e = np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.arange(1, m + 1)[:, None]
-    trained = pa.table({"task_id": artefacts.tasks["task_id"], "e": vectors(e)})
+    trained = embedding_table(e, artefacts.tasks)
     fitting = RatioNet(x_dim=3, task_dim=2)
     found = gather(replace(artefacts, task_embeddings=trained, net=fitting), params).similarity
     titles = artefacts.task_items["title"].to_pylist()

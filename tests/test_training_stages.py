@@ -249,8 +249,18 @@ def narrow_features() -> None:
 def wide_embeddings() -> None:
     path = Path("data/ratio/task_embeddings.parquet")
     e = vectors(np.zeros((TASKS, HEADS + 1), np.float32))
-    ids = read_table(path, schemas.TASK_EMBEDDINGS)["task_id"]
-    write_table(pa.table({"task_id": ids, "e": e}), path, schemas.TASK_EMBEDDINGS)
+    table = read_table(path, schemas.TASK_EMBEDDINGS)
+    write_table(table.set_column(2, "e", e), path, schemas.TASK_EMBEDDINGS)
+
+
+def other_items(path: str) -> None:
+    """As many tasks, one of them another item's."""
+    table = read_table(Path(path), schemas.TASK_EMBEDDINGS)
+    items = table["item_id"].to_numpy().copy()
+    items[-1] += 1
+    write_table(
+        table.set_column(1, "item_id", pa.array(items)), Path(path), schemas.TASK_EMBEDDINGS
+    )
 
 
 FAULTS: dict[str, tuple[object, Callable[[], None], str]] = {
@@ -286,12 +296,22 @@ FAULTS: dict[str, tuple[object, Callable[[], None], str]] = {
     "embeddings of other tasks to start from": (
         train,
         lambda: without_row("data/task_init.parquet", schemas.TASK_EMBEDDINGS, 3),
-        "the task embeddings are of 21 tasks, the tasks table has 22",
+        "the task embeddings are of 21 tasks, but not of the 22 in the tasks table",
+    ),
+    "embeddings of as many other tasks to start from": (
+        train,
+        lambda: other_items("data/task_init.parquet"),
+        "the task embeddings are of 22 tasks, but not of the 22 in the tasks table",
+    ),
+    "embeddings of as many other tasks": (
+        score,
+        lambda: other_items("data/ratio/task_embeddings.parquet"),
+        "the task embeddings are of 22 tasks, but not of the 22 in the tasks table",
     ),
     "embeddings of other tasks": (
         score,
         lambda: without_row("data/ratio/task_embeddings.parquet", schemas.TASK_EMBEDDINGS, 3),
-        "the task embeddings are of 21 tasks, the tasks table has 22",
+        "the task embeddings are of 21 tasks, but not of the 22 in the tasks table",
     ),
     "a pre-embedding model instead of the ratio": (
         score,

@@ -19,6 +19,7 @@ from pipeline.conditional import train_conditional
 from pipeline.datasets.source import Source
 from pipeline.datasets.table_files import read_own
 from pipeline.datasets.tables import read_exposures
+from pipeline.embedding_matrix import embedding_table
 from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
 from pipeline.estimation import CHANCE
@@ -364,7 +365,7 @@ def project(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("tasks", running.tasks, schemas.TASKS),
     ):
         write_table(table, data / f"{place}.parquet", schema)
-    e = pa.table({"task_id": running.tasks.column("task_id"), "e": vectors(running.e)})
+    e = embedding_table(running.e, running.tasks)
     write_table(e, data / "ratio/task_embeddings.parquet", schemas.TASK_EMBEDDINGS)
     write_network(trained.net, data / "ratio/model.safetensors")
     write_csv(trained.history, data / "ratio/history.csv")

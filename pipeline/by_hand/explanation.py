@@ -25,8 +25,9 @@ from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor
 
 from pipeline.arrays import Bools, Doubles, Ints
+from pipeline.embedding_matrix import embedding_matrix
 from pipeline.models.ratio import RatioNet
-from pipeline.pairs import exposure_matrix, ids_of, rows_of, same_tasks, shown
+from pipeline.pairs import exposure_matrix, ids_of, rows_of, shown
 from pipeline.storage import matrix
 
 STEPS = 4096  # of the way from the average user
@@ -129,12 +130,11 @@ class Explainer:
         Raises:
             PipelineError: tables that do not belong together.
         """
-        same_tasks(task_embeddings, tasks)
         visible = shown(exposures)
         things = ids_of(items, "item_id")
         met = exposure_matrix(visible, ids_of(features, "user_id"), things).astype(np.float64)
         x = torch.from_numpy(matrix(features.column("x")))
-        e = torch.from_numpy(matrix(task_embeddings.column("e")))
+        e = torch.from_numpy(embedding_matrix(task_embeddings, tasks))
         return cls.of(net, x, e, met, rows_of(ids_of(tasks, "item_id"), things, "item"))
 
     @classmethod

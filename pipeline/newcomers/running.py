@@ -21,6 +21,7 @@ from scipy.sparse import csr_array
 
 from pipeline import schemas
 from pipeline.arrays import Bools, Doubles, Ints, Singles
+from pipeline.embedding_matrix import embedding_matrix, embedding_table
 from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
@@ -28,7 +29,7 @@ from pipeline.lock import held
 from pipeline.model_files import read_model, under, write_model
 from pipeline.newcomers.placement import Placement
 from pipeline.pairs import find, ids_of, shown
-from pipeline.storage import matrix, read_table, vectors, write_table
+from pipeline.storage import matrix, read_table, write_table
 
 MODEL = "running.safetensors"
 BUSY = "is taking in other exposures; wait until it is done, and run it again."
@@ -240,7 +241,7 @@ class Running:
         shutil.rmtree(old, ignore_errors=True)
 
     def _write_to(self, part: Path, model: str) -> None:
-        embeddings = pa.table({"task_id": self.tasks.column("task_id"), "e": vectors(self.e)})
+        embeddings = embedding_table(self.e, self.tasks)
         for name, schema in TABLES.items():
             table = embeddings if name == "task_embeddings" else getattr(self, name)
             write_table(table, part / f"{name}.parquet", schema)
@@ -265,7 +266,7 @@ class Running:
         tensors, config = read_model(folder / MODEL)
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         tables = {name: read_table(folder / f"{name}.parquet", s) for name, s in TABLES.items()}
-        e = matrix(tables.pop("task_embeddings").column("e"))
+        e = embedding_matrix(tables.pop("task_embeddings"), tables["tasks"])
         running = cls(
             **tables,
             e=e,

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 
 from pipeline.arrays import Ints, Singles
-from pipeline.pairs import same_tasks
+from pipeline.embedding_matrix import embedding_matrix
 from pipeline.params import Source
 from pipeline.report.artefacts import Artefacts
 from pipeline.report.choice import compared_tasks
-from pipeline.storage import matrix
 
 
 @dataclass(frozen=True)
@@ -28,16 +27,17 @@ def similarity(artefacts: Artefacts, source: Source) -> Similarity:
     Raises:
         PipelineError: embeddings of other tasks.
     """
-    for embeddings in (artefacts.task_init, artefacts.task_embeddings):
-        same_tasks(embeddings, artefacts.tasks)
+    start, end = (
+        embedding_matrix(table, artefacts.tasks)
+        for table in (artefacts.task_init, artefacts.task_embeddings)
+    )
     rows = compared_tasks(artefacts.tasks, source)
-    of_tasks = torch.from_numpy(matrix(artefacts.task_embeddings.column("e")))
-    trained = artefacts.net.seen(of_tasks).numpy()
+    trained = artefacts.net.seen(torch.from_numpy(end)).numpy()
     if source != "movielens-1m":
         rows = rows[_line_up(_cosines(trained, rows))]
     return Similarity(
         titles=artefacts.task_items.column("title").take(rows).to_pylist(),
-        start=_cosines(matrix(artefacts.task_init.column("e")), rows),
+        start=_cosines(start, rows),
         trained=_cosines(trained, rows),
     )
 

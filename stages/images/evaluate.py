@@ -21,11 +21,12 @@ def main(
     name = stage_name("evaluate", dataset, seed, k=k)
     with image_stage(name, params, "inits", outputs=[out], root=root) as run:
         from pipeline import schemas
+        from pipeline.embedding_matrix import embedding_matrix
         from pipeline.images.ratio import mean_auc
         from pipeline.images.tasks import active_categories, category_sides
         from pipeline.model_files import read_network
         from pipeline.models.conv_ratio import ConvRatioNet
-        from pipeline.storage import matrix, read_table
+        from pipeline.storage import read_table
         from pipeline.text_files import read_history, write_csv
         from pipeline.training.history import best_row
 
@@ -36,7 +37,7 @@ def main(
         rows: list[dict[str, str | int | float]] = []
         for init in run.params.inits:
             ratio = folder.ratio(k, seed, init)
-            e = matrix(read_table(ratio.e, schemas.TASK_EMBEDDINGS).column("e"))
+            e = embedding_matrix(read_table(ratio.e, schemas.TASK_EMBEDDINGS), tasks)
             net = read_network(ConvRatioNet, ratio.model).to(device)
             history = read_history(ratio.history)
             best = best_row(history)

@@ -27,15 +27,14 @@ def main(
     outputs = [folder.starts(k, seed)]
     name = stage_name("project", dataset, seed, k=k)
     with image_stage(name, params, "inits", "projection", outputs=outputs, root=root) as run:
-        import pyarrow as pa
-
         from pipeline import schemas
+        from pipeline.embedding_matrix import embedding_table
         from pipeline.images.params import start_of
         from pipeline.images.ratio import start, task_statistic
         from pipeline.images.tasks import active_categories
         from pipeline.model_files import read_network, write_model
         from pipeline.models.conv_ratio import ConvPreEmbeddingNet
-        from pipeline.storage import vectors, write_table
+        from pipeline.storage import write_table
 
         examples, device = folder.examples(folder.pixels(), k), run.device()
         cluster = folder.load_clusters()
@@ -60,9 +59,8 @@ def main(
         for init in run.params.inits:
             known = statistic(start_of(init))
             e, projection = start(known, examples.tasks, run.params.projection, seed)
-            table = pa.table({"task_id": tasks.column("task_id"), "e": vectors(e)})
             out = folder.start(k, seed, init)
-            write_table(table, out.e, schemas.TASK_EMBEDDINGS)
+            write_table(embedding_table(e, tasks), out.e, schemas.TASK_EMBEDDINGS)
             tensors = projection.tensors() if projection else {}
             write_model(tensors, {"init": init}, out.projection)
         run.say(f"{name}: {examples.tasks} tasks by {', '.join(run.params.inits)}")

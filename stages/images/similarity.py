@@ -21,13 +21,13 @@ def main(
     keys = ("unseen", "pretrain", "network")
     with image_stage(name, params, *keys, outputs=out, root=root) as run:
         import numpy as np
-        import pyarrow as pa
 
         from pipeline import schemas
+        from pipeline.embedding_matrix import embedding_table
         from pipeline.images.ratio import pretrain_images, project_images
         from pipeline.images.similarity import agreement
         from pipeline.images.tasks import active_categories
-        from pipeline.storage import vectors, write_table
+        from pipeline.storage import write_table
         from pipeline.text_files import write_csv
         from stages.session import open_session
 
@@ -47,8 +47,7 @@ def main(
         statistic = project_images(
             made.net.to(run.device()), folder.examples(pixels, unseen.test_k)
         )
-        table = pa.table({"task_id": tasks.column("task_id"), "e": vectors(statistic)})
-        write_table(table, out.statistic, schemas.TASK_EMBEDDINGS)
+        write_table(embedding_table(statistic, tasks), out.statistic, schemas.TASK_EMBEDDINGS)
         gen, active = np.random.default_rng(seed), active_categories(tasks)
         found = [agreement(statistic, active, n, gen) for n in unseen.coordinates]
         rows = [

@@ -125,17 +125,19 @@ def _figure_3(params: "ImageParams", root: Path) -> str:
     import numpy as np
 
     from pipeline import schemas
+    from pipeline.embedding_matrix import embedding_matrix
     from pipeline.images.similarity import panels
     from pipeline.images.tasks import active_categories
     from pipeline.plots import heat_maps
-    from pipeline.storage import matrix, read_table
+    from pipeline.storage import read_table
 
     unseen, seed = params.unseen, params.seeds[0]
     folder = Folder(root, unseen.dataset)
+    tasks = folder.task_set(unseen.test_k).tasks
     table = read_table(folder.similarity(seed).statistic, schemas.TASK_EMBEDDINGS)
-    active = active_categories(folder.task_set(unseen.test_k).tasks)
+    active = active_categories(tasks)
     gen = np.random.default_rng(seed)
-    return heat_maps(panels(matrix(table.column("e")), active, unseen.coordinates, gen))
+    return heat_maps(panels(embedding_matrix(table, tasks), active, unseen.coordinates, gen))
 
 
 if __name__ == "__main__":

@@ -36,28 +36,25 @@ def main(
     out = folder.ratio(k, seed, init)
     name = stage_name("train", dataset, init, seed, k=k)
     with image_stage(name, params, "ratio", "network", outputs=out, root=root) as run:
-        import pyarrow as pa
-
         from pipeline import schemas
+        from pipeline.embedding_matrix import embedding_matrix, embedding_table
         from pipeline.estimation import rested_at_chance
         from pipeline.images.ratio import train_images
         from pipeline.images.tasks import active_categories, category_sides
         from pipeline.model_files import write_network
-        from pipeline.pairs import same_tasks
-        from pipeline.storage import matrix, read_table, vectors, write_table
+        from pipeline.storage import read_table, write_table
         from pipeline.text_files import write_csv
         from pipeline.training.history import best_row, rounded
         from stages.session import open_session
 
         tasks = folder.task_set(k).tasks
         task_init = folder.start(k, seed, init).e
-        begin = read_table(task_init, schemas.TASK_EMBEDDINGS)
-        same_tasks(begin, tasks)
+        begin = embedding_matrix(read_table(task_init, schemas.TASK_EMBEDDINGS), tasks)
         _, category = folder.split("valid")
         with open_session(run, *folder.inputs(k), task_init, max_epochs=epochs) as session:
             made = train_images(
                 folder.examples(folder.pixels(), k),
-                matrix(begin.column("e")),
+                begin,
                 watched=category_sides(active_categories(tasks), category),
                 freeze_e=init.endswith("-frozen"),
                 dataset=dataset,
@@ -69,8 +66,7 @@ def main(
         if rested_at_chance(made.history):
             run.warn("the loss never left 2 ln 2: nothing was learned; raise --epochs")
         write_network(made.net, out.model)
-        table = pa.table({"task_id": tasks.column("task_id"), "e": vectors(made.e)})
-        write_table(table, out.e, schemas.TASK_EMBEDDINGS)
+        write_table(embedding_table(made.e, tasks), out.e, schemas.TASK_EMBEDDINGS)
         write_csv(rounded(made.history), out.history)
         best = best_row(made.history)
         run.say(
