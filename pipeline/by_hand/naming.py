@@ -92,10 +92,10 @@ class Names:
         more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
         if ids[first] in self.others:
             raise PipelineError(f"{self.who} {called[first]}{more}: {self.why_not}.")
-        some = ", ".join(map(str, self.names[:SHOWN].to_pylist()))
+        known = sorted(self.names.to_pylist())  # ids of text rise by their hashes
         raise PipelineError(
             f"{self.who} {called[first]}{more} is not known; the {len(self.ids):,} known ones are "
-            f"{some}, ... up to {self.names[-1]}."
+            f"{', '.join(map(str, known[:SHOWN]))}, ... up to {known[-1]}."
         )
 
 
