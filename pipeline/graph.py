@@ -3,6 +3,7 @@
 The vectors are what `init: graph` starts from: extra knowledge, of items rather than of users.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import torch
 
 from pipeline.arrays import Bools, Singles
+from pipeline.errors import PipelineError
 from pipeline.knowledge import KnowledgeGraph
 from pipeline.link_prediction import by_relation, filtered_ranks
 from pipeline.models.graph import TransE
@@ -44,7 +46,7 @@ class GraphVectors:
 
 def embed_items(
     graph: KnowledgeGraph,
-    exposures: Interactions,
+    exposures: Callable[[], Interactions],
     params: Graph,
     *,
     seed: int,
@@ -54,7 +56,7 @@ def embed_items(
 
     Args:
         graph: triples and each item's entity.
-        exposures: from `learned_exposures`; only KTUP looks at them.
+        exposures: gives the `learned_exposures`; asked by KTUP alone.
         params: model and schedule.
         seed: of the training; the same triples are held out whatever it is.
         session: where and how to train.
@@ -63,7 +65,7 @@ def embed_items(
         None where the graph is so small that nothing can be held out.
 
     Raises:
-        PipelineError: a loss that is not a finite number.
+        PipelineError: a loss that is not a finite number, or too few exposures.
     """
     device = session.device
     parts = graph.hold_out(params.held_out_share, np.random.default_rng(SPLIT_SEED))
@@ -76,8 +78,9 @@ def embed_items(
     known = of_item >= 0
     model: TransE
     if params.model == "ktup":
-        joint, history = train_ktup(triples, exposures, of_item, params, seed=seed, session=session)
-        known = known | (torch.bincount(exposures.item, minlength=len(of_item)) > 0)
+        met = exposures()
+        joint, history = train_ktup(triples, met, of_item, params, seed=seed, session=session)
+        known = known | (torch.bincount(met.item, minlength=len(of_item)) > 0)
         model, x = joint.graph, joint.items().detach()
     else:
         model, history = train_translation(triples, params, seed=seed, session=session)
@@ -94,6 +97,9 @@ def learned_exposures(
     """The exposures of training users; none of theirs is held out.
 
     Users who have seen every item have no negatives, and are left out.
+
+    Raises:
+        PipelineError: fewer than two.
     """
     train = split_rows(splits, splits, "train")
     users = ids_of(splits, "user_id")
@@ -103,6 +109,11 @@ def learned_exposures(
     of_train = in_rows(user, train, len(users)) & ~exposures.column("held_out").to_numpy()
     seen = np.bincount(user[of_train], minlength=len(users))
     chosen = of_train & (seen[user] < len(item_ids))
+    if chosen.sum() < 2:  # one to learn from, one to stop by
+        raise PipelineError(
+            f"graph.model ktup: {chosen.sum():,} exposures of training users to learn from (users "
+            "who have seen every item do not count); it needs more. Set graph.model to transh."
+        )
     distinct, row = np.unique(user[chosen], return_inverse=True)
     return Interactions(
         torch.from_numpy(row).to(device),

@@ -19,7 +19,7 @@ from pipeline.files import scratch_folder, telling_of, umask
 from pipeline.hashing import PART, hash_of
 from pipeline.pairs import ids_of, shown
 from pipeline.schemas import EXPOSURES
-from pipeline.storage import RowGroups, in_order, read_table, write_table
+from pipeline.storage import RowGroups, in_order, write_table
 
 
 def part_of(items: Ints, partitions: int) -> Ints:
@@ -56,10 +56,7 @@ def read_visible(path: Path) -> pa.Table:
 
 def _read(path: Path, keep: Callable[[pa.Table], pa.Table]) -> pa.Table:
     """What is kept of the exposures, row group by row group."""
-    kept = [keep(group) for group in RowGroups(path, EXPOSURES)]
-    if not kept:
-        return keep(read_table(path, EXPOSURES))  # without a row
-    found = pa.concat_tables(kept)
+    found = pa.concat_tables([keep(group) for group in RowGroups(path, EXPOSURES)])
     return in_order(found, EXPOSURES) if path.is_dir() else found
 
 

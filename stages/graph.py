@@ -8,8 +8,6 @@ import typer
 from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, stage_app
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from pipeline.graph import GraphVectors
 
 app = stage_app()
@@ -57,21 +55,21 @@ def main(
         from pipeline.training.history import rounded
         from stages.session import open_session
 
-        wanted, device = run.params.graph, run.device()
+        wanted = run.params.graph
         things = read_table(items, schemas.ITEMS)
         graph = read_graph(wanted, things)
         files = [Path(name) for name in (wanted.triples, wanted.items) if name]
         run.facts["graph"] = {str(file): sha256(file) for file in files}
-        learned = [exposures] if wanted.model == "ktup" else []  # no other model looks at them
-        pairs = learned_exposures(
-            _exposures(learned), read_table(splits, schemas.SPLITS), things, device
-        )
-        with open_session(
-            run, items, *learned, splits, *files, max_epochs=wanted.max_epochs
-        ) as session:
+        learned = [exposures, splits] if wanted.model == "ktup" else []
+        with open_session(run, items, *learned, *files, max_epochs=wanted.max_epochs) as session:
             made = embed_items(
                 graph,
-                pairs,
+                lambda: learned_exposures(
+                    read_table(exposures, schemas.EXPOSURES),
+                    read_table(splits, schemas.SPLITS),
+                    things,
+                    session.device,
+                ),
                 wanted,
                 seed=run.params.seed,
                 session=session,
@@ -82,19 +80,6 @@ def main(
         write_csv(rounded(made.history) if made else [{"epoch": 0}], history)
         write_csv(made.links if made else [{"triples": 0}], links)
         run.say(_line(made) if made else "too few triples to embed: no item has a vector")
-
-
-def _exposures(files: list[Path]) -> "pa.Table":
-    """The exposures in the one file, or none where there is no file."""
-    import pyarrow as pa
-
-    from pipeline.schemas import EXPOSURES
-    from pipeline.storage import read_table
-
-    if files:
-        return read_table(files[0], EXPOSURES)
-    types = [(name, column.type) for name, column in EXPOSURES.columns.items()]
-    return pa.schema(types).empty_table()
 
 
 def _line(made: "GraphVectors") -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from ruamel.yaml import YAML
@@ -19,6 +20,7 @@ from pipeline.params_file import load_params
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import matrix, read_table, vectors, write_table
 from pipeline.text_files import read_csv
+from pipeline.training.deepfm import Interactions
 from pipeline.training.session import Session
 from stages.graph import app
 
@@ -47,7 +49,7 @@ def embedded(tables: Tables, **changed: object) -> GraphVectors:
     items, exposures, splits = tables
     made = embed_items(
         graph_of_items(items),
-        learned_exposures(exposures, splits, items, CPU),
+        lambda: learned_exposures(exposures, splits, items, CPU),
         wanted(**changed),
         seed=0,
         session=Session(),
@@ -116,11 +118,23 @@ def test_held_out_triples_are_ranked_and_told_by_relation(tables: Tables) -> Non
 
 
 def test_a_graph_too_small_to_hold_anything_out_is_not_embedded(tables: Tables) -> None:
+    graph = graph_of_items(tables[0].slice(0, 1))
+    assert embed_items(graph, unread, wanted(), seed=0, session=Session()) is None
+
+
+def unread() -> Interactions:
+    raise AssertionError("no exposure is asked for")
+
+
+def test_exposures_that_leave_nothing_to_learn_from_are_one_line_of_error(tables: Tables) -> None:
     items, exposures, splits = tables
-    few = items.slice(0, 1)
-    pairs = learned_exposures(exposures.slice(0, 0), splits, few, CPU)
-    graph = graph_of_items(few)
-    assert embed_items(graph, pairs, wanted(), seed=0, session=Session()) is None
+    with pytest.raises(PipelineError, match=r"graph\.model ktup: 1 exposures of training users"):
+        learned_exposures(of_training_users(exposures, splits).slice(0, 1), splits, items, CPU)
+
+
+def of_training_users(exposures: pa.Table, splits: pa.Table) -> pa.Table:
+    train = splits.filter(pc.equal(splits["split"], "train"))["user_id"]
+    return exposures.filter(pc.is_in(exposures["user_id"], train.combine_chunks()))
 
 
 def run_stage(tables: Tables, folder: Path, seed: int = 0, **changed: object) -> list[str]:
