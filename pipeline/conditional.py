@@ -152,7 +152,6 @@ def train_network(
         batches=batches,
         loss=loss,
         figures=watch if stop == "loss" else partial(_missing, watch),
-        judged_by_loss=stop == "loss",
         tables=TaskRatios.of_tasks,
     )
     return Conditional(net.cpu().eval(), model.e.detach().cpu().numpy(), history)

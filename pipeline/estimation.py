@@ -21,14 +21,14 @@ from pipeline.ranks import ALONE, Ranks
 from pipeline.steps.dealt import alike
 from pipeline.steps.sampler import CountedSampler, PairSampler
 from pipeline.training.course import Batches, make_course
-from pipeline.training.history import Row
+from pipeline.training.history import MISS, Row
 from pipeline.training.loop import fit
 from pipeline.training.session import Session
 from pipeline.training.split import Split
 
 CHANCE = 2 * math.log(2)  # the loss of f = 0
 PLATEAU = 1.381  # a loss under this has left it
-PLATEAU_OF_MISSES = 0.49  # the same of the share of wrong answers, half of them by chance
+PLATEAUS = {"valid_loss": PLATEAU, MISS: 0.49}  # half of all answers are wrong by chance
 
 
 def ratio_loss(logits: Tensor) -> Tensor:
@@ -132,7 +132,6 @@ def estimate_ratio(
     batches: Batches | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     figures: Callable[[], Row] = dict,
-    judged_by_loss: bool = True,
     tables: Collection[str] = (),
 ) -> list[Row]:
     """Train `model` (user (2, N), task (N,) -> logits (2, N)) until it validates best.
@@ -147,8 +146,7 @@ def estimate_ratio(
             drawn negative.
         loss: the model's own way to the `ratio_loss` of its logits, where it has a faster one, or
             its loss of the `batches`.
-        figures: further figures for each row, from the model in eval mode.
-        judged_by_loss: otherwise by their `valid_miss`; see `fit`.
+        figures: further figures for each row, from the model in eval mode; see `fit`.
         tables: parameters of the model with a row a task, which several processes deal out.
 
     Returns:
@@ -181,7 +179,7 @@ def estimate_ratio(
             loss=course.loss,
             validate=validate,
             schedule=schedule,
-            plateau=PLATEAU if judged_by_loss else PLATEAU_OF_MISSES,
+            plateaus=PLATEAUS,
             session=session,
             random=course.random,
             split=split,

@@ -13,7 +13,7 @@ from pipeline import probes
 from pipeline.arrays import Floats, Ints
 from pipeline.auc import Sides, TaskAucs, mean_roc, resample_weights, resampled_means, task_aucs
 from pipeline.calibration import calibration
-from pipeline.datasets.simulation import draw_world
+from pipeline.datasets.simulation import world_of
 from pipeline.errors import PipelineError
 from pipeline.pairs import ids_of, rows_of, split_rows, task_pairs
 from pipeline.params import Params
@@ -266,12 +266,7 @@ def _truth(tables: Tables, params: Params, scores: Floats, test: Ints) -> Figure
     """Rank correlation with the simulation's true log ratios; nothing for another source."""
     if params.data.source != "simulated":
         return {}
-    world = draw_world(params.simulation)
-    if not world.users.equals(tables.users):
-        raise PipelineError(
-            "the users table is not that of the simulated world which `simulation` in the params "
-            "describes; make it again: `dvc repro prepare`."
-        )
+    world = world_of(tables.users, params.simulation)
     items = ids_of(tables.tasks, "item_id")
     item_rows = rows_of(items, ids_of(world.items, "item_id"), "item")
     truth = world.log_ratio(test, item_rows, params.ratio.base, pool=test)  # the same order

@@ -128,7 +128,7 @@ class Features(Schedule):
 
     @model_validator(mode="after")
     def _width_divides(self) -> Self:
-        if self.f_dim % len(self.user_fields):
+        if self.model == "deepfm" and self.f_dim % len(self.user_fields):
             raise ValueError(
                 f"f_dim ({self.f_dim}) must be a multiple of the number of user_fields "
                 f"({len(self.user_fields)})"

@@ -213,5 +213,5 @@ def _others() -> Iterator[None]:
         reason = str(error).splitlines()[0]
         raise LostRankError(
             f"another of the processes that train together is gone ({reason}). Nothing was "
-            "half-written; run it again: it goes on from its checkpoint."
+            "half-written; run it again: a training goes on from its checkpoint."
         ) from error

@@ -46,8 +46,11 @@ class Schema:
     open: bool = False
     families: Mapping[str, Column] = field(default_factory=dict)
 
-    def check(self, table: pa.Table, where: object) -> None:
-        """Raise PipelineError unless `table` has rows, and these columns, types, values, order."""
+    def check(self, table: pa.Table, where: object, before: int = 0) -> None:
+        """Raise PipelineError unless `table` has rows, and these columns, types, values, order.
+
+        `table` may be a part of that at `where`, which has so many rows before it.
+        """
         missing = [name for name in self.columns if name not in table.column_names]
         if missing:
             raise PipelineError(
@@ -61,12 +64,16 @@ class Schema:
                 f"expected only {', '.join(self.columns)}. Rebuild it with `dvc repro`."
             )
         if not table.num_rows:
-            raise PipelineError(
-                f"{where}: the {self.name} table has no rows. Rebuild it with `dvc repro`."
-            )
+            raise self.no_rows(where)
         for name, column in self._expected(table):
-            self._check_column(table.column(name), name, column, where)
-        self._check_key(table, where)
+            self._check_column(table.column(name), name, column, where, before)
+        self._check_key(table, where, before)
+
+    def no_rows(self, where: object) -> PipelineError:
+        """The error for a table without rows."""
+        return PipelineError(
+            f"{where}: the {self.name} table has no rows. Rebuild it with `dvc repro`."
+        )
 
     def _expected(self, table: pa.Table) -> Iterator[tuple[str, Column]]:
         yield from self.columns.items()
@@ -74,7 +81,7 @@ class Schema:
             yield from ((name, column) for name in table.column_names if name.startswith(prefix))
 
     def _check_column(
-        self, values: pa.ChunkedArray, name: str, column: Column, where: object
+        self, values: pa.ChunkedArray, name: str, column: Column, where: object, before: int
     ) -> None:
         place = f"{where}: column {name} of the {self.name} table"
         if column.type == VECTOR:
@@ -85,12 +92,12 @@ class Schema:
             raise PipelineError(f"{place}: expected {column.type}, found {values.type}.")
         if not column.nullable and values.null_count:
             row = pc.index(pc.is_null(values), True).as_py()
-            raise PipelineError(f"{place}: row {row} has no value; every row needs one.")
+            raise PipelineError(f"{place}: row {before + row} has no value; every row needs one.")
         if column.values:
             row = pc.index(pc.is_in(values, pa.array(column.values)), False).as_py()
             if row >= 0:
                 raise PipelineError(
-                    f"{place}: row {row}: expected one of {', '.join(column.values)}, "
+                    f"{place}: row {before + row}: expected one of {', '.join(column.values)}, "
                     f"found {values[row].as_py()}."
                 )
         if column.type == VECTOR:
@@ -108,7 +115,7 @@ class Schema:
                 f"{place}: found {flat[bad].as_py()}; every number must be finite{limit}."
             )
 
-    def _check_key(self, table: pa.Table, where: object) -> None:
+    def _check_key(self, table: pa.Table, where: object, before: int) -> None:
         if table.num_rows < 2 or not self.key:
             return
         rising = np.zeros(table.num_rows - 1, bool)
@@ -121,7 +128,7 @@ class Schema:
             row = int(np.argmin(rising)) + 1
             found = "a duplicate" if tied[row - 1] else "out of order"
             raise PipelineError(
-                f"{where}: row {row} of the {self.name} table is {found}; "
+                f"{where}: row {before + row} of the {self.name} table is {found}; "
                 f"rows must be distinct and sorted by {', '.join(self.key)}."
             )
 
@@ -181,7 +188,9 @@ TASKS = Schema(
 )
 SEED_TASKS = Schema("seed tasks", {"task_id": Column(pa.int32())}, key=("task_id",))
 TASK_EMBEDDINGS = Schema(
-    "task embeddings", {"task_id": Column(pa.int32()), "e": Column(VECTOR)}, key=("task_id",)
+    "task embeddings",
+    {"task_id": Column(pa.int32()), "item_id": Column(pa.int64()), "e": Column(VECTOR)},
+    key=("task_id",),
 )
 SCORES = Schema(
     "scores",

@@ -56,6 +56,8 @@ def write_tables(tables: Iterable[pa.Table], path: Path, schema: Schema) -> int:
                 writer = exits.enter_context(_writer(part, group.schema))
             _write_rows(writer, group)
             rows += group.num_rows
+        if writer is None:
+            raise schema.no_rows(path)
     return rows
 
 
@@ -69,11 +71,13 @@ def _write_rows(writer: pq.ParquetWriter, table: pa.Table) -> None:
 def _checked(groups: Iterable[pa.Table], path: Path, schema: Schema) -> Iterator[pa.Table]:
     """The groups of rows of a table, each checked, and the order from one to the next."""
     last: pa.Table | None = None  # the last row so far
+    before = 0  # rows
     for group in groups:
-        schema.check(group, path)
+        schema.check(group, path, before)
         if last is not None:
-            schema.check(pa.concat_tables([last, group.slice(0, 1)]), path)
+            schema.check(pa.concat_tables([last, group.slice(0, 1)]), path, before - 1)
         last = group.slice(group.num_rows - 1)
+        before += group.num_rows
         yield group
 
 
@@ -169,7 +173,11 @@ class RowGroups:
             yield from _checked(_groups_of(parquet, file), file, self.schema)
 
     def _files(self) -> list[Path]:
-        return sorted(self.path.glob("*.parquet")) if self.path.is_dir() else [self.path]
+        if not self.path.is_dir():
+            return [self.path]
+        if not (parts := sorted(self.path.glob("*.parquet"))):
+            raise PipelineError(f"{self.path}: holds no Parquet file. Rebuild it with `dvc repro`.")
+        return parts
 
 
 def _groups_of(parquet: pq.ParquetFile, file: Path) -> Iterator[pa.Table]:

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import sys
+import time
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from pipeline.training.snapshot import Checkpoint
 from stages.shell import P, Run
 
 ROOT = Path(__file__).parents[1]
+KEPT_DAYS = 14  # of a checkpoint; a training at work renews its own
 ROOMS = ("pipeline", "stages", "experiments")
 
 
@@ -36,6 +39,7 @@ def checkpoint(run: Run[P], *inputs: Path, max_epochs: int) -> Checkpoint:
     name = f"{run.name}-{hashlib.sha256(told).hexdigest()[:32]}"
     # Experiments in a temporary folder are told the root of the project itself, which outlives it.
     folder = Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints"
+    _forget_abandoned(folder)
     seconds = run.params.runtime.checkpoint_seconds
     file = CheckpointFile(folder / f"{name}.safetensors", seconds=seconds, tell=run.note)
     ranks = run.ranks()
@@ -43,6 +47,14 @@ def checkpoint(run: Run[P], *inputs: Path, max_epochs: int) -> Checkpoint:
         return run.keep(file)
     ranks.require_alike(f"{name} {run.params.runtime.deal_out}")
     return SharedCheckpoint(ranks, run.keep(file) if ranks.leads else None)
+
+
+def _forget_abandoned(folder: Path) -> None:
+    """Remove checkpoints that nobody went on with: code, params or inputs have changed since."""
+    for file in folder.glob("*.safetensors"):
+        with suppress(FileNotFoundError):  # its training has just ended
+            if time.time() - file.stat().st_mtime > KEPT_DAYS * 86_400:
+                file.unlink()
 
 
 def follows_from(run: Run[P], *inputs: Path) -> str:

@@ -62,6 +62,7 @@ def main(
         import pyarrow as pa
 
         from pipeline import schemas
+        from pipeline.features.extraction import CLOSED_FORM
         from pipeline.parts import read_visible
         from pipeline.storage import read_table, vectors, write_table
         from pipeline.text_files import write_csv
@@ -73,7 +74,7 @@ def main(
             pairs = read_visible(exposures)
             inputs = [users, items, exposures, splits]
             x, rows, line = _deepfm(run, people, things, pairs, parts, model, inputs)
-        elif run.params.features.model in ("svd", "als"):
+        elif run.params.features.model in CLOSED_FORM:
             pairs = read_visible(exposures)
             x, rows, line = _closed_form(run, people, pairs, parts, model)
         else:

@@ -61,5 +61,5 @@ def _reason(failures: Mapping[int, ProcessFailure], processes: int) -> str:
         how = f"was killed by {signal.Signals(-failure.exitcode).name}"
     return (
         f"one of the {processes} processes (rank {rank}) {how}, and the others were stopped. "
-        "Nothing was half-written; run it again: it goes on from its checkpoint."
+        "Nothing was half-written; run it again: a training goes on from its checkpoint."
     )

@@ -17,6 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.estimation import (
     CHANCE,
     PLATEAU,
+    PLATEAUS,
     Estimation,
     estimate_ratio,
     make_estimation,
@@ -302,7 +303,7 @@ def test_a_training_counts_epochs_from_the_plateau_and_keeps_all_random_states(
     schedule = Schedule(lr=0.05, batch_size=200, max_epochs=9, patience=3)
     kept = object()
     estimate_ratio(Scores(2, 2), data, schedule, seed=0, session=Session(checkpoint=kept))
-    assert (asked["schedule"].patience, asked["plateau"]) == (3, PLATEAU)
+    assert (asked["schedule"].patience, asked["plateaus"]) == (3, PLATEAUS)
     assert {name: type(source) for name, source in asked["random"].items()} == {
         "pairs": torch.Generator,
         "masks": MaskSource,

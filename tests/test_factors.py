@@ -81,6 +81,8 @@ def test_a_user_s_vector_needs_their_exposures_alone(seen: csr_array, tmp_path: 
     made = Factors.fit(users, exposures, visible, f_dim=4, activity=True, params=PARAMS, seed=0)
     x = made.vectors(users, exposures)
     assert x.shape == (USERS, 5)
+    wide = Factors.fit(users, exposures, visible, f_dim=60, activity=False, params=PARAMS, seed=0)
+    assert wide.vectors(users, exposures).shape == (USERS, 60)  # of 40 users, which no SVD has
     np.testing.assert_allclose(x[:40].mean(0), 0, atol=1e-5)
     one = exposures.filter(pa.array(exposures["user_id"].to_numpy() == 135))
     made.write(tmp_path / "model.safetensors")

@@ -374,7 +374,8 @@ def test_latents_are_the_simulation_s_own_standardised(project: Path) -> None:
     ("section", "change", "message"),
     [
         ("data", {"source": "movielens-1m"}, "data.source is movielens-1m, whose latents nobody"),
-        ("simulation", {"users": 200}, "150 users, which are not the 200 of params simulation"),
+        ("simulation", {"users": 200}, "the users table is not that of the simulated world"),
+        ("simulation", {"seed": 1}, "the users table is not that of the simulated world"),
     ],
 )
 def test_latents_of_another_source_are_one_line_of_error(

@@ -18,6 +18,7 @@ from click.testing import Result
 from pipeline.lock import held
 from pipeline.training import checkpoint as checkpoint_module
 from pipeline.training.checkpoint import BUSY
+from stages.checkpoint import KEPT_DAYS
 from stages.imports import import_closure
 from stages.progress import EpochReporter
 from tests.projects import (
@@ -147,6 +148,19 @@ def test_whatever_the_training_follows_from_names_its_checkpoint(
     monkeypatch.setattr("stages.checkpoint._code", dict)
     names.add(name())
     assert len(names) == 5
+
+
+def test_a_checkpoint_that_nobody_went_on_with_goes_after_a_while(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(project, "train", 1, monkeypatch)
+    set_params(project, {"seed": 1})
+    interrupt(project, "train", 1, monkeypatch)
+    old, young = sorted(kept(project), key=lambda file: file.stat().st_mtime)
+    then = time.time() - (KEPT_DAYS + 1) * 86_400
+    os.utime(old, (then, then))
+    assert invoke(project, "pretrain").exit_code == 0
+    assert kept(project) == [young]
 
 
 @pytest.mark.parametrize(

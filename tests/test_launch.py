@@ -18,8 +18,8 @@ import torch
 from tests.projects import contents, environment, run, set_params, started
 
 STOPPED = (
-    "and the others were stopped. Nothing was half-written; run it again: it goes on from its "
-    "checkpoint.\n"
+    "and the others were stopped. Nothing was half-written; run it again: a training goes on from "
+    "its checkpoint.\n"
 )
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 ENDLESS = {"max_epochs": 100_000, "patience": 100_000}

@@ -1,7 +1,7 @@
 """The training loop on a model of one weight, with the validation losses written beforehand."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ class Script:
         self,
         patience: int,
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-        **options: float,
+        **options: Mapping[str, float],
     ) -> list[Row]:
         schedule = Schedule(lr=0.01, batch_size=8, max_epochs=len(self.losses), patience=patience)
         return fit(
@@ -70,8 +70,8 @@ class Script:
         )
 
 
-def epochs_run(losses: Sequence[float], *, limit: int, plateau: float = float("inf")) -> int:
-    return len(Script(losses).run(limit, plateau=plateau))
+def epochs_run(losses: Sequence[float], *, limit: int, plateau: float = math.inf) -> int:
+    return len(Script(losses).run(limit, plateaus={"valid_loss": plateau}))
 
 
 def test_training_ends_after_so_many_epochs_in_a_row_without_a_lower_loss() -> None:

@@ -20,7 +20,7 @@ from pipeline.images.separate_density import OwnFlow, gaussian_scores, maf_score
 from pipeline.images.separate_images import csi_scores, svdd_scores
 from pipeline.images.separate_ratio import feature_net, image_net, ratio_scores
 from pipeline.models.conv_ratio import Augment
-from pipeline.models.csi import SHIFTS, CsiNet, csi_loss, csi_score, shifted
+from pipeline.models.csi import SHIFTS, CsiNet, csi_loss, csi_score, rotations
 from pipeline.models.maf import ConditionalMaf
 from pipeline.models.simclr import nt_xent
 from pipeline.models.stacked import EachAtItsBest, Stacked
@@ -301,7 +301,7 @@ def test_csi_scores_are_equations_6_to_8() -> None:
 
 def test_shifts_are_the_four_quarter_turns() -> None:
     x = torch.randn(2, 3, 6, 6, generator=gen())
-    turned = shifted(x)
+    turned = rotations(x)
     assert torch.equal(turned[0], x)
     assert torch.equal(turned[2], x.flip((-2, -1)))
     assert torch.equal(turned[1].rot90(-1, (-2, -1)), x)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.images import views
 from pipeline.images.params import Simclr
 from pipeline.images.simclr import encode, probe_accuracy, train_simclr
+from pipeline.images.views import random_views
 from pipeline.models.simclr import Encoder
-from pipeline.training import views
 from pipeline.training.session import Session
 from pipeline.training.snapshot import Snapshot
-from pipeline.training.views import random_views
 from tests.made_images import digits
 
 CPU = torch.device("cpu")

@@ -217,8 +217,12 @@ def test_tables_out_of_order_are_refused_and_nothing_is_written(
 ) -> None:
     monkeypatch.setattr(storage, "ROW_GROUP", 1)
     whole = scores()
-    with pytest.raises(PipelineError, match="out of order"):
+    with pytest.raises(PipelineError, match="row 1 of the scores table is out of order"):
         write_tables([whole.slice(2, 1), whole.slice(0, 2)], tmp_path / "s.parquet", SCORES)
+    with pytest.raises(PipelineError, match="row 3 of the scores table is a duplicate"):
+        write_tables([whole, whole.slice(2, 1)], tmp_path / "s.parquet", SCORES)
+    with pytest.raises(PipelineError, match=r"s\.parquet: the scores table has no rows"):
+        write_tables([], tmp_path / "s.parquet", SCORES)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipeline.arrays import Doubles, Ints
 from pipeline.datasets.source import AGES, Source
 from pipeline.datasets.world import TASTE_RADIUS, World, calibrated, draw_pairs
+from pipeline.errors import PipelineError
 from pipeline.params import Simulation
 
 TASTE_DIM = 6
@@ -66,6 +67,21 @@ def draw_world(size: Simulation) -> World:
     items, appeal, popularity = _draw_items(size.items, axes, _generator(size, "items"))
     world = World(users, items, activity, taste, popularity, appeal)
     return calibrated(world, size.exposures, _generator(size, "cells"))
+
+
+def world_of(users: pa.Table, size: Simulation) -> World:
+    """The world that the users table was drawn from.
+
+    Raises:
+        PipelineError: that of `size` is another one.
+    """
+    world = draw_world(size)
+    if not world.users.equals(users):
+        raise PipelineError(
+            "the users table is not that of the simulated world which `simulation` in the params "
+            "describes; make it again: `dvc repro prepare`."
+        )
+    return world
 
 
 def _generator(size: Simulation, purpose: str) -> np.random.Generator:

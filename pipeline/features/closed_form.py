@@ -72,21 +72,11 @@ class ClosedForm(ABC):
             f_dim: how many numbers a vector.
             activity: append the log of a user's number of exposures.
             settings: of the class.
-
-        Raises:
-            PipelineError: fewer visible users or items than directions ask for.
         """
         user = rows_of(ids_of(exposures, "user_id"), ids_of(users, "user_id"), "user")
         learned = exposures.filter(pa.array(visible[user]))
         items = np.unique(ids_of(learned, "item_id"))
         known = users.filter(pa.array(visible))
-        most = min(len(known), len(items)) - 1
-        if f_dim > most:
-            raise PipelineError(
-                f"features: {f_dim} directions are wanted, but the visible exposures of "
-                f"{len(known):,} users to {len(items):,} items have at most {max(most, 0):,} to be "
-                "computed; set features.f_dim, or features.directions, to fewer."
-            )
         seen = exposure_matrix(learned, ids_of(known, "user_id"), items)
         plain = cls(items, learn(seen), Scale.identity(f_dim + activity), activity, **settings)
         return replace(plain, scale=Scale.of(plain.raw(known, learned)))

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
 from pipeline.arrays import Bools, Ints, Singles
+from pipeline.errors import PipelineError
 from pipeline.features.closed_form import ClosedForm
 from pipeline.features.scale import Scale
 
@@ -52,7 +53,17 @@ def main_directions(seen: csr_array, k: int) -> Singles:
 
     Their signs are left open; here the largest number of each is positive, so that equal matrices
     give equal vectors on any machine.
+
+    Raises:
+        PipelineError: a matrix too small to have so many computed.
     """
+    users, items = seen.shape
+    if k > (most := max(min(users, items) - 1, 0)):
+        raise PipelineError(
+            f"features: {k} directions are wanted, but the visible exposures of {users:,} users "
+            f"to {items:,} items have at most {most:,} to be computed; set features.f_dim, or "
+            "features.directions, to fewer."
+        )
     _, d, v = svds(seen.astype(np.float64), k=k, v0=np.ones(min(seen.shape)))
     v = v[np.argsort(-d)]
     v *= np.sign(v[np.arange(k), np.abs(v).argmax(1)])[:, None]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 
 from pipeline.arrays import Bools, Singles
-from pipeline.datasets.simulation import draw_world
+from pipeline.datasets.simulation import world_of
 from pipeline.errors import PipelineError
 from pipeline.features.scale import Scale
 from pipeline.params import Simulation, Source
@@ -36,12 +36,7 @@ def true_latents(
             f"params.yaml: features.model is latents, but data.source is {source}, whose latents "
             "nobody knows; set features.model to deepfm."
         )
-    world = draw_world(simulation)
-    if not world.users.column("user_id").equals(users.column("user_id")):
-        raise PipelineError(
-            f"features.model is latents: the users table has {len(users):,} users, which are not "
-            f"the {len(world.users):,} of params simulation; run `dvc repro`."
-        )
+    world = world_of(users, simulation)
     latents = torch.from_numpy(world.latents.astype(np.float32))
     scale = Scale.of(latents[torch.from_numpy(visible)])
     return scale.apply(latents).numpy(), scale

@@ -9,12 +9,12 @@ from torch import Tensor
 from pipeline.arrays import Singles
 from pipeline.images.params import Csi, Svdd
 from pipeline.images.separate import BLOCK, Apart, score_apart, train_apart
-from pipeline.models.csi import SHIFTS, CsiNet, csi_loss, csi_score, shifted
+from pipeline.images.views import random_views
+from pipeline.models.csi import SHIFTS, CsiNet, csi_loss, csi_score, rotations
 from pipeline.models.stacked import Stacked
 from pipeline.models.svdd import SvddNet, centre_of, squared_distance
 from pipeline.training.course import VALID_SEED
 from pipeline.training.session import Session
-from pipeline.training.views import random_views
 
 VIEWS = 1  # beside the seed, of the stream that views are drawn from: images are by the seed alone
 
@@ -104,7 +104,7 @@ def csi_scores(
 
     def outputs(images: Tensor) -> Tensor:
         """Of every rotation of images (M, B, ...), (M, SHIFTS, B, d + SHIFTS)."""
-        turned = shifted(images).transpose(0, 1).flatten(1, 2)  # (M, SHIFTS * B, ...)
+        turned = rotations(images).transpose(0, 1).flatten(1, 2)  # (M, SHIFTS * B, ...)
         found: Tensor = net(turned).unflatten(1, (SHIFTS, -1))
         return found
 

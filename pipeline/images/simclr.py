@@ -11,13 +11,13 @@ from torch import Tensor
 from pipeline.arrays import Bytes, Ints, Singles
 from pipeline.datasets.images import CATEGORIES
 from pipeline.images.params import Simclr
+from pipeline.images.views import random_views
 from pipeline.models.simclr import Encoder, nt_xent
 from pipeline.models.weights import draw_layers
 from pipeline.training.course import VALID_SEED
 from pipeline.training.history import Row
 from pipeline.training.loop import fit
 from pipeline.training.session import Session
-from pipeline.training.views import random_views
 
 BLOCK = 1 << 10  # images that are encoded at once
 FEATURES = 128  # or as many as a narrow trunk has channels: of more, some follow from others

@@ -40,7 +40,7 @@ class CsiNet(nn.Module):
         return torch.cat([self.projection(h), self.shift(h)], dim=1)
 
 
-def shifted(x: Tensor) -> Tensor:
+def rotations(x: Tensor) -> Tensor:
     """All rotations of images (..., C, side, side): (SHIFTS, ..., C, side, side)."""
     return torch.stack([x.rot90(turns, (-2, -1)) for turns in range(SHIFTS)])
 

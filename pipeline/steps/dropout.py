@@ -52,10 +52,6 @@ class MaskSource:
         # One bit after the other becomes the sign of an element.
         return (words[:, None] << SHIFTS).view(-1)[:count].view(shape)
 
-    def keep(self, shape: torch.Size, rate: float) -> Tensor:
-        """Mask of `shape`: 1 where an element is kept, 0 where it is dropped, as float32."""
-        return (self.dropped(shape, rate) >= 0).float()
-
     def _packed(self, count: int, rate: float) -> npt.NDArray[np.uint64]:
         """Words each bit of which is 1 with chance `rate`, independently, (count,).
 

@@ -1,4 +1,4 @@
-"""What a training of Algorithm 1 goes through: batches, their loss, and the pairs that validate it.
+"""What a training on pairs goes through: batches, their loss, and the pairs that validate it.
 
 A process alone draws everything from one stream; one of several draws from a stream of each of its
 shards, see `shards`.
@@ -21,7 +21,7 @@ from pipeline.training.snapshot import RandomSource
 
 VALID_SEED = 20_220_909  # what validates is the same whatever the seed of the training
 
-PairBatch = tuple[Tensor, Tensor]  # user (2, N), task (N,)
+PairBatch = tuple[Tensor, Tensor]  # user (2, N), task (N,); of DeepFM user (N,), item (2, N)
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = Callable[[torch.Generator], Iterable[PairBatch]]
 
@@ -39,7 +39,7 @@ class Stepped(Protocol):
 
 @dataclass(frozen=True)
 class Course:
-    """What a training of Algorithm 1 goes through, epoch by epoch.
+    """What a training on pairs goes through, epoch by epoch.
 
     Attributes:
         batches: gives one epoch of them.

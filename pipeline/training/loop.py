@@ -1,5 +1,6 @@
 """The training loop: epochs until a validation figure no longer falls, the best one kept."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -21,21 +22,22 @@ class Patience:
 
     Attributes:
         limit: this many in a row end the training.
-        plateau: epochs count only once the figure has been under this. A randomly initialised ratio
-            rests at 2 ln 2 for 5 to 20 epochs under the paper's dropout before it starts to learn.
     """
 
     limit: int
-    plateau: float = float("inf")
-    best: float = float("inf")
+    best: float = math.inf
     waited: int = field(default=0)
 
-    def improved(self, loss: float) -> bool:
-        """Take note of what judges an epoch; True if it is the lowest so far."""
-        if loss < self.best:
-            self.best, self.waited = loss, 0
+    def improved(self, figure: float, plateau: float = math.inf) -> bool:
+        """Take note of what judges an epoch; True if it is the lowest so far.
+
+        Epochs count only once it has been under the plateau. A randomly initialised ratio rests at
+        2 ln 2 for 5 to 20 epochs under the paper's dropout before it starts to learn.
+        """
+        if figure < self.best:
+            self.best, self.waited = figure, 0
             return True
-        if self.best < self.plateau:
+        if self.best < plateau:
             self.waited += 1
         return False
 
@@ -53,7 +55,7 @@ def fit(
     validate: Callable[[], Row],
     schedule: Schedule,
     session: Session,
-    plateau: float = float("inf"),
+    plateaus: Mapping[str, float] | None = None,
     weight_decay: float = 0.0,
     random: Mapping[str, RandomSource] | None = None,
     split: Split | None = None,
@@ -71,7 +73,8 @@ def fit(
         session: whom to tell of each epoch, and where to keep the run. On a CPU a run that went on
             from a checkpoint ends bit for bit as an unbroken one. `device` and `ranks` are the
             caller's: the model is where it is, and `split` says who holds what of it.
-        plateau: epochs without a better figure count only once it has been under this.
+        plateaus: of the figures that judge; epochs without a better one count only once it has been
+            under its own.
         weight_decay: Adam's, which adds this times a weight to its gradient.
         random: by name, every source that `batches` and `loss` draw from; a checkpoint needs them,
             and so do steps that are captured.
@@ -99,7 +102,7 @@ def fit(
         return value.detach()
 
     step = fastest(one, device, random or {}, capture=capture and split.ranks.alone)
-    patience, checkpoint = Patience(schedule.patience, plateau), session.checkpoint
+    patience, checkpoint = Patience(schedule.patience), session.checkpoint
     run = _Run(model, adam, patience, random or {}, split)
     if checkpoint is not None and (kept := checkpoint.load()) is not None:
         run.go_on_from(kept)
@@ -115,7 +118,8 @@ def fit(
         run.history.append(row)
         if split.ranks.leads:
             session.report(row)
-        if patience.improved(row[judge(row)]):
+        judging = judge(row)
+        if patience.improved(row[judging], (plateaus or {}).get(judging, math.inf)):
             run.best = {name: value.clone() for name, value in model.state_dict().items()}
         if checkpoint is not None:
             checkpoint.save(run.snapshot)
