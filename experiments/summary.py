@@ -17,7 +17,11 @@ def main() -> None:
             low, high = (
                 100 * (figure(metrics, f"{key}.ci95_{end}") or 0) for end in ("low", "high")
             )
-            print(f"AUC x 100, {what}: {100 * auc:.1f} [{low:.1f}, {high:.1f}]")
+            activity = 100 * (figure(metrics, f"trivial.activity.{key}") or 0)
+            print(
+                f"AUC x 100, {what}: {100 * auc:.1f} [{low:.1f}, {high:.1f}]; "
+                f"activity alone {activity:.1f}"
+            )
     print(f"Report: {Path('data/report/report.html').resolve()}")
 
 

@@ -74,10 +74,18 @@ def mean_roc(scores: Floats, sides: Sides, fpr: Doubles) -> Doubles:
         positive = np.sort(scores[t, sides.positive[t]])
         negative = np.sort(scores[t, sides.negative[t]])
         threshold = np.unique(np.concatenate((positive, negative)))[::-1]
-        task_tpr = 1 - np.searchsorted(positive, threshold) / len(positive)
-        task_fpr = 1 - np.searchsorted(negative, threshold) / len(negative)
+        task_tpr = _above(threshold, positive)
+        task_fpr = _above(threshold, negative)
         total += np.interp(fpr, np.append(0, task_fpr), np.append(0, task_tpr))
     return total / len(defined)
+
+
+def _above(thresholds: Floats, scores: Floats) -> Doubles:
+    """Share of the rising `scores` at or above each threshold, the double nearest to the fraction.
+
+    A step of a curve may lie on a point of the grid, so that the last bit decides.
+    """
+    return (len(scores) - np.searchsorted(scores, thresholds)) / len(scores)
 
 
 def resample_weights(users: int, resamples: int, gen: np.random.Generator) -> Singles:

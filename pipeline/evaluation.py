@@ -27,7 +27,7 @@ from pipeline.yardsticks import TaskLabel, exposure_sides, task_label
 Figures = dict[str, float | int]
 History = Sequence[Mapping[str, str]]  # a row an epoch
 UNLABELLED = "evaluate.labels is empty: AUCs by class, perfect_label and leak need labels"
-ROC_GRID = np.linspace(0, 1, 101)  # false positive rates
+ROC_GRID = np.arange(101) / 100  # false positive rates
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _label_figures(label: TaskLabel, aucs: TaskAucs, params: Params, train: Ints
         base = np.bincount(label.codes[train], minlength=label.classes.shape[1])
     perfect = probes.perfect_label_aucs(label.classes, base, label.nominal, label.anomalous)
     defined = ~np.isnan(aucs.auc)
-    own_half = aucs.auc[defined & label.kept]
+    own_half = defined & label.kept
     rarest = label.classes[np.arange(len(label.classes)), label.anomalous]  # (M,)
     figures: Figures = {
         "median": np.median(aucs.defined),
@@ -206,7 +206,12 @@ def _label_figures(label: TaskLabel, aucs: TaskAucs, params: Params, train: Ints
         "zero_class": (rarest == 0).mean(),
         "perfect_label": perfect[defined].mean(),
     }
-    return figures | ({"own_half": own_half.mean()} if len(own_half) else {})
+    if not own_half.any():
+        return figures
+    return figures | {
+        "own_half": aucs.auc[own_half].mean(),
+        "perfect_label_own_half": perfect[own_half].mean(),
+    }
 
 
 def _trivial(

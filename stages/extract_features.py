@@ -98,7 +98,7 @@ def _deepfm(
 ) -> tuple["Singles", "list[Row]", str]:
     """Train DeepFM and write it; x (U, f_dim), the history, and a word about it."""
     from pipeline.features.extraction import extract
-    from pipeline.training.history import best_row, rounded
+    from pipeline.training.history import best_row, kept_epoch, rounded
     from stages.session import open_session
 
     wanted = run.params.features
@@ -117,7 +117,7 @@ def _deepfm(
     best = best_row(made.history)
     line = (
         f"{int((~made.trained).sum()):,} folded in, pair AUC {best['pair_auc']:.4f} "
-        f"after epoch {best['epoch']:.0f} of {len(made.history)}"
+        f"{kept_epoch(made.history, wanted)}"
     )
     return made.x, rounded(made.history), line
 

@@ -53,7 +53,7 @@ def main(
         from pipeline.seeds import choose_seed_tasks
         from pipeline.storage import read_table, write_table
         from pipeline.text_files import write_csv
-        from pipeline.training.history import best_row, rounded
+        from pipeline.training.history import best_row, kept_epoch, rounded
         from stages.session import open_session
 
         wanted = run.params.pretrain
@@ -90,7 +90,7 @@ def main(
         best = best_row(made.history)
         run.say(
             f"{len(chosen):,} seed tasks: validation loss {best['valid_loss']:.4f} "
-            f"after epoch {best['epoch']:.0f} of {len(made.history)}"
+            f"{kept_epoch(made.history, wanted)}"
         )
 
 

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from pipeline.arrays import Floats
 from pipeline.auc import Sides, mean_roc, resample_weights, resampled_means, task_aucs
+from pipeline.evaluation import ROC_GRID
 
 USERS = 12
 
@@ -135,6 +136,18 @@ def test_the_mean_roc_equals_sklearns_curves() -> None:
         fpr, tpr, _ = roc_curve(sides.positive[t, part], scores[t, part], drop_intermediate=False)
         curves.append(np.interp(grid, fpr, tpr))
     np.testing.assert_allclose(mean_roc(scores, sides, grid), np.mean(curves, axis=0), atol=1e-12)
+
+
+@pytest.mark.parametrize("negatives", [10, 20, 50, 100])
+def test_a_step_of_a_curve_that_lies_on_the_grid_is_the_same_step_everywhere(
+    negatives: int,
+) -> None:
+    """One positive user below k of the negatives: the curve rises at k / negatives exactly."""
+    for k in range(negatives + 1):
+        scores = np.append(np.arange(negatives), negatives - k - 0.5).astype(np.float32)[None]
+        positive = np.arange(negatives + 1)[None] == negatives
+        roc = mean_roc(scores, Sides(positive, ~positive), ROC_GRID)
+        assert roc.tolist() == [float(100 * k <= n * negatives) for n in range(101)]
 
 
 def test_the_area_under_the_mean_roc_is_the_mean_auc() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.params import Schedule
-from pipeline.training.history import Row, best_row, rounded
+from pipeline.training.history import Row, best_row, kept_epoch, rounded
 from pipeline.training.loop import fit
 from pipeline.training.session import Session
 
@@ -164,6 +164,22 @@ def test_no_finite_validation_loss_at_all_is_an_error() -> None:
 def test_the_best_row_is_the_one_of_lowest_validation_loss() -> None:
     history = Script([5, 3, 4]).run(9)
     assert best_row(history)["epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("losses", "limit", "told"),
+    [
+        ([5, 3, 4], 9, "after epoch 2 of 3, which max_epochs ended"),
+        ([5, 4, 3], 1, "after epoch 3 of 3, which max_epochs ended"),
+        ([5, 3, 4, 4], 2, "after epoch 2 of 4"),
+        ([5, 3, 4, 4, 1], 2, "after epoch 2 of 4"),
+    ],
+)
+def test_it_is_told_which_epoch_is_kept_and_whether_patience_was_left(
+    losses: list[float], limit: int, told: str
+) -> None:
+    schedule = Schedule(lr=0.01, batch_size=8, max_epochs=len(losses), patience=limit)
+    assert kept_epoch(Script(losses).run(limit), schedule) == told
 
 
 def test_the_share_of_wrong_answers_judges_the_epochs_where_a_row_has_it() -> None:

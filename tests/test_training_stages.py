@@ -127,7 +127,7 @@ def test_the_stages_say_what_they_did(small: SmallWorld, folder: Path) -> None:
     lines = succeed(*CHAIN)
     assert lines[0].startswith("6 seed tasks: validation loss 1.")
     assert lines[2].startswith("22 tasks: validation loss 1.")
-    assert lines[2].endswith(" of 2\n")
+    assert lines[2].endswith(" of 2, which max_epochs ended\n")
     assert lines[3] == f"22 tasks x {scored} validation and test users scored\n"
 
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from pipeline.params import Schedule
+
 Figures = TypeVar("Figures", bound=Mapping[str, float] | Mapping[str, str])
 Row = dict[str, float]
 MISS = "valid_miss"  # the share of wrong answers: where a row has it, it judges the epoch
@@ -25,6 +27,13 @@ def best_row(history: Sequence[Figures]) -> Figures:
         return math.isnan(value), value
 
     return min(history, key=figure)
+
+
+def kept_epoch(history: Sequence[Row], schedule: Schedule) -> str:
+    """Which epoch was kept of how many, in words, and whether patience would have gone on."""
+    epoch, epochs = int(best_row(history)["epoch"]), len(history)
+    cut = epochs == schedule.max_epochs and epochs - epoch < schedule.patience
+    return f"after epoch {epoch} of {epochs}{', which max_epochs ended' if cut else ''}"
 
 
 def rounded(history: Sequence[Row]) -> list[Row]:
