@@ -60,9 +60,9 @@ def run_folder(folder: Path, params: str, raw_dir: Path | None, jobs: int) -> No
 
 def _note_code(pipeline: str, targets: str) -> None:
     """Run the stage `code`, if there is one: what changed is known by its files only then."""
-    target = f"{pipeline}:code"
-    if target in targets.split() and (status := _repro("--single-item", target).returncode):
-        raise typer.Exit(status)
+    for target in targets.split():
+        if target.startswith(f"{pipeline}:code@") and (status := _repro("-s", target).returncode):
+            raise typer.Exit(status)
 
 
 def _to_run(pipeline: str, targets: str) -> Needs:

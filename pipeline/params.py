@@ -266,6 +266,11 @@ class Runtime(Section):
     partitions: Annotated[int, Field(ge=1, le=99_999)] = 1
 
 
+# For the stages of an experiment that there is one of: a matrix, as all others are, which is empty
+# where there is nothing to do.
+Once = Annotated[list[Literal["all"]], Field(min_length=1, max_length=1)]
+
+
 class ParamsFile(Section):
     """The whole of a params file: the main pipeline's, or an experiment's own."""
 

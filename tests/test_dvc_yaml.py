@@ -21,6 +21,7 @@ from pipeline.text_files import read_json
 from stages import imports
 from stages.imports import ROOMS, import_closure, module_file
 from tests.dvc_stages import Stage, read_stages
+from tests.projects import run
 
 ROOT = Path(__file__).parents[1]
 DOWNLOADS = "data/raw"  # ignored by git and DVC: a deleted output never downloads again
@@ -70,6 +71,20 @@ def test_a_stage_exists_and_says_what_it_does(stage: Stage) -> None:
 @main_stages
 def test_a_stage_declares_the_code_it_imports_and_no_other(stage: Stage) -> None:
     assert code_gaps(stage, ROOT) == {"missing": set(), "stale": set()}
+
+
+def test_dvc_has_no_stage_of_an_experiment_before_it_is_asked_for(tmp_path: Path) -> None:
+    """`dvc status` would call them changed, `dvc exp save` miss what they never wrote."""
+    run(tmp_path, "dvc", "init", "--no-scm", "--quiet")
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for file in ROOT.glob("experiments/*/dvc.yaml"):
+        place = tmp_path / file.parent.relative_to(ROOT)
+        place.mkdir(parents=True)
+        shutil.copy(file, place)
+        shutil.copy(file.parent / "none.yaml", place / "params.yaml")
+    listed = run(tmp_path, "dvc", "stage", "list", "--all", "--name-only").split()
+    assert listed == [stage.name for stage in MAIN]
 
 
 @pytest.mark.parametrize("folder", ["images", "table1"])

@@ -66,7 +66,7 @@ def test_a_params_file_is_valid_and_says_its_name(name: str) -> None:
 
 
 def test_the_present_params_are_those_of_a_file_beside_them() -> None:
-    """`none`, which has no stages but the last, is enough for DVC to read the file."""
+    """`none` has no stages."""
     present = (FOLDER / "params.yaml").read_text()
     assert present in {(FOLDER / f"{name}.yaml").read_text() for name in ("none", *NAMES)}
 
@@ -137,6 +137,7 @@ def test_help_waits_for_no_library_of_numbers(package: str) -> None:
 
 PARAMS = """
 name: tiny
+once: [all]
 datasets: [cifar10, mnist]
 cells: [{dataset: cifar10, k: 1, epochs: 1}, {dataset: cifar10, k: 2, epochs: 1},
         {dataset: cifar10, k: 3, epochs: 1}, {dataset: mnist, k: 1, epochs: 1}]

@@ -37,9 +37,10 @@ def of(name: str) -> Table1Params:
 def items(stage: Mapping[str, Any], params: Table1Params) -> Iterator[dict[str, str]]:
     """What `${item.x}` and `${table.x}` stand for in each stage of a matrix."""
     wanted = params.table
+    crossed = vars(wanted) | {"once": params.once}
     matrix = {
-        key: getattr(wanted, value[len("${table.") : -1])
-        for key, value in stage.get("matrix", {}).items()
+        key: crossed[value[len("${") : -1].removeprefix("table.")]
+        for key, value in stage["matrix"].items()
     }
     same = {"table.fields[0]": wanted.fields[0], "table.preset_base": wanted.preset_base}
     for values in product(*matrix.values()):
@@ -121,14 +122,14 @@ def test_a_row_follows_from_its_own_settings_and_no_other_rows() -> None:
         if name == "code":
             continue
         (declared,) = stage["params"][0].values()
-        for key in stage.get("matrix", {}):
+        for key in stage["matrix"]:
             own, named = {
                 ("density", "model"): ("densities", "model"),
                 ("detector", "peer"): ("peers", "peer"),
                 ("detector_preset", "peer"): ("peers", "peer"),
                 ("recommender", "peer"): ("peers", "peer"),
             }.get((name, key), ("changes", key))
-            assert key == "seed" or f"{own}.${{item.{named}}}" in declared, (name, key)
+            assert key in ("seed", "once") or f"{own}.${{item.{named}}}" in declared, (name, key)
         models = [dep for dep in stage["deps"] if re.search("data/(pretrain|graph)/", dep)]
         assert [dep.split("/")[3] for dep in models] == {
             "ratio_learned": ["pretrain"],

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, StringConstraints, model_validator
 
-from pipeline.params import Count, ParamsFile, Positive, Schedule, Section, Seed, Trunk
+from pipeline.params import Count, Once, ParamsFile, Positive, Schedule, Section, Seed, Trunk
 
 Dataset = Literal["cifar10", "mnist"]
 K = Annotated[int, Field(ge=1, le=5)]
@@ -157,6 +157,7 @@ class ImageParams(ParamsFile):
     """The whole of the file."""
 
     name: str
+    once: Once
     datasets: Annotated[list[Dataset], Field(min_length=1)]
     cells: Annotated[list[Cell], Field(min_length=1)]
     inits: Annotated[list[InitName], Field(min_length=1)]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline.params import Count, Init, Params, Schedule, Section, Seed
+from pipeline.params import Count, Init, Once, Params, Schedule, Section, Seed
 from pipeline.peers.settings import Detector, Peers, Recommender
 
 Density = Literal["gaussian", "maf"]
@@ -71,6 +71,7 @@ class Densities(Section):
 class Table1Params(Params):
     """The whole of experiments/table1/params.yaml."""
 
+    once: Once
     table: Table
     changes: dict[str, dict[str, Any]]
     densities: Densities
