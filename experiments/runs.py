@@ -73,6 +73,15 @@ def _require_in_git(paths: Sequence[Path]) -> None:
             )
 
 
+def _require_ascii(project: Path) -> None:
+    """Raise PipelineError where DVC cannot copy the workspace: it writes its path as ASCII."""
+    if not str(project).isascii():
+        raise PipelineError(
+            f"{project}: DVC runs no experiments where a path has letters beyond ASCII; move the "
+            "project, or rename the folder. `dvc repro` runs here too."
+        )
+
+
 def counts_of(option: str, text: str) -> list[int]:
     """The numbers of an option such as `--counts 5,10`, all above 0.
 
@@ -98,6 +107,7 @@ def run_experiment(name: str, settings: Sequence[str]) -> dict[str, object]:
         started = time.monotonic()
         changes = [part for setting in settings for part in ("-S", setting)]
         _require_in_git(own_data(settings))
+        _require_ascii(Path.cwd())
         _dvc("exp", "run", "--temp", "--name", name, *changes)
         print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
     metrics: dict[str, object] = json.loads(read_from(name, METRICS))
@@ -105,10 +115,19 @@ def run_experiment(name: str, settings: Sequence[str]) -> dict[str, object]:
 
 
 def read_from(name: str, path: str) -> str:
-    """The text of a file of the experiment `name`, tracked by git or by DVC."""
-    import dvc.api
+    """The text of a file of the experiment `name`, tracked by git or by DVC.
 
-    text: str = dvc.api.read(path, rev=name)
+    Raises:
+        PipelineError: it has no such file.
+    """
+    import dvc.api
+    from dvc.exceptions import DvcException
+
+    from_the_root = git("rev-parse", "--show-prefix").strip() + path  # of git, which DVC reads by
+    try:
+        text: str = dvc.api.read(from_the_root, rev=name)
+    except (DvcException, OSError) as error:
+        raise PipelineError(f"{path} of the experiment {name}: cannot be read ({error}).") from None
     return text
 
 

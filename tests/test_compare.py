@@ -12,6 +12,7 @@ from experiments import runs
 from experiments.compare import compare
 from experiments.runs import counts_of, git, name_of
 from pipeline.errors import PipelineError
+from tests.projects import ROOT, run
 
 KEYS = ["age.auc", "loss.valid", "deepfm.pair_auc"]
 
@@ -130,3 +131,32 @@ def test_a_command_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", "")
     with pytest.raises(PipelineError, match="git: there is no such command here; first"):
         git("status")
+
+
+def test_an_experiment_is_read_in_a_folder_of_a_larger_repository_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "sub"
+    (project / "metrics").mkdir(parents=True)
+    (project / "metrics/auc.json").write_text("{}\n")
+    run(tmp_path, "git", "init", "--quiet", "--initial-branch", "main")
+    run(project, "dvc", "init", "--subdir", "--quiet")
+    run(tmp_path, "git", "add", "--all")
+    identity = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.com")
+    run(tmp_path, "git", *identity, "commit", "--quiet", "--message", "Begin")
+    monkeypatch.chdir(project)
+    assert runs.read_from("main", "metrics/auc.json") == "{}\n"
+    with pytest.raises(PipelineError, match=r"^metrics/none of the experiment main: cannot be"):
+        runs.read_from("main", "metrics/none")
+
+
+def test_where_dvc_cannot_run_experiments_it_is_said_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "Übung"
+    project.mkdir()
+    (project / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(runs, "_dvc", lambda *arguments: (arguments[1] == "run" and 1 / 0) or "")
+    with pytest.raises(PipelineError, match="Übung: DVC runs no experiments where a path has"):
+        runs.run_experiment("one", [])
