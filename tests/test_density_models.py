@@ -100,10 +100,6 @@ def test_without_modulation_and_batchnorm_the_flow_is_zukos() -> None:
     expected = theirs.log_prob(x)
     assert expected.std() > 1
     torch.testing.assert_close(ours(x, torch.zeros(50, dtype=torch.int64)), expected)
-    u = normal(50, 5, seed=7)
-    torch.testing.assert_close(
-        ours.decode(u, torch.zeros(50, dtype=torch.int64)), theirs.transform.inv(u)
-    )
 
 
 def test_the_log_determinant_is_that_of_autograds_jacobian() -> None:
@@ -115,13 +111,6 @@ def test_the_log_determinant_is_that_of_autograds_jacobian() -> None:
         torch.testing.assert_close(log_determinant, torch.linalg.slogdet(jacobian).logabsdet)
         prior = Independent(Normal(net.prior_mean[task], 1), 1)
         torch.testing.assert_close(net(x, of), prior.log_prob(u) + log_determinant)
-
-
-def test_decoding_inverts_encoding() -> None:
-    net, x, task = maf(), 3 * normal(20, 4), torch.arange(20) % 3
-    u, _ = net.encode(x, task)
-    assert (u - x).abs().mean() > 0.5
-    torch.testing.assert_close(net.decode(u, task), x)
 
 
 @torch.no_grad()

@@ -64,11 +64,6 @@ class FlowNorm(nn.Module):
         log_scale = self.gain - 0.5 * (variance + self.EPS).log()
         return (x - mean) * log_scale.exp() + self.shift, log_scale.sum()
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """The x of y, in eval mode."""
-        log_scale = self.gain - 0.5 * (self.variance + self.EPS).log()
-        return (y - self.shift) * (-log_scale).exp() + self.mean
-
     def settle(self, x: Tensor) -> None:
         """Take mean and variance over the rows of the whole training set, (E, width)."""
         self.variance, self.mean = torch.var_mean(x, 0, correction=0)
@@ -100,15 +95,6 @@ class MadeBlock(nn.Module):
         u, of_made = self.made(x, scale, bias)
         y, of_norm = self.norm(u)
         return y, of_made + of_norm
-
-    def inverse(self, y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-        """The x of y, one coordinate after another, in eval mode."""
-        u = self.norm.inverse(y)
-        x = torch.zeros_like(u)
-        for i in range(u.shape[-1]):
-            mu, alpha = self._parameters_at(x, scale, bias)
-            x[..., i] = u[..., i] * alpha[..., i].exp() + mu[..., i]
-        return x
 
     def _parameters_at(self, x: Tensor, scale: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         mu: Tensor = self.mu(x) * scale[..., :1] + bias[..., :1]
@@ -161,12 +147,6 @@ class ConditionalMaf(nn.Module):
             x, of_block = block(x, scale, bias)
             x, log_determinant = x.flip(-1), log_determinant + of_block
         return x, log_determinant
-
-    def decode(self, u: Tensor, task: Tensor) -> Tensor:
-        """From u (..., x_dim) to x, in eval mode: the inverse of `encode`."""
-        for block, scale, bias in reversed(self._modulated(task)):
-            u = block.inverse(u.flip(-1), scale, bias)
-        return u
 
     @torch.no_grad()
     def settle(self, x: Tensor, task: Tensor) -> None:
