@@ -144,6 +144,16 @@ def test_what_pandas_writes_is_understood(folder: Path) -> None:
     assert found.items.equals(expected.items)
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_floats_that_hold_whole_numbers_exactly_are_ids(folder: Path, kind: type) -> None:
+    (folder / "users.csv").unlink()
+    most = 2.0 ** (np.finfo(kind).nmant + 1) - 1
+    ids = pa.table({"user_id": np.array([1, 2, 3, -most, most], kind)})
+    pq.write_table(ids, folder / "users.parquet")
+    found = read_tables(folder, text_ids=False).users["user_id"].to_pylist()
+    assert found == [-int(most), 1, 2, 3, int(most)]
+
+
 @pytest.fixture
 def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patched:
@@ -364,6 +374,27 @@ READ_FAULTS = [
         "exposures.parquet",
         pa.table({"user_id": TWO, "item_id": TWO, "timestamp": ["2024-01-31", "9" * 20]}),
         "a date .*, found '9{20}'",
+        2,
+    ),
+    Fault(
+        "two ids in one float",
+        "users.parquet",
+        pa.table({"user_id": [1.0, float(2**60 + 1)]}),
+        r"user_id below 2\^53, found 1.15.*Two numbers .* one float; write them as whole numbers",
+        2,
+    ),
+    Fault(
+        "two ids in one single float",
+        "users.parquet",
+        pa.table({"user_id": pa.array([1, 2**24], pa.float32())}),
+        r"user_id below 2\^24, found 16777216",
+        2,
+    ),
+    Fault(
+        "two ids in one half float",
+        "users.parquet",
+        pa.table({"user_id": np.array([1, 2**11], np.float16)}),
+        r"user_id below 2\^11, found 2048",
         2,
     ),
     Fault("infinite id", "users.parquet", pa.table({"user_id": [1, np.inf]}), "found inf", 2),

@@ -22,6 +22,7 @@ ENDINGS = (".csv", ".parquet")
 TEXTS = {".csv": "CSV", ".tsv": "TSV"}
 TEXT_COLUMNS = ("user_id", "item_id", "title", "genres")  # of a CSV: never guessed to be numbers
 MENDING = "Mend or remove the row."
+APART = "Two numbers from there on may be one float; write them as whole numbers or text."
 NAMING = "Name the columns so; a CSV has them in its first line, separated by commas."
 
 
@@ -87,13 +88,24 @@ class OwnTable:
             good = pc.and_(digits, pc.less(size, 2.0**63))
         elif pa.types.is_integer(column.type) or pa.types.is_null(column.type):
             good = pc.fill_null(pc.less(column.cast(pa.float64(), safe=False), 2.0**63), True)
-        elif pa.types.is_floating(column.type):  # how pandas keeps numbers, some of them missing
-            whole = pc.equal(column, pc.round(column))
-            good = pc.and_(whole, pc.less(pc.abs(column), 2.0**63))
+        elif pa.types.is_floating(column.type):
+            return self._numbers_of_floats(name, column, mending)
         else:
             raise self.wrong_type(name, "whole numbers", column.type)
         mask = pc.fill_null(good, True).to_numpy()
         self.require(mask, f"a whole number as {name}", column, mending)
+        return column.cast(pa.int64())
+
+    def _numbers_of_floats(
+        self, name: str, column: pa.ChunkedArray, mending: str
+    ) -> pa.ChunkedArray:
+        """Whole numbers kept as floats, as pandas does where some are missing."""
+        bits = np.finfo(column.type.to_pandas_dtype()).nmant + 1
+        column = column.cast(pa.float64())
+        whole = pc.fill_null(pc.equal(column, pc.round(column)), True).to_numpy()
+        self.require(whole, f"a whole number as {name}", column, mending)
+        exact = pc.fill_null(pc.less(pc.abs(column), 2.0**bits), True).to_numpy()
+        self.require(exact, f"a {name} below 2^{bits}", column, APART)
         return column.cast(pa.int64())
 
     def text(self, name: str) -> pa.ChunkedArray:
