@@ -457,6 +457,39 @@ def test_numbers_name_groups_as_well_as_text() -> None:
             way(X, numbers.astype(str))
 
 
+@pytest.mark.parametrize("kind", ["int8", "uint64", "float32", "float64"])
+def test_a_number_names_one_group_whatever_its_type(kind: str) -> None:
+    """Of whatever type those are that it was fitted with."""
+    X, task = world(400, seed=0)
+    numbers = np.array([int(name.split()[1]) for name in task])
+    for first, then in (("int64", kind), (kind, "int64")):
+        made = CollaborativeAnomalyDetector(random_state=0, max_epochs=1)
+        made.fit(X, numbers.astype(first))
+        before = made.tasks_.dtype
+        made.partial_fit(X, numbers.astype(then))
+        made.embed(X[:20], np.full(20, 100, then))
+        assert made.tasks_.tolist() == [*range(8), 100]
+        assert made.tasks_.dtype == before
+        assert made.predict(X[:2], np.array([100, 7], then)).shape == (2,)
+
+
+def test_a_number_that_would_name_another_group_is_refused() -> None:
+    whole, broken, truth = np.array([1, 2]), np.array([0.5, 1.0]), np.array([True, False])
+    for known, names, found in (
+        (whole, broken, "int64 so far. Got 0.5"),
+        (whole, truth, "int64 so far. Got bool"),
+        (truth, whole, "bool so far. Got int64"),
+        (whole, np.array([1, 2**64 - 1], np.uint64), "int64 so far. Got 18446744073709551615"),
+        (whole, np.array([1, np.inf]), "int64 so far. Got inf"),
+        (broken, np.array([2, 2**60 + 1]), "float64 so far. Got 1152921504606846977"),
+        (np.array([2**63], np.uint64), np.array([1, -1]), "uint64 so far. Got -1"),
+    ):
+        with pytest.raises(ValueError, match=f"Groups are {found}"):
+            task_names(names, 2, known)
+    assert task_names([2, 1], 2, broken).tolist() == [2.0, 1.0]
+    assert task_names(np.array([1], np.int8), 1).dtype == np.int64  # 300 may come later
+
+
 def test_a_list_names_groups_as_an_array_does() -> None:
     for names, kind in (([1, 2], "i"), ([True, False], "b"), ((1, 2.5), "f"), (["a", "b"], "U")):
         found = task_names(names, 2)

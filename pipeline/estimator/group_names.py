@@ -18,15 +18,38 @@ def task_names(task: npt.ArrayLike | pd.Series | None, n: int, known: Names | No
     Args:
         task: (n,) the group of each row.
         n: how many rows there are.
-        known: (M,) the groups so far, if there are any: these are of their kind.
+        known: (M,) the groups so far, if there are any: numbers among numbers, text among text.
+
+    Returns:
+        The groups, numbers of the kind that the known ones are.
 
     Raises:
-        ValueError: another number of them, a missing one, things that are neither, text where the
-            known ones are numbers, or numbers where they are text.
+        ValueError: another number of them, a missing one, things that are neither, or another kind
+            than the known ones: text for numbers, a truth for a number, a fraction for a whole
+            number, the other way round, or a number that theirs cannot hold.
     """
     names: Names = np.zeros(n, np.int64) if task is None else _given(task, n)
-    if known is not None and (known.dtype.kind == "U") != (names.dtype.kind == "U"):
+    if known is None:
+        return _wide(names)
+    if known.dtype.kind == names.dtype.kind == "U":
+        return names
+    text_or_truth = {known.dtype.kind, names.dtype.kind} & {"U", "b"}
+    if known.dtype.kind != names.dtype.kind and text_or_truth:
         raise ValueError(f"Groups are {known.dtype} so far. Got {names.dtype}.")
+    with np.errstate(invalid="ignore"):  # what they cannot hold comes out as another number
+        alike: Names = names.astype(known.dtype)
+    strange = (alike != names) | (alike.astype(names.dtype) != names)
+    if strange.any():
+        raise ValueError(f"Groups are {known.dtype} so far. Got {names[strange][0].item()!r}.")
+    return alike
+
+
+def _wide(names: Names) -> Names:
+    """Numbers as a saved detector has them, wide enough for others of their kind."""
+    if names.dtype.kind == "f":
+        return names.astype(np.float64)
+    if names.dtype.kind == "i" or (names.dtype.kind == "u" and (names < 2**63).all()):
+        return names.astype(np.int64)
     return names
 
 
