@@ -96,6 +96,8 @@ def test_a_reservoir_holds_all_rows_until_it_is_full_and_then_a_uniform_sample()
         shares.append(full.rows.task.mean())
         chosen[full.rows.x[full.rows.task == 1, 0].astype(int)] += 1
     assert np.mean(shares) == pytest.approx(0.5, abs=0.02)
+    hypergeometric = 80 / 4 * (120 - 80) / (120 - 1)
+    assert np.var(np.multiply(80, shares)) == pytest.approx(hypergeometric, rel=0.25)
     assert chosen.min() > 0.4 * chosen.mean()
     much_later = Reservoir(full.rows, 10_000, 80).add(second, drawn())
     assert 0 <= (much_later.rows.task == 1).sum() - (full.rows.task == 1).sum() <= 5

@@ -103,9 +103,9 @@ class Reservoir:
         seen = self.seen + len(new)
         if seen <= self.limit:
             return Reservoir(self.rows + new, seen, self.limit)
-        of_new = min(gen.binomial(self.limit, len(new) / seen), len(new))
-        of_old = min(self.limit - of_new, len(self.rows))
-        old = self.rows.take(gen.permutation(len(self.rows))[:of_old])
+        drawn = gen.choice(seen, self.limit, replace=False, shuffle=False)
+        of_new = int((drawn >= self.seen).sum())  # numpy's hypergeometric ends at 10^9 rows
+        old = self.rows.take(gen.permutation(len(self.rows))[: self.limit - of_new])
         return Reservoir(old + new.take(gen.permutation(len(new))[:of_new]), seen, self.limit)
 
 
