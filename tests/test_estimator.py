@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import check_is_fitted
 
+from pipeline.conformal import Calibration
 from pipeline.errors import PipelineError
 from pipeline.estimator import CollaborativeAnomalyDetector
 from pipeline.estimator.group_names import task_names
@@ -363,6 +364,24 @@ def test_alpha_may_be_changed_once_it_is_fitted() -> None:
             (made.set_params(alpha=alpha).predict(X, groups) == -1).sum() for alpha in (0.02, 0.2)
         )
         assert 0 < strict < loose
+
+
+def test_p_values_take_the_rows_of_each_group_from_wherever_they_stand(
+    detector: CollaborativeAnomalyDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, task = world(200, seed=1)
+    mixed = np.random.default_rng(0).permutation(200)
+    one_by_one = [detector.p_values(X[[i]], task[[i]])[0] for i in mixed]
+    looked_at: list[int] = []
+    p_values = Calibration.p_values
+
+    def counted(own: Calibration, group: int, score: np.ndarray) -> np.ndarray:
+        looked_at.append(len(score))
+        return p_values(own, group, score)
+
+    monkeypatch.setattr(Calibration, "p_values", counted)
+    assert detector.p_values(X[mixed], task[mixed]).tolist() == one_by_one
+    assert looked_at == [25] * 8
 
 
 @pytest.mark.parametrize("alpha", [0.02, 0.2])

@@ -244,8 +244,10 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         if code is None:
             return _like(X, self._of_mixture().p_values(0, score))
         p = np.empty(len(score))
-        for t in np.unique(code):
-            p[code == t] = self.calibration_.p_values(t, score[code == t])
+        order = np.argsort(code, kind="stable")  # the rows of each group together
+        groups, first = np.unique(code[order], return_index=True)
+        for t, rows in zip(groups, np.split(order, first[1:]), strict=True):
+            p[rows] = self.calibration_.p_values(t, score[rows])
         return _like(X, p)
 
     def fit_predict(self, X: Table, task: Tasks | None = None) -> Ints | pd.Series:
