@@ -183,6 +183,20 @@ def test_all_pairs_are_streamed_to_a_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("project")
+def test_an_answer_without_a_row_has_its_columns_in_every_format(tmp_path: Path) -> None:
+    met = next(row for row in rows("--user", "7") if row["exposed"])
+    chosen = ("--user", "7", "--item", str(met["item_id"]), "--unseen")
+    assert rows(*chosen) == []
+    text = score(*chosen, "--format", "csv").stdout
+    assert list(csv.reader(io.StringIO(text))) == [COLUMNS]
+    ran = score(*chosen, "--to", "none.parquet")
+    assert (ran.exit_code, ran.stdout) == (0, "")
+    score("--user", "7", "--to", "some.parquet")
+    none, some = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("none", "some"))
+    assert (none.num_rows, none.schema) == (0, some.schema)
+
+
+@pytest.mark.usefixtures("project")
 def test_alpha_moves_the_verdicts_and_what_is_said_of_them() -> None:
     strict, loose = (
         [row["verdict"] for row in rows("--item", "10", "--alpha", alpha)]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +10,6 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from pipeline.by_hand.formats import Format
-from pipeline.errors import PipelineError
 from pipeline.files import replacing
 from pipeline.storage import grouped
 
@@ -46,24 +45,13 @@ def as_text(tables: Iterable[pa.Table], wanted: Format) -> Iterator[str]:
         yield from _text_table(pa.concat_tables(tables))
 
 
-def write_parquet(tables: Iterable[pa.Table], path: Path) -> int:
-    """Write tables of one schema as one Parquet file, a few at a time; gives the number of rows.
-
-    Raises:
-        PipelineError: the file cannot be written.
-    """
-    rows = 0
-    with replacing(path) as part, ExitStack() as exits:
-        writer: pq.ParquetWriter | None = None
-        for group in grouped(tables, ROW_GROUP):
-            if writer is None:
-                writer = pq.ParquetWriter(part, group.schema, compression="zstd")
-                exits.enter_context(writer)
-            writer.write_table(group)
-            rows += group.num_rows
-        if writer is None:
-            raise PipelineError(f"{path}: there is not one row to write.")
-    return rows
+def write_parquet(tables: Iterable[pa.Table], path: Path) -> None:
+    """Write tables of one schema, at least one, as one Parquet file, a row group at a time."""
+    every = iter(tables)
+    first = next(every)  # its columns are written where no table has a row, too
+    with replacing(path) as part, pq.ParquetWriter(part, first.schema, compression="zstd") as file:
+        for group in grouped(chain([first], every), ROW_GROUP):
+            file.write_table(group)
 
 
 def _csv(table: pa.Table, *, header: bool) -> str:
