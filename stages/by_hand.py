@@ -42,12 +42,7 @@ class Asked:
     @property
     def anything(self) -> bool:
         """Whether any of them is set, sensible or not."""
-        chosen = (
-            *(self.users, self.items, self.pairs, self.top, self.alpha),
-            *(self.explain, self.asked_format, self.to, self.state),
-        )
-        flags = self.everything or self.fresh or self.unseen
-        return flags or any(option is not None for option in chosen)
+        return any(option is not None and option is not False for option in vars(self).values())
 
     @property
     def format(self) -> Format:
