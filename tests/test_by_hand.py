@@ -241,6 +241,9 @@ def test_text_ids_are_typed_and_shown(tmp_path: Path, monkeypatch: pytest.Monkey
     assert comma["user_id"] == "user, 8"
     ran = score("--user", "user 99")
     assert "user user 99 is not known; the 60 known ones are user 0, user 1, " in ran.stderr
+    ran = score("--user", "\udcff")  # what a shell's byte 0xff comes as
+    assert (ran.exit_code, type(ran.exception)) == (1, SystemExit)
+    assert "user \\udcff is not known; the 60 known ones" in ran.stderr
 
 
 MISTAKES = {

@@ -89,12 +89,13 @@ class Names:
         if not len(unknown):
             return rows
         first = unknown[0]
+        name = str(called[first]).encode(errors="backslashreplace").decode()  # it may be no UTF-8
         more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
         if ids[first] in self.others:
-            raise PipelineError(f"{self.who} {called[first]}{more}: {self.why_not}.")
+            raise PipelineError(f"{self.who} {name}{more}: {self.why_not}.")
         known = sorted(self.names.to_pylist())  # ids of text rise by their hashes
         raise PipelineError(
-            f"{self.who} {called[first]}{more} is not known; the {len(self.ids):,} known ones are "
+            f"{self.who} {name}{more} is not known; the {len(self.ids):,} known ones are "
             f"{', '.join(map(str, known[:SHOWN]))}, ... up to {known[-1]}."
         )
 

@@ -57,4 +57,5 @@ def number_of(text: str) -> int:
         >>> number_of("ann")
         2650560824210726935
     """
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    content = text.encode(errors="surrogateescape")  # typed bytes that are not UTF-8 are such text
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 1
