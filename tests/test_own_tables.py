@@ -279,6 +279,16 @@ def test_empty_text_is_a_missing_value_and_na_is_text(folder: Path, ending: str)
         raw_codes(users, "zip")
 
 
+def test_a_code_keeps_the_zeros_before_it(folder: Path) -> None:
+    """Else two codes would be one class; numbers without such zeros stay numbers."""
+    (folder / "users.csv").write_text("user_id,zip,age\n1,01234,0\n2,1234,20\n3,,\n4,00,7\n")
+    users = read_tables(folder, text_ids=False).users
+    assert users["zip"].to_pylist() == ["01234", "1234", None, "00"]
+    assert users["age"].to_pylist() == [0, 20, None, 7]
+    to_parquet(folder, "users")  # which says what is a number
+    assert pa.types.is_integer(read_tables(folder, text_ids=False).users["zip"].type)
+
+
 @dataclass(frozen=True)
 class Fault:
     """One mistake: the file that is written, and what the message must say of it."""

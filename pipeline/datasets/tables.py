@@ -1,5 +1,6 @@
 """A user's own exposures, and what else they know of users and items; see docs/own-data.md."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow.compute as pc
 
 from pipeline.datasets.own_ids import Who, own_ids
 from pipeline.datasets.source import Source
-from pipeline.datasets.table_files import OwnTable, find_tables, read_own
+from pipeline.datasets.table_files import TEXT_COLUMNS, TEXTS, OwnTable, find_tables, read_own
 from pipeline.errors import PipelineError
 from pipeline.pairs import by_user_and_item
 
@@ -83,8 +84,10 @@ def own_pairs(exposures: OwnTable, *, text_ids: bool) -> pa.Table:
 def own_users(own: OwnTable, text_ids: bool) -> pa.Table:
     """The users table: ids, and every other column, which may serve as a label.
 
-    Empty text is a missing value, as an empty field of a CSV is in a column of numbers.
+    Empty text is a missing value, as an empty field of a CSV is in a column of numbers. A column of
+    a CSV where a number begins with a zero holds codes, 01234 and 1234, and is text.
     """
+    own = _with_codes(own)
     users = _sortable(own, "user", text_ids)
     for name in own.table.column_names:
         column = own.table.column(name)
@@ -95,6 +98,20 @@ def own_users(own: OwnTable, text_ids: bool) -> pa.Table:
         if name != "user_id":
             users = users.append_column(name, _without_empty_text(column))
     return users.sort_by("user_id")
+
+
+def _with_codes(own: OwnTable) -> OwnTable:
+    """The table of a CSV, read again as text where a number would lose zeros before it."""
+    table = own.table
+    guessed = [field.name for field in table.schema if pa.types.is_integer(field.type)]
+    if own.path.suffix not in TEXTS or not guessed:
+        return own
+    texts = read_own(own.path, [*TEXT_COLUMNS, *guessed]).table
+    for name in guessed:
+        if pc.any(pc.match_substring_regex(texts.column(name), "^-?0[0-9]")).as_py():
+            at = table.column_names.index(name)
+            table = table.set_column(at, name, texts.column(name))
+    return replace(own, table=table)
 
 
 def _without_empty_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
