@@ -18,15 +18,17 @@ from typer.testing import CliRunner
 
 from experiments.folder import with_raw_dir
 from pipeline.arrays import Singles
+from pipeline.auc import Sides
 from pipeline.errors import PipelineError
 from pipeline.images.params import ON_FEATURES, CellSchedule, ImageParams
 from pipeline.images.ratio import image_values
 from pipeline.images.similarity import agreement, cosine_similarity, overlap
 from pipeline.images.tables import Measured, Results, by_k, gain, generalisation
-from pipeline.images.tasks import choices
+from pipeline.images.tasks import category_sides, choices
 from pipeline.models.ratio import PreEmbeddingNet
 from pipeline.params import Runtime
 from pipeline.params_file import load_sections
+from pipeline.text_files import read_csv
 from pipeline.training import checkpoint as checkpoint_module
 from pipeline.training.history import Row
 from stages.images import (
@@ -317,6 +319,31 @@ def test_a_table_s_cell_that_was_not_measured_is_named(
         done = CliRunner().invoke(tables.app, ["--params", "params.yaml"])
     assert done.exit_code == 1
     assert "on_features/k1/maf-0.csv: there is no such file" in done.stderr
+
+
+def test_a_task_without_a_nominal_test_image_is_in_no_mean(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_the_first(active: np.ndarray, category: np.ndarray) -> Sides:
+        sides = category_sides(active, category)
+        sides.positive[:empty] = False
+        return sides
+
+    monkeypatch.chdir(made)
+    monkeypatch.setattr("pipeline.images.tasks.category_sides", without_the_first)
+    file = made / "experiments/images/data/cifar10/separate/k1/gaussian-0.csv"
+    before = read_csv(file)
+    options = ["--dataset", "cifar10", "--k", "1", *SEED, "--method", "gaussian"]
+    with without(file):
+        empty = 1
+        done = CliRunner().invoke(separate.app, ["--params", "params.yaml", *options])
+        assert read_csv(file) == before[1:]
+        file.unlink()
+        empty = 2
+        refused = CliRunner().invoke(separate.app, ["--params", "params.yaml", *options])
+        assert not file.exists()
+    assert "none of 2 tasks has test images both of its categories and" in refused.stderr
+    assert done.stdout.endswith(f"mean AUC {float(before[1]['auc']):.4f} of 1 tasks\n")
 
 
 @pytest.mark.parametrize("method", ["maf", "ratio-features"])

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.errors import PipelineError
 from pipeline.images.params import ON_FEATURES, Method
 from stages.images.folder import Folder, stage_name
 from stages.images.shell import PARAMS, ROOT, DatasetOption, KOption, SeedOption, image_stage
@@ -50,7 +51,12 @@ def main(
         test, category = folder.split("test")
         scores = _scores(run, folder, k, method, data, inputs, test, seed)
         active = active_categories(folder.task_set(k).tasks)[tasks]
-        auc = task_aucs(scores, category_sides(active, category)).auc
+        aucs = task_aucs(scores, category_sides(active, category))
+        if not len(aucs.defined):
+            raise PipelineError(
+                f"none of {len(tasks)} tasks has test images both of its categories and of others; "
+                "raise data.test_images."
+            )
         schedule = _schedules(run.params.separate).get(method)
         steps = schedule.max_epochs * data.steps(schedule.batch_size) if schedule else 0
         write_csv(
@@ -64,11 +70,12 @@ def main(
                     "task_id": int(task),
                     "auc": round(float(one), 6),
                 }
-                for task, one in zip(tasks, auc, strict=True)
+                for task, one in zip(tasks, aucs.auc, strict=True)
+                if not np.isnan(one)
             ],
             out,
         )
-        run.say(f"{name}: mean AUC {np.mean(auc):.4f} of {len(tasks)} tasks")
+        run.say(f"{name}: mean AUC {aucs.defined.mean():.4f} of {len(aucs.defined)} tasks")
 
 
 def _schedules(wanted: "Separate") -> "Mapping[str, Schedule]":
