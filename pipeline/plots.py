@@ -10,6 +10,7 @@ import functools
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -69,7 +70,9 @@ def as_svg(plot: Callable[P, Figure]) -> Callable[P, str]:
     @functools.wraps(plot)
     def svg(*args: P.args, **kwargs: P.kwargs) -> str:
         file = io.StringIO()
-        with style.context(STYLE, after_reset=True):  # whatever the user's matplotlibrc says
+        with style.context(STYLE, after_reset=True), warnings.catch_warnings():  # no matplotlibrc
+            # Letters stay letters: that our typeface lacks one is nothing to the reader's.
+            warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
             plot(*args, **kwargs).savefig(
                 file, format="svg", metadata=NO_METADATA, transparent=True
             )

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -541,6 +542,13 @@ def test_the_epoch_that_was_kept_is_that_of_the_lowest_validation_loss(content: 
     assert content.learning[0].losses.keys() == {"train", "validation"}
     assert content.learning[2].losses["held out"].tolist() == [1.385, 1.31, 1.32]
     assert plots.CHANCE == CHANCE
+
+
+def test_a_letter_that_our_typeface_lacks_is_written_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        svg = plots.score_spread({"\u5343\u3068\u5343\u5c0b": np.array([0.0, 1.0])})
+    assert "\u5343\u3068\u5343\u5c0b" in svg
 
 
 def test_a_page_tells_by_what_the_epoch_was_kept_and_on_whom_the_ratio_was_trained(
