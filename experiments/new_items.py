@@ -4,7 +4,7 @@
 everything again as if their items did not exist, and places them without training.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,11 +16,12 @@ from experiments.runs import counts_of
 from pipeline import schemas
 from pipeline.device import prepare_device
 from pipeline.errors import PipelineError
+from pipeline.files import write_bytes
 from pipeline.newcomers.new_items import Point, Tables, curve, learn_without, new_tasks
 from pipeline.pairs import ids_of
 from pipeline.params import Params
 from pipeline.params_file import load_params
-from pipeline.plots import COMMON, COMMON_SOFT, MUTED, write_svg
+from pipeline.plots import COMMON, COMMON_SOFT, MUTED, as_svg
 from pipeline.score_matrix import score_matrix
 from pipeline.splits import measured_users
 from pipeline.storage import read_table
@@ -47,13 +48,9 @@ def main(
     try:
         numbers = counts_of("--counts", counts)
         wanted = load_params(params, *KEYS)
-        points = _measured(data, wanted, numbers)
-        rows = [
-            {name: round(value, 6) if isinstance(value, float) else value for name, value in row}
-            for row in (asdict(point).items() for point in points)
-        ]
-        write_csv(rows, out / "new_items.csv")
-        write_svg(out / "new_items.svg", lambda: figure_of(points))
+        points = [_rounded(point) for point in _measured(data, wanted, numbers)]
+        write_csv([asdict(point) for point in points], out / "new_items.csv")
+        write_bytes(figure_of(points).encode(), out / "new_items.svg")
     except PipelineError as error:
         typer.echo(f"new_items: {error}", err=True)
         raise typer.Exit(1) from None
@@ -82,6 +79,13 @@ def _measured(data: Path, params: Params, counts: list[int]) -> list[Point]:
     return curve(known, tables, new, measured.test, trained, counts, resamples=resamples)
 
 
+def _rounded(point: Point) -> Point:
+    """The point as the table has it: the figure then follows from the table alone."""
+    auc, low, high = (round(value, 6) for value in (point.auc, point.ci95_low, point.ci95_high))
+    return replace(point, auc=auc, ci95_low=low, ci95_high=high)
+
+
+@as_svg
 def figure_of(points: list[Point]) -> Figure:
     """The curve, and beside it the tasks as trained."""
     *placed, trained = points

@@ -22,7 +22,7 @@ from pipeline.arrays import Doubles
 from pipeline.errors import PipelineError
 from pipeline.files import write_bytes
 from pipeline.params import SeedMethod
-from pipeline.plots import LINES, write_svg
+from pipeline.plots import LINES, as_svg
 from pipeline.text_files import write_csv
 
 Key = tuple[str, int]  # a method and a number of seed tasks
@@ -57,7 +57,7 @@ def main(
         table = as_table(rows, len(seeds.split(",")))
         write_csv([asdict(row) for row in rows], out / "seeds.csv")
         write_bytes(table.encode(), out / "seeds.md")
-        write_svg(out / "seeds.svg", lambda: figure_of(rows))
+        write_bytes(figure_of(rows).encode(), out / "seeds.svg")
     except PipelineError as error:
         typer.echo(f"seeds: {error}", err=True)
         raise typer.Exit(1) from None
@@ -185,6 +185,7 @@ def _cell(row: Compared) -> str:
     return f"{mean} (**{gain}**)" if row.beyond_noise else f"{mean} ({gain})"
 
 
+@as_svg
 def figure_of(rows: Sequence[Compared]) -> Figure:
     """Each yardstick against the number of seed tasks, a line a method."""
     names = list(dict.fromkeys(row.figure for row in rows))

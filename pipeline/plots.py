@@ -1,4 +1,4 @@
-"""The report's figures as SVG: a function a figure, from arrays to text.
+"""Figures as SVG: a function a figure, from arrays to text; the report's own stand here.
 
 Equal arrays give equal text. Letters stay letters, so that the page chooses their typeface. Figures
 are narrow enough for a phone: what is wide on a page is made of several. One colour code: blue is
@@ -13,7 +13,6 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import Any, ParamSpec
 from unicodedata import east_asian_width
 
@@ -25,7 +24,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.arrays import Floats
-from pipeline.files import replacing
 
 P = ParamSpec("P")
 
@@ -70,7 +68,10 @@ def as_svg(plot: Callable[P, Figure]) -> Callable[P, str]:
     @functools.wraps(plot)
     def svg(*args: P.args, **kwargs: P.kwargs) -> str:
         file = io.StringIO()
-        with style.context(STYLE, after_reset=True), warnings.catch_warnings():  # no matplotlibrc
+        with (
+            style.context(STYLE, after_reset=True),  # whatever the user's matplotlibrc says
+            warnings.catch_warnings(),
+        ):
             # Letters stay letters: that our typeface lacks one is nothing to the reader's.
             warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
             plot(*args, **kwargs).savefig(
@@ -79,12 +80,6 @@ def as_svg(plot: Callable[P, Figure]) -> Callable[P, str]:
         return file.getvalue()[file.getvalue().index("<svg ") :]
 
     return svg
-
-
-def write_svg(path: Path, plot: Callable[[], Figure]) -> None:
-    """Write the figure that `plot` draws as a file of its own; equal figures give equal bytes."""
-    with style.context(STYLE, after_reset=True), replacing(path) as part:
-        plot().savefig(part, format="svg", metadata=NO_METADATA)
 
 
 def with_ids(svg: str, name: str) -> str:

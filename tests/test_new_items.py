@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from experiments.new_items import app
+from experiments.new_items import app, figure_of
 from pipeline.auc import Sides, task_aucs
 from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
@@ -18,6 +18,7 @@ from pipeline.newcomers.new_items import Known, Tables, curve, learn_without, ne
 from pipeline.newcomers.placement import Placement
 from pipeline.pairs import split_rows
 from pipeline.scoring import score_all
+from pipeline.text_files import read_csv
 from pipeline.yardsticks import exposure_sides
 from tests.worlds import SmallWorld, default_params, small_world
 
@@ -153,6 +154,16 @@ def test_the_graph_cannot_place_what_it_knows_beforehand(world: SmallWorld) -> N
     params = default_params().model_copy(update={"init": "graph"})
     with pytest.raises(PipelineError, match="choose another init"):
         learn_without(tables_of(world), np.array([0]), params, CPU)
+
+
+@pytest.mark.parametrize("folder", ["movielens", "new_items"])
+def test_the_committed_figure_follows_from_the_committed_table(folder: str) -> None:
+    of = Path(__file__).parents[1] / "metrics" / folder
+    points = [
+        new_items.Point(name, float(auc), float(low), float(high), int(tasks))
+        for name, auc, low, high, tasks in (row.values() for row in read_csv(of / "new_items.csv"))
+    ]
+    assert figure_of(points) == (of / "new_items.svg").read_text()
 
 
 def test_the_command_writes_a_table_and_a_figure(

@@ -92,6 +92,16 @@ def test_the_command_runs_every_combination_and_writes_what_came_of_it(
     assert [*rows[0]] == ["method", "seed_tasks", "figure", "mean", "spread", "gain", "noise"]
 
 
+def test_the_committed_figure_follows_from_the_committed_table() -> None:
+    folder = Path(__file__).parents[1] / "metrics/seeds"
+    kinds = (str, int, str, *[float] * 4)
+    rows = [
+        Compared(*(kind(value) for kind, value in zip(kinds, row.values(), strict=True)))
+        for row in read_csv(folder / "seeds.csv")
+    ]
+    assert seeds.figure_of(rows) == (folder / "seeds.svg").read_text()
+
+
 @pytest.mark.parametrize("methods", ["farthest", "random,nearest"])
 def test_chance_must_be_among_the_methods_and_all_must_be_known(methods: str) -> None:
     result = CliRunner().invoke(app, [f"--methods={methods}"])
