@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from pipeline.markdown import markdown
+
 PREFACE = """# Performance
 
 Written by `make benchmark`; do not edit. Every figure is a median with its middle half in
@@ -29,9 +31,8 @@ class Section:
     rows: Sequence[Sequence[str]]
 
     def __str__(self) -> str:
-        lines = [self.header, ["---", *["---:" for _ in self.header[1:]]], *self.rows]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return f"## {self.title}\n\n`{self.command}`\n\n{self.text.strip()}\n\n{table}\n"
+        table = markdown(self.header, self.rows)
+        return f"## {self.title}\n\n`{self.command}`\n\n{self.text.strip()}\n\n{table}"
 
 
 def render(sections: Sequence[str]) -> str:

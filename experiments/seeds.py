@@ -21,6 +21,7 @@ from experiments.runs import counts_of, figure, name_of, read_from, run_experime
 from pipeline.arrays import Doubles
 from pipeline.errors import PipelineError
 from pipeline.files import write_bytes
+from pipeline.markdown import markdown
 from pipeline.params import SeedMethod
 from pipeline.plots import LINES, as_svg
 from pipeline.text_files import write_csv
@@ -160,16 +161,15 @@ def as_table(rows: Sequence[Compared], seeds: int) -> str:
     names = list(dict.fromkeys(row.figure for row in rows))
     found = {(row.seed_tasks, row.method, row.figure): row for row in rows}
     lines = [
-        ["M0", "seed tasks", *(f"{name} (gain)" for name in names)],
-        ["---:", "---", *("---:" for _ in names)],
+        [str(count), method, *(_cell(found[count, method, name]) for name in names)]
+        for count, method in sorted({(row.seed_tasks, row.method) for row in rows}, key=_in_order)
     ]
-    for count, method in sorted({(row.seed_tasks, row.method) for row in rows}, key=_in_order):
-        lines.append([str(count), method, *(_cell(found[count, method, name]) for name in names)])
+    header = ["M0", "seed tasks", *(f"{name} (gain)" for name in names)]
     note = (
         f"{seeds} seeds. Gain: over {CHANCE} with as many seed tasks, paired by seed and task, ± "
         "its standard error over both; bold beyond two of them. AUCs x 100; a lower loss is better."
     )
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", note, ""])
+    return f"{markdown(header, lines, left=1)}\n{note}\n"
 
 
 def _in_order(key: tuple[int, str]) -> tuple[int, int]:

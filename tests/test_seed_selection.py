@@ -92,7 +92,7 @@ def test_the_command_runs_every_combination_and_writes_what_came_of_it(
     assert [*rows[0]] == ["method", "seed_tasks", "figure", "mean", "spread", "gain", "noise"]
 
 
-def test_the_committed_figure_follows_from_the_committed_table() -> None:
+def test_the_committed_figure_and_page_follow_from_the_committed_table() -> None:
     folder = Path(__file__).parents[1] / "metrics/seeds"
     kinds = (str, int, str, *[float] * 4)
     rows = [
@@ -100,6 +100,7 @@ def test_the_committed_figure_follows_from_the_committed_table() -> None:
         for row in read_csv(folder / "seeds.csv")
     ]
     assert seeds.figure_of(rows) == (folder / "seeds.svg").read_text()
+    assert seeds.as_table(rows, seeds=5) == (folder / "seeds.md").read_text()
 
 
 @pytest.mark.parametrize("methods", ["farthest", "random,nearest"])
