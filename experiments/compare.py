@@ -74,9 +74,7 @@ def compare(
     for number, key in enumerate(figures, start=1):
         if all(row[number] == MISSING for row in rows):
             raise PipelineError(f"--figures: no run has {key} in {METRICS}.")
-    # A setting may hold the separator of columns: [a|b] in a list of fields.
-    shown = [[cell.replace("|", "/") for cell in row] for row in rows]
-    return markdown([f"{len(seeds)} seed{'s' * (len(seeds) > 1)}", *figures], shown).rstrip("\n")
+    return markdown([f"{len(seeds)} seed{'s' * (len(seeds) > 1)}", *figures], rows).rstrip("\n")
 
 
 def _choices(over: str) -> list[str]:
