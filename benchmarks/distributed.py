@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from benchmarks.command import command
+from benchmarks.command import command as run
 from benchmarks.data import E_DIM, USERS, X_DIM, Sample, sample
 from benchmarks.page import Section, machine
 from benchmarks.textbook import DROPOUT, HIDDEN
@@ -205,4 +205,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == [WORKER]:
         worker(Job(**json.loads(sys.argv[2])))
     else:
-        command(main)
+        run(main)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import typer
 from ruamel.yaml import YAML
 
-from benchmarks.command import command
+from benchmarks.command import command as run
 from benchmarks.page import Section, machine
 from benchmarks.stages import ROOT
 
@@ -118,4 +118,4 @@ def _require_equal(one: Path, other: Path) -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    run(main)

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.command import command
+from benchmarks.command import command as run
 from benchmarks.data import EXPOSURES, TASKS, USERS, sample
 from benchmarks.page import Section
 from benchmarks.textbook import DROPOUT, HIDDEN, Textbook
@@ -182,4 +182,4 @@ def main() -> str:
 
 
 if __name__ == "__main__":
-    command(main)
+    run(main)

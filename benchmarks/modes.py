@@ -15,7 +15,7 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks.command import command
+from benchmarks.command import command as run
 from benchmarks.page import Section
 from benchmarks.stages import main_stages, run_stages
 from pipeline import schemas
@@ -75,8 +75,8 @@ def main(
         name: [train(examples, start, params.model_copy(update=dict(changes)), s) for s in SEEDS]
         for name, changes in WAYS.items()
     }
-    every = [run for of_mode in runs.values() for run in of_mode]
-    target = max(run.rows[run.best]["valid_loss"] for run in every)
+    every = [one for of_mode in runs.values() for one in of_mode]
+    target = max(one.rows[one.best]["valid_loss"] for one in every)
     rows = [[name, *_figures(of_mode, target)] for name, of_mode in runs.items()]
     header = (
         f"n = {len(SEEDS)}",
@@ -123,25 +123,25 @@ def prepared(raw_dir: str | None) -> tuple[Examples, Singles, Ratio]:
 
 def train(examples: Examples, start: Singles, params: Ratio, seed: int) -> Trained:
     """Train once."""
-    run, started = Trained([], []), time.process_time()
+    one, started = Trained([], []), time.process_time()
 
     def note(row: Row) -> None:
-        run.seconds.append(time.process_time() - started)
-        run.rows.append(row)
+        one.seconds.append(time.process_time() - started)
+        one.rows.append(row)
 
     torch.set_num_threads(1)
     train_conditional(examples, start, params=params, seed=seed, session=Session(report=note))
-    return run
+    return one
 
 
 def _figures(runs: list[Trained], target: float) -> list[str]:
-    best = [run.rows[run.best] for run in runs]
+    best = [one.rows[one.best] for one in runs]
     return [
-        _spread([run.seconds[-1] / len(run.rows) for run in runs], ".3g"),
+        _spread([one.seconds[-1] / len(one.rows) for one in runs], ".3g"),
         _spread([row["epoch"] for row in best], ".0f"),
         _spread([row["valid_loss"] for row in best], ".4f"),
         _spread([100 * row["valid_auc"] for row in best], ".2f"),
-        _spread([run.until(target) for run in runs], ".3g"),
+        _spread([one.until(target) for one in runs], ".3g"),
     ]
 
 
@@ -150,4 +150,4 @@ def _spread(values: list[float], shape: str) -> str:
 
 
 if __name__ == "__main__":
-    command(main)
+    run(main)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.command import command
+from benchmarks.command import command as run
 from benchmarks.page import Section, machine
 from benchmarks.stages import ROOT, Cost, main_stages, run_stages, total
 from pipeline.files import write_text
@@ -167,4 +167,4 @@ def _run(million: float, epochs: Mapping[str, int], until: str | None = None) ->
 
 
 if __name__ == "__main__":
-    command(main)
+    run(main)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 
-from benchmarks.command import command
+from benchmarks.command import command as run
 from benchmarks.data import E_DIM, TASKS, USERS, X_DIM, Sample, sample
 from benchmarks.page import Section
 from benchmarks.textbook import DROPOUT, HIDDEN, Textbook, by_dataloader, by_tensors
@@ -117,4 +117,4 @@ def multiply_adds(batch: int) -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    run(main)
