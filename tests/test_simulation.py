@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import rankdata
 
 from pipeline.datasets import world as world_module
+from pipeline.datasets.codes import AGES, OCCUPATIONS
 from pipeline.datasets.simulation import GENRES, draw_world, simulate
-from pipeline.datasets.source import AGES
 from pipeline.datasets.world import TASTE_RADIUS, World, draw_pairs
 from pipeline.params import Base, Simulation
 from pipeline.schemas import ITEMS, USERS
@@ -171,7 +171,7 @@ def test_labels_have_movielens_codes_and_unequal_shares(default: World) -> None:
     users = default.users
     assert set(users["age"].to_pylist()) == set(AGES)
     assert set(users["gender"].to_pylist()) == {"F", "M"}
-    assert set(users["occupation"].to_pylist()) == set(range(21))
+    assert set(users["occupation"].to_pylist()) == set(OCCUPATIONS)
     assert all(len(code) == 5 and code.isdigit() for code in users["zip_code"].to_pylist())
     age, occupation = users["age"].to_numpy(), users["occupation"].to_numpy()
     assert age[occupation == 10].max() <= 18  # pupils

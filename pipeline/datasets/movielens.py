@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.arrays import Ints
+from pipeline.datasets.codes import NAMES
 from pipeline.datasets.dat_files import (
     DatFile,
     read_dat,
@@ -19,7 +20,7 @@ from pipeline.datasets.dat_files import (
     require_known,
 )
 from pipeline.datasets.download import Archive
-from pipeline.datasets.source import AGES, Source
+from pipeline.datasets.source import Source
 from pipeline.pairs import ids_of
 
 ARCHIVE = Archive(
@@ -67,12 +68,8 @@ def read_movielens(folder: Path) -> Source:
 def _read_users(path: Path) -> pa.Table:
     table = read_dat(path, USERS)
     _require_ids(table.column("user_id"), path, "UserID")
-    for name, field, allowed in (
-        ("gender", "Gender", ("F", "M")),
-        ("age", "Age", AGES),
-        ("occupation", "Occupation", tuple(range(21))),
-    ):
-        column = table.column(name)
+    for name, field in (("gender", "Gender"), ("age", "Age"), ("occupation", "Occupation")):
+        column, allowed = table.column(name), list(NAMES[name])
         good = pc.is_in(column, pa.array(allowed, column.type)).to_numpy()
         require(good, path, f"{field} to be one of {', '.join(map(str, allowed))}", column)
     _require_text(table.column("zip_code"), path, "a Zip-code")

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.arrays import Doubles, Ints
-from pipeline.datasets.source import AGES, Source
+from pipeline.datasets.codes import AGES, OCCUPATIONS
+from pipeline.datasets.source import Source
 from pipeline.datasets.world import TASTE_RADIUS, World, calibrated, draw_pairs
 from pipeline.errors import PipelineError
 from pipeline.params import Simulation
@@ -106,7 +107,7 @@ def _draw_users(
     taste = (
         AGE_PULL * _age_line(age)[:, None] * axes[0]
         + GENDER_PULL * np.where(female, 1, -1)[:, None] * axes[1]
-        + OCCUPATION_PULL * gen.standard_normal((21, TASTE_DIM))[occupation]
+        + OCCUPATION_PULL * gen.standard_normal((len(OCCUPATIONS), TASTE_DIM))[occupation]
         + REGION_PULL * gen.standard_normal((10, TASTE_DIM))[region]
         + OWN_TASTE * gen.standard_normal((n, TASTE_DIM))
     )
@@ -114,7 +115,7 @@ def _draw_users(
         {
             "user_id": np.arange(1, n + 1),
             "gender": np.where(female, "F", "M").tolist(),
-            "age": np.array(AGES)[age],
+            "age": np.array(list(AGES))[age],
             "occupation": occupation,
             "zip_code": [f"{code:05d}" for code in 10_000 * region + town],
         }
@@ -151,7 +152,7 @@ def _draw_items(
 
 
 def _draw_occupations(age: Ints, gen: np.random.Generator) -> Ints:
-    """Occupation codes 0..20, (n,): students are young and the retired old."""
+    """Occupation codes, (n,): students are young and the retired old."""
     chance = np.tile(OCCUPATION_SHARES, (len(AGES), 1))  # (ages, occupations)
     for code, factor in OCCUPATION_BY_AGE.items():
         chance[:, code] *= factor

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-AGES = (1, 18, 25, 35, 45, 50, 56)  # codes of the age classes: under 18, 18-24, ..., 56 and more
-
 
 @dataclass(frozen=True)
 class Source:
