@@ -12,11 +12,12 @@ from typing import Annotated
 import typer
 
 from experiments.runs import METRICS, figure, labels, name_of, run_experiment
+from experiments.shell import experiment_app, telling
 from pipeline.errors import PipelineError
 from pipeline.files import write_bytes
 from pipeline.markdown import markdown
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = experiment_app()
 
 EXPOSURE = ("exposure.auc", "exposure_valid.auc")
 MISSING = "-"
@@ -41,16 +42,13 @@ def main(
 
     Interrupted, it goes on where it stopped: what was run is not run again.
     """
-    try:
+    with telling("compare"):
         table = compare(
             [_choices(one) for one in over or ["init=random|learned|mean|histogram"]],
             fixed or [],
             seeds.split(","),
             figures.split(",") if figures else [f"{name}.auc" for name in labels()] + [*EXPOSURE],
         )
-    except PipelineError as error:
-        typer.echo(f"compare: {error}", err=True)
-        raise typer.Exit(1) from None
     typer.echo(table)
     if out is not None:
         write_bytes(table.encode() + b"\n", out)

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from experiments.shell import telling
 from pipeline.errors import PipelineError
 from pipeline.files import write_bytes
 
@@ -44,11 +45,8 @@ def run_folder(folder: Path, params: str, raw_dir: Path | None, jobs: int) -> No
     Raises:
         typer.Exit: with DVC's exit status, or with 1 after a line on what is wrong with `raw_dir`.
     """
-    try:
+    with telling(folder.name):
         text = with_raw_dir((folder / f"{params}.yaml").read_text(), raw_dir)
-    except PipelineError as error:
-        typer.echo(f"{folder.name}: {error}", err=True)
-        raise typer.Exit(1) from None
     write_bytes(text.encode(), folder / "params.yaml")
     pipeline = f"{folder}/dvc.yaml"
     if jobs > 1:

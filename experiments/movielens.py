@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from experiments.runs import METRICS, figure, git, name_of, read_from, run_experiment
-from pipeline.errors import PipelineError
+from experiments.shell import experiment_app, telling
 from pipeline.files import write_bytes
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = experiment_app()
 
 NAME = "movielens"
 KEPT = Path("metrics/movielens/auc.json")
@@ -29,16 +29,13 @@ def main(
     settings = ["data.source=movielens-1m"]
     if raw_dir is not None:
         settings.append(f"data.raw_dir={raw_dir.resolve()}")
-    try:
+    with telling(NAME):
         name = name_of(settings, NAME)  # with more where not all is committed
         metrics = run_experiment(name, settings)
         write_bytes(read_from(name, METRICS).encode(), KEPT)
         git("add", str(KEPT))
         if git("status", "--porcelain", str(KEPT)):
             git("commit", "--quiet", "-m", "Measure MovieLens 1M", "--", str(KEPT))
-    except PipelineError as error:
-        typer.echo(f"{NAME}: {error}", err=True)
-        raise typer.Exit(1) from None
     shown = ", ".join(
         f"{key} {100 * value:.1f}"
         for key in ("age", "age7", "occupation", "exposure")

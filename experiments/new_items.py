@@ -6,28 +6,24 @@ everything again as if their items did not exist, and places them without traini
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 from matplotlib.figure import Figure
 
 from experiments.runs import counts_of
-from pipeline import schemas
-from pipeline.device import prepare_device
-from pipeline.errors import PipelineError
+from experiments.shell import experiment_app, telling
 from pipeline.files import write_bytes
-from pipeline.newcomers.new_items import Point, Tables, curve, learn_without, new_tasks
-from pipeline.pairs import ids_of
 from pipeline.params import Params
 from pipeline.params_file import load_params
 from pipeline.plots import COMMON, COMMON_SOFT, MUTED, as_svg
-from pipeline.score_matrix import score_matrix
-from pipeline.splits import measured_users
-from pipeline.storage import read_table
 from pipeline.text_files import write_csv
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+if TYPE_CHECKING:
+    from pipeline.newcomers.new_items import Point
+
+app = experiment_app()
 KEYS = ("init", "seed", "features", "pretrain", "projection", "labels", "ratio", "evaluate")
 
 
@@ -45,22 +41,27 @@ def main(
     ),
 ) -> None:
     """Measure how good tasks are that are placed by their first exposures, without training."""
-    try:
+    with telling("new_items"):
         numbers = counts_of("--counts", counts)
         wanted = load_params(params, *KEYS)
         points = [_rounded(point) for point in _measured(data, wanted, numbers)]
         write_csv([asdict(point) for point in points], out / "new_items.csv")
         write_bytes(figure_of(points).encode(), out / "new_items.svg")
-    except PipelineError as error:
-        typer.echo(f"new_items: {error}", err=True)
-        raise typer.Exit(1) from None
     for point in points:
         interval = f"[{100 * point.ci95_low:.1f}, {100 * point.ci95_high:.1f}]"
         typer.echo(f"{point.exposures:>8}: AUC x 100 {100 * point.auc:.1f} {interval}")
     typer.echo(f"{points[0].tasks} new tasks; {out / 'new_items.csv'}, {out / 'new_items.svg'}")
 
 
-def _measured(data: Path, params: Params, counts: list[int]) -> list[Point]:
+def _measured(data: Path, params: Params, counts: list[int]) -> list["Point"]:
+    from pipeline import schemas
+    from pipeline.device import prepare_device
+    from pipeline.newcomers.new_items import Tables, curve, learn_without, new_tasks
+    from pipeline.pairs import ids_of
+    from pipeline.score_matrix import score_matrix
+    from pipeline.splits import measured_users
+    from pipeline.storage import read_table
+
     tables = Tables(
         users=read_table(data / "prepared/users.parquet", schemas.USERS),
         items=read_table(data / "prepared/items.parquet", schemas.ITEMS),
@@ -79,14 +80,14 @@ def _measured(data: Path, params: Params, counts: list[int]) -> list[Point]:
     return curve(known, tables, new, measured.test, trained, counts, resamples=resamples)
 
 
-def _rounded(point: Point) -> Point:
+def _rounded(point: "Point") -> "Point":
     """The point as the table has it: the figure then follows from the table alone."""
     auc, low, high = (round(value, 6) for value in (point.auc, point.ci95_low, point.ci95_high))
     return replace(point, auc=auc, ci95_low=low, ci95_high=high)
 
 
 @as_svg
-def figure_of(points: list[Point]) -> Figure:
+def figure_of(points: list["Point"]) -> Figure:
     """The curve, and beside it the tasks as trained."""
     *placed, trained = points
     x = np.arange(len(placed))

@@ -18,6 +18,7 @@ import typer
 from matplotlib.figure import Figure
 
 from experiments.runs import counts_of, figure, name_of, read_from, run_experiment
+from experiments.shell import experiment_app, telling
 from pipeline.arrays import Doubles
 from pipeline.errors import PipelineError
 from pipeline.files import write_bytes
@@ -28,7 +29,7 @@ from pipeline.text_files import write_csv
 
 Key = tuple[str, int]  # a method and a number of seed tasks
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = experiment_app()
 
 CHANCE = "random"
 LOSS = "loss"
@@ -51,7 +52,7 @@ def main(
 
     Interrupted, it goes on where it stopped: what was run is not run again.
     """
-    try:
+    with telling("seeds"):
         rows = compared(
             _run_all(methods.split(","), counts_of("--counts", counts), seeds.split(","), fixed)
         )
@@ -59,9 +60,6 @@ def main(
         write_csv([asdict(row) for row in rows], out / "seeds.csv")
         write_bytes(table.encode(), out / "seeds.md")
         write_bytes(figure_of(rows).encode(), out / "seeds.svg")
-    except PipelineError as error:
-        typer.echo(f"seeds: {error}", err=True)
-        raise typer.Exit(1) from None
     typer.echo(table)
 
 

@@ -1,6 +1,9 @@
 """Tasks that come later: where they are placed, and the curve of how good they are."""
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +22,11 @@ from pipeline.newcomers.placement import Placement
 from pipeline.pairs import split_rows
 from pipeline.scoring import score_all
 from pipeline.text_files import read_csv
+from pipeline.threads import SPINS
 from pipeline.yardsticks import exposure_sides
 from tests.worlds import SmallWorld, default_params, small_world
 
+ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 
 
@@ -156,9 +161,21 @@ def test_the_graph_cannot_place_what_it_knows_beforehand(world: SmallWorld) -> N
         learn_without(tables_of(world), np.array([0]), params, CPU)
 
 
+def test_threads_are_told_how_to_wait_before_torch_is_loaded() -> None:
+    code = (
+        "import os, sys, experiments.new_items\n"
+        "print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    )
+    hidden = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    env = {name: value for name, value in os.environ.items() if name not in hidden}
+    command = [sys.executable, "-c", code]
+    told = subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, text=True)
+    assert told.stdout == f"{SPINS} False\n"
+
+
 @pytest.mark.parametrize("folder", ["movielens", "new_items"])
 def test_the_committed_figure_follows_from_the_committed_table(folder: str) -> None:
-    of = Path(__file__).parents[1] / "metrics" / folder
+    of = ROOT / "metrics" / folder
     points = [
         new_items.Point(name, float(auc), float(low), float(high), int(tasks))
         for name, auc, low, high, tasks in (row.values() for row in read_csv(of / "new_items.csv"))

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 from experiments.folder import JobsOption, run_folder
+from experiments.shell import experiment_app
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = experiment_app()
 
 FOLDER = Path("experiments/table1")
 
