@@ -6,6 +6,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 RAW ?=
 PARAMS ?=
+quoted = '$(subst ','\'',$(1))'
 READY := $(VENV)/.ready
 REQUIREMENTS := requirements.txt requirements-peers.txt requirements-dev.txt
 READY_SPARK := $(VENV)/.ready-spark
@@ -55,19 +56,19 @@ check-lock: setup ## fail if dvc.lock does not belong to the code and params at 
 	|| { echo "$$plan"; echo 'dvc.lock is stale: run `dvc repro`, commit it and metrics/'; exit 1; }
 
 movielens: setup ## MovieLens 1M as an experiment; commits metrics/movielens/auc.json. RAW=folder spares the download
-	python -m experiments.movielens $(if $(RAW),--raw-dir '$(RAW)')
+	python -m experiments.movielens $(if $(RAW),--raw-dir $(call quoted,$(RAW)))
 
 compare: setup ## four initialisations x three seeds, one table. OVER='KEY=A|B' and SEEDS=0,1 compare something else
 	python -m experiments.compare $(if $(OVER),--over '$(OVER)') $(if $(SEEDS),--seeds $(SEEDS))
 
 seeds: setup ## four ways to choose the seed tasks x 10 to 252 of them x five seeds, on MovieLens 1M. RAW=folder spares the download
-	python -m experiments.seeds -S data.source=movielens-1m $(if $(RAW),-S 'data.raw_dir=$(abspath $(RAW))')
+	python -m experiments.seeds -S data.source=movielens-1m $(if $(RAW),--raw-dir $(call quoted,$(RAW)))
 
 images: setup ## CIFAR-10 and MNIST: tables 2, 3 and 6; PARAMS=smoke, small, half-hour or full, RAW=folder spares the download
-	python -m experiments.images.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir '$(RAW)') $(if $(JOBS),--jobs $(JOBS))
+	python -m experiments.images.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir $(call quoted,$(RAW))) $(if $(JOBS),--jobs $(JOBS))
 
 table1: setup ## Table 1 on MovieLens 1M, and its peers; PARAMS=oneseed or small (the simulation), RAW=folder spares the download; replaces metrics/table1
-	python -m experiments.table1.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir '$(RAW)') $(if $(JOBS),--jobs $(JOBS))
+	python -m experiments.table1.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir $(call quoted,$(RAW))) $(if $(JOBS),--jobs $(JOBS))
 
 benchmark: setup ## time this pipeline beside plain implementations; writes docs/performance.md
 	python -m benchmarks

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from experiments.runs import quoted
 from experiments.shell import telling
 from pipeline.errors import PipelineError
 from pipeline.files import write_bytes
@@ -132,7 +133,7 @@ def with_raw_dir(text: str, raw_dir: Path | None) -> str:
         return text
     if not raw_dir.is_dir():
         raise PipelineError(f"{raw_dir}: is no folder; name the one that holds the raw files.")
-    line = f"  raw_dir: {str(raw_dir.resolve())!r}"
+    line = f"  raw_dir: {quoted(raw_dir)}"
     changed, count = RAW_DIR.subn(lambda _: line, text)
     if count != 1:
         raise PipelineError(f"the params file has {count} lines `raw_dir:`; one was expected.")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.runs import METRICS, figure, git, name_of, read_from, run_experiment
+from experiments.runs import METRICS, figure, git, name_of, quoted, read_from, run_experiment
 from experiments.shell import experiment_app, telling
 from pipeline.files import write_bytes
 
@@ -28,7 +28,7 @@ def main(
     """Run MovieLens 1M with the present params; commit metrics/movielens/auc.json."""
     settings = ["data.source=movielens-1m"]
     if raw_dir is not None:
-        settings.append(f"data.raw_dir={raw_dir.resolve()}")
+        settings.append(f"data.raw_dir={quoted(raw_dir)}")
     with telling(NAME):
         name = name_of(settings, NAME)  # with more where not all is committed
         metrics = run_experiment(name, settings)

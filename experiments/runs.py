@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import PipelineError
 from pipeline.files import sha256
@@ -41,14 +42,27 @@ def labels() -> list[str]:
     return list(params["evaluate"]["labels"]) if params["labels"] else []
 
 
+def quoted(path: Path) -> str:
+    """The whole path as a value that YAML and DVC's `-S` read back, whatever its letters."""
+    return json.dumps(str(path.resolve()), ensure_ascii=False)
+
+
+def _unquoted(value: str) -> object:
+    try:
+        return YAML(typ="safe").load(value)
+    except YAMLError:  # for DVC to refuse
+        return value
+
+
 def own_data(settings: Sequence[str]) -> list[Path]:
     """The files of one's own that a run under `settings` of params.yaml reads."""
     params = _params()
-    told = dict(setting.split("=", 1) for setting in settings if "=" in setting)
+    pairs = [setting.split("=", 1) for setting in settings if "=" in setting]
+    told = {key: _unquoted(text) for key, text in pairs}
 
     def value(key: str) -> object:
         section, name = key.split(".")
-        return told.get(key) or params.get(section, {}).get(name)
+        return told[key] if key in told else params.get(section, {}).get(name)
 
     paths = [value("graph.triples"), value("graph.items")]
     if value("data.source") == "tables" or value("features.model") == "table":
@@ -154,15 +168,20 @@ def _dvc(*arguments: str) -> str:
     return _output("dvc", *arguments)
 
 
+def no_command(name: str) -> PipelineError:
+    """The error for a command that is not on the PATH."""
+    return PipelineError(
+        f"{name}: there is no such command here; first `source .venv/bin/activate`."
+    )
+
+
 def _output(*command: str) -> str:
     try:
         done = subprocess.run(  # noqa: S603 - settings come from whoever typed the command
             command, check=False, stdout=subprocess.PIPE, text=True
         )
     except FileNotFoundError:
-        raise PipelineError(
-            f"{command[0]}: there is no such command here; first `source .venv/bin/activate`."
-        ) from None
+        raise no_command(command[0]) from None
     if done.returncode:
         raise PipelineError(
             f"`{' '.join(command)}` ended with {done.returncode}; its message stands above."

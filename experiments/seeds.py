@@ -17,7 +17,7 @@ import numpy as np
 import typer
 from matplotlib.figure import Figure
 
-from experiments.runs import counts_of, figure, name_of, read_from, run_experiment
+from experiments.runs import counts_of, figure, name_of, quoted, read_from, run_experiment
 from experiments.shell import experiment_app, telling
 from pipeline.arrays import Doubles
 from pipeline.errors import PipelineError
@@ -44,6 +44,9 @@ def main(
     counts: Annotated[str, typer.Option(help="Numbers of seed tasks.")] = "10,64,100,252",
     methods: Annotated[str, typer.Option(help="Ways to choose them.")] = ",".join(METHODS),
     seeds: Annotated[str, typer.Option(help="Seeds, with commas between.")] = "0,1,2,3,4",
+    raw_dir: Annotated[
+        Path | None, typer.Option(help="Folder that holds the raw files; sets data.raw_dir.")
+    ] = None,
     out: Annotated[
         Path, typer.Option(help="Writes here: seeds.csv, seeds.md and seeds.svg.")
     ] = Path("metrics/seeds"),
@@ -52,9 +55,10 @@ def main(
 
     Interrupted, it goes on where it stopped: what was run is not run again.
     """
+    settings = [*(fixed or []), *([f"data.raw_dir={quoted(raw_dir)}"] if raw_dir else [])]
     with telling("seeds"):
         rows = compared(
-            _run_all(methods.split(","), counts_of("--counts", counts), seeds.split(","), fixed)
+            _run_all(methods.split(","), counts_of("--counts", counts), seeds.split(","), settings)
         )
         table = as_table(rows, len(seeds.split(",")))
         write_csv([asdict(row) for row in rows], out / "seeds.csv")
@@ -67,7 +71,7 @@ Outcome = Mapping[str, Doubles]  # by yardstick, the AUC of each task (M,); the 
 
 
 def _run_all(
-    methods: Sequence[str], counts: Sequence[int], seeds: Sequence[str], fixed: Sequence[str] | None
+    methods: Sequence[str], counts: Sequence[int], seeds: Sequence[str], fixed: Sequence[str]
 ) -> dict[Key, list[Outcome]]:
     if CHANCE not in methods or not set(methods) <= set(METHODS):
         raise PipelineError(
@@ -75,7 +79,7 @@ def _run_all(
             "among them, to which the others are compared."
         )
     keys = itertools.product(methods, counts)
-    return {key: [run_one(key, seed, fixed or []) for seed in seeds] for key in keys}
+    return {key: [run_one(key, seed, fixed) for seed in seeds] for key in keys}
 
 
 def run_one(key: Key, seed: str, fixed: Sequence[str]) -> Outcome:

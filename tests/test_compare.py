@@ -1,15 +1,20 @@
 """One table of many runs: its figures do not depend on the order in which they ran."""
 
 import re
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
 from experiments import compare as module
-from experiments import runs
+from experiments import movielens, runs
 from experiments.compare import compare
+from experiments.folder import with_raw_dir
 from experiments.runs import counts_of, git, name_of
 from pipeline.errors import PipelineError
 from tests.projects import ROOT, run
@@ -118,6 +123,53 @@ def test_so_have_other_tables_of_one_s_own(tmp_path: Path, monkeypatch: pytest.M
         names.add(name_of(["init=graph", f"graph.triples={table}"]))
         names.add(name_of(["data.source=movielens-1m", "data.raw_dir=tables"], "movielens"))
     assert len(names) == 6
+    assert runs.own_data(["data.source=tables", "data.tables_dir=null"]) == []
+
+
+NAMES = [
+    "ml-1m (1)",
+    "a b",
+    "a,b",
+    "it's",
+    'so "called"',
+    "a=b",
+    "a#b",
+    "[1]",
+    "{x}",
+    "x: y",
+    "~",
+    "ü",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_of_any_ordinary_name_is_the_one_that_is_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By DVC's `-S`, by a params file, and by what names a run after the files it reads."""
+    monkeypatch.chdir(tmp_path)
+    raw, params = tmp_path / name, Path("params.yaml")
+    raw.mkdir()
+    text = "data:\n  source: movielens-1m\n  raw_dir: null\n"
+    params.write_text(text)
+    settings: list[str] = []
+    monkeypatch.setattr(movielens, "name_of", lambda given, _: settings.extend(given))
+    monkeypatch.setattr(movielens, "run_experiment", refused)
+    ran = CliRunner().invoke(movielens.app, ["--raw-dir", name])
+    assert ran.stderr == "movielens: enough\n"
+    assert [path.parent for path in runs.own_data(settings)] == [raw] * 3
+    apply_overrides(params, settings)
+    assert YAML(typ="safe").load(params)["data"]["raw_dir"] == str(raw)
+    assert YAML(typ="safe").load(with_raw_dir(text, raw))["data"]["raw_dir"] == str(raw)
+    given = ["make", "-n", "-C", str(ROOT), f"RAW={name}"]
+    for target in ("movielens", "seeds", "images", "table1"):
+        told = subprocess.run([*given, target], check=True, capture_output=True, text=True).stdout
+        command = next(line for line in told.splitlines() if "--raw-dir" in line)
+        assert shlex.split(command)[-2:] == ["--raw-dir", name]
+
+
+def refused(*_: object) -> None:
+    raise PipelineError("enough")
 
 
 def test_numbers_of_an_option_are_whole_and_above_0() -> None:

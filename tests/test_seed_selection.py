@@ -73,12 +73,12 @@ def test_the_command_runs_every_combination_and_writes_what_came_of_it(
     monkeypatch.setattr(runs, "git", lambda *_: "")
     monkeypatch.setattr(seeds, "read_from", read)
     for folder in ("one", "two"):
-        given = ["-S", "ratio.base=users", "--counts=10,64", "--seeds=0,1"]
+        given = ["-S", "ratio.base=users", "--counts=10,64", "--seeds=0,1", "--raw-dir=/a b"]
         result = CliRunner().invoke(app, [*given, f"--out={tmp_path / folder}"])
         assert result.exit_code == 0, result.output
     assert len(asked) == 2 * 4 * 2 * 2
     assert asked[3] == [
-        *("ratio.base=users", "pretrain.seed_method=random"),
+        *("ratio.base=users", 'data.raw_dir="/a b"', "pretrain.seed_method=random"),
         *("pretrain.seed_tasks=64", "seed=1"),
     ]
     lines = result.stdout.splitlines()
