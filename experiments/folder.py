@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
 from pathlib import Path
+from shutil import which
 from typing import Annotated, NoReturn
 
 import typer
 
-from experiments.runs import quoted
+from experiments.runs import no_command, quoted
 from experiments.shell import telling
 from pipeline.errors import PipelineError
 from pipeline.files import write_bytes
@@ -44,9 +45,12 @@ def run_folder(folder: Path, params: str, raw_dir: Path | None, jobs: int) -> No
         jobs: how many stages at once.
 
     Raises:
-        typer.Exit: with DVC's exit status, or with 1 after a line on what is wrong with `raw_dir`.
+        typer.Exit: with DVC's exit status, or with 1 after a line on what is wrong with `raw_dir`,
+            or that there is no DVC.
     """
     with telling(folder.name):
+        if which(DVC[0]) is None:
+            raise no_command(DVC[0])
         text = with_raw_dir((folder / f"{params}.yaml").read_text(), raw_dir)
     write_bytes(text.encode(), folder / "params.yaml")
     pipeline = f"{folder}/dvc.yaml"

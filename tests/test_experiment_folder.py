@@ -91,6 +91,17 @@ def test_a_failed_stage_stops_those_after_it(folder: Path, monkeypatch: pytest.M
     assert not list(folder.glob("second-*"))
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_without_dvc_the_params_stay_and_one_line_says_so(
+    folder: Path, jobs: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "params.yaml").write_text("mine")
+    monkeypatch.setenv("PATH", "")
+    assert run(folder, jobs) == 1
+    assert capsys.readouterr().err.startswith("made: dvc: there is no such command here; first `so")
+    assert (folder / "params.yaml").read_text() == "mine"
+
+
 def test_a_pipeline_that_dvc_cannot_read_is_its_error_alone(folder: Path) -> None:
     (folder / "dvc.yaml").write_text("stages: [")
     assert run(folder, 2) != 0
