@@ -5,6 +5,7 @@ a reader finds the old file or the new one, never a part of either. What a kille
 its own the next one removes.
 """
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -57,9 +58,11 @@ def telling_of(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
+        mending = "Make room or give the permission, then run it again."
+        if error.errno == errno.EBUSY:
+            mending = "It is a mount point, which stays: name another place, or one inside it."
         raise PipelineError(
-            f"{path}: cannot be written ({reason}); what was there is unchanged. "
-            "Make room or give the permission, then run it again."
+            f"{path}: cannot be written ({reason}); what was there is unchanged. {mending}"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """New exposures without training: equal to a rebuild, and no more work than what is new."""
 
 import csv
+import errno
 import io
 import os
 import re
@@ -347,6 +348,45 @@ def test_a_write_that_fails_leaves_nothing_beside(
     trained.running.write(tmp_path / "running", "this one")
     monkeypatch.setattr("pipeline.newcomers.running.write_model", full)
     with pytest.raises(PipelineError, match="the disk is full"):
+        trained.running.write(tmp_path / "running", "another")
+    assert [path.name for path in tmp_path.iterdir()] == ["running"]
+    assert Running.read(tmp_path / "running")[1] == "this one"
+
+
+def test_a_state_may_be_a_link_to_a_folder(trained: Trained, tmp_path: Path) -> None:
+    """The link stays, and where it leads to nothing yet, or to nothing any more, all is as ever."""
+    link, real = tmp_path / "link", tmp_path / "elsewhere/real"
+    link.symlink_to(real)
+    assert not Running.is_in(link)
+    for model in ("one", "two", "three"):
+        with alone_in(link):
+            trained.running.write(link, model)
+        assert Running.read(link)[1] == Running.read(real)[1] == model
+    (real.parent / ".real.part").mkdir()
+    real.rename(real.parent / ".real.old")  # as if killed between the renames
+    assert Running.is_in(link)
+    trained.running.write(link, "four")
+    assert link.is_symlink()
+    assert Running.read(real)[1] == "four"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "link"]
+    assert [path.name for path in real.parent.iterdir()] == ["real"]
+
+
+@pytest.mark.parametrize("moved", ["running", ".running.part"])
+def test_a_state_that_cannot_be_replaced_is_told_and_stays(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: str
+) -> None:
+    """Such as a mount point."""
+    rename = Path.rename
+
+    def busy(self: Path, target: Path) -> Path:
+        if self.name == moved:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return rename(self, target)
+
+    trained.running.write(tmp_path / "running", "this one")
+    monkeypatch.setattr(Path, "rename", busy)
+    with pytest.raises(PipelineError, match=r"running: cannot be .* is a mount point, which stays"):
         trained.running.write(tmp_path / "running", "another")
     assert [path.name for path in tmp_path.iterdir()] == ["running"]
     assert Running.read(tmp_path / "running")[1] == "this one"

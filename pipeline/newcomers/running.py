@@ -25,6 +25,7 @@ from pipeline.embedding_matrix import embedding_matrix, embedding_table
 from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
+from pipeline.files import telling_of
 from pipeline.lock import held
 from pipeline.model_files import read_model, under, write_model
 from pipeline.newcomers.placement import Placement
@@ -232,12 +233,15 @@ class Running:
             shutil.rmtree(left, ignore_errors=True)
         try:
             self._write_to(part, model)
+            with telling_of(folder):
+                if there:
+                    folder.resolve().rename(old)
+                part.rename(folder.resolve())
         except BaseException:
+            if _interrupted(folder):
+                old.rename(folder.resolve())
             shutil.rmtree(part, ignore_errors=True)
             raise
-        if there:
-            folder.rename(old)
-        part.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
 
     def _write_to(self, part: Path, model: str) -> None:
@@ -289,7 +293,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     """
     with held(_beside(folder, "lock"), BUSY):
         if _interrupted(folder):
-            _beside(folder, "old").rename(folder)
+            _beside(folder, "old").rename(folder.resolve())
         yield
 
 
@@ -302,6 +306,9 @@ def _interrupted(folder: Path) -> bool:
 
 
 def _beside(folder: Path, what: str) -> Path:
-    """Where a write prepares a folder, where it sets the old one aside, and what it locks."""
-    folder = folder.absolute()  # which has a name, but for the root
+    """Where a write prepares a folder, where it sets the old one aside, and what it locks.
+
+    A link stays: they lie beside the folder that it leads to.
+    """
+    folder = folder.resolve()  # which has a name, but for the root
     return folder.with_name(f".{folder.name}.{what}")
