@@ -16,8 +16,8 @@ def embedding_matrix(embeddings: pa.Table, tasks: pa.Table) -> Singles:
     if not embeddings.column("item_id").equals(tasks.column("item_id")):
         raise PipelineError(
             f"the task embeddings are of {embeddings.num_rows:,} tasks, but not of the "
-            f"{tasks.num_rows:,} in the tasks table; the files do not belong together: run "
-            "`dvc repro`."
+            f"{tasks.num_rows:,} in the tasks table.",
+            "The files do not belong together: run `dvc repro`.",
         )
     return matrix(embeddings.column("e"))
 

@@ -47,7 +47,7 @@ def umask() -> int:
 def missing(path: Path) -> PipelineError:
     """The error for a file that is not there to be read."""
     return PipelineError(
-        f"{path}: there is no such file. Build it with `dvc repro`, or name another."
+        f"{path}: there is no such file.", "Build it with `dvc repro`, or name another."
     )
 
 

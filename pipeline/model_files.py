@@ -69,13 +69,13 @@ def read_model(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             config: dict[str, object] = dict(json.loads((file.metadata() or {})["config"]))
     except FileNotFoundError:
-        raise PipelineError(f"{path}: there is no such file. {missing}") from None
+        raise PipelineError(f"{path}: there is no such file.", missing) from None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise PipelineError(
-            f"{path}: is not a model file of this pipeline ({error}). {damaged}"
+            f"{path}: is not a model file of this pipeline ({error}).", damaged
         ) from error
     if config.pop("sha256", None) != _checksum(tensors, config):
-        raise PipelineError(f"{path}: is damaged (wrong checksum). {damaged}")
+        raise PipelineError(f"{path}: is damaged (wrong checksum).", damaged)
     return tensors, config
 
 

@@ -15,6 +15,7 @@ from pipeline.errors import PipelineError
 
 VECTOR: Literal["vector"] = "vector"  # fixed_size_list<float>[d], d the same in every row
 Type: TypeAlias = pa.DataType | Literal["vector"]
+REBUILD = "Rebuild it with `dvc repro`."
 LARGEST = 1e18  # of a number in a vector: its square is finite in single precision
 
 
@@ -55,13 +56,15 @@ class Schema:
         if missing:
             raise PipelineError(
                 f"{where}: the {self.name} table lacks the column {', '.join(missing)}; "
-                f"found {', '.join(table.column_names)}. Rebuild it with `dvc repro`."
+                f"found {', '.join(table.column_names)}.",
+                REBUILD,
             )
         extra = [name for name in table.column_names if name not in self.columns]
         if extra and not self.open:
             raise PipelineError(
                 f"{where}: the {self.name} table has the unknown column {', '.join(extra)}; "
-                f"expected only {', '.join(self.columns)}. Rebuild it with `dvc repro`."
+                f"expected only {', '.join(self.columns)}.",
+                REBUILD,
             )
         if not table.num_rows:
             raise self.no_rows(where)
@@ -71,9 +74,7 @@ class Schema:
 
     def no_rows(self, where: object) -> PipelineError:
         """The error for a table without rows."""
-        return PipelineError(
-            f"{where}: the {self.name} table has no rows. Rebuild it with `dvc repro`."
-        )
+        return PipelineError(f"{where}: the {self.name} table has no rows.", REBUILD)
 
     def _expected(self, table: pa.Table) -> Iterator[tuple[str, Column]]:
         yield from self.columns.items()

@@ -196,6 +196,6 @@ def _telling_what_is_unreadable(path: Path) -> Iterator[None]:
         raise missing(path) from None
     except (pa.ArrowException, OSError) as error:
         raise PipelineError(
-            f"{path}: is not a readable Parquet file ({str(error).splitlines()[0]}). "
-            "Delete it and run `dvc repro`."
+            f"{path}: is not a readable Parquet file ({str(error).splitlines()[0]}).",
+            "Delete it and run `dvc repro`.",
         ) from error

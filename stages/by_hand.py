@@ -1,7 +1,7 @@
 """Scoring by hand: reads what `score` reads, gives the pairs asked for, shows or writes them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -86,6 +86,18 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Known:
+    """Whom the trained ratio knows: tables; see `schemas`."""
+
+    task_embeddings: "pa.Table"
+    features: "pa.Table"
+    tasks: "pa.Table"
+    exposures: "pa.Table"
+    users: "pa.Table"
+    items: "pa.Table"
+
+
+@dataclass(frozen=True)
 class Files:
     """Where the trained ratio lies, and whom it knows."""
 
@@ -98,29 +110,47 @@ class Files:
     users: Path
     items: Path
 
-    def as_of_now(self, state: Path) -> "Files":
-        """The same with what `update` has left in the folder `state`.
+    def read(self) -> Known:
+        """What `dvc repro` has left.
 
         Raises:
-            PipelineError: nothing is there, or it belongs to another training.
+            PipelineError: a file is missing or damaged.
         """
+        from pipeline import schemas
+        from pipeline.storage import read_table
+
+        return Known(
+            read_table(self.task_embeddings, schemas.TASK_EMBEDDINGS),
+            read_table(self.features, schemas.FEATURES),
+            read_table(self.tasks, schemas.TASKS),
+            read_table(self.exposures, schemas.EXPOSURES),
+            read_table(self.users, schemas.USERS),
+            read_table(self.items, schemas.ITEMS),
+        )
+
+    def read_as_of_now(self, state: Path) -> Known:
+        """What `update` has left in the folder `state`.
+
+        Raises:
+            PipelineError: nothing is there, it is damaged, or it belongs to another training.
+        """
+        from pipeline.embedding_matrix import embedding_table
         from pipeline.files import sha256
-        from pipeline.model_files import read_model
-        from pipeline.newcomers.running import MODEL, Running
+        from pipeline.newcomers.running import Running
 
         if not Running.is_in(state):
             raise PipelineError(
                 f"{state}: nothing came later yet; `python -m stages.update NEW` takes new "
                 "exposures in. Without --state the tables of `dvc repro` are read."
             )
-        _, config = read_model(state / MODEL)
-        if not self.model.exists() or config.get("model") != sha256(self.model):
+        now, model = Running.read(state)
+        if not self.model.exists() or model != sha256(self.model):
             raise PipelineError(
                 f"{state}: belongs to another training than {self.model}; delete it, and take in "
                 "again by `python -m stages.update` whatever `dvc repro` has not seen."
             )
-        names = ("task_embeddings", "features", "tasks", "exposures", "users", "items")
-        return replace(self, **{name: state / f"{name}.parquet" for name in names})
+        e = embedding_table(now.e, now.tasks)
+        return Known(e, now.features, now.tasks, now.exposures, now.users, now.items)
 
 
 def answer(asked: Asked, files: Files, run: "Run") -> None:
@@ -130,15 +160,14 @@ def answer(asked: Asked, files: Files, run: "Run") -> None:
         PipelineError: options that do not go together, an id that is not known, a faulty file.
     """
     asked.check()
-    if asked.state is not None:
-        files = files.as_of_now(asked.state)
+    known = files.read() if asked.state is None else files.read_as_of_now(asked.state)
     alpha = asked.alpha or ALPHA
     from pipeline.by_hand.output import as_text, write_parquet
     from pipeline.files import write_text
 
     tables: Iterator[pa.Table]
     if asked.explain is None:
-        familiarity, catalogue = _read(files, alpha, run)
+        familiarity, catalogue = _read(files, known, alpha, run)
         tables = (catalogue.named(table) for table in _chosen(asked, familiarity, catalogue))
         share = f"{100 * alpha:g} %"
         legend = (
@@ -146,7 +175,7 @@ def answer(asked: Asked, files: Files, run: "Run") -> None:
             f"common: at most {share} of all users score as high."
         )
     else:
-        tables = _explained(asked, asked.explain, files)
+        tables = _explained(asked, asked.explain, files, known)
         legend = "the contributions of a user and item add up to the score, in nats."
     if asked.format == "parquet" and asked.to is not None:
         write_parquet(tables, asked.to)
@@ -158,7 +187,9 @@ def answer(asked: Asked, files: Files, run: "Run") -> None:
     typer.echo(legend, err=True)
 
 
-def _read(files: Files, alpha: float, run: "Run") -> tuple["Familiarity", "Catalogue"]:
+def _read(
+    files: Files, known: Known, alpha: float, run: "Run"
+) -> tuple["Familiarity", "Catalogue"]:
     """The trained ratio with whom it compares, and what users and items are called."""
     import torch
 
@@ -171,23 +202,20 @@ def _read(files: Files, alpha: float, run: "Run") -> tuple["Familiarity", "Catal
     from pipeline.pairs import split_rows, task_pairs
     from pipeline.storage import matrix, read_table
 
-    features = read_table(files.features, schemas.FEATURES)
-    tasks = read_table(files.tasks, schemas.TASKS)
-    embeddings = read_table(files.task_embeddings, schemas.TASK_EMBEDDINGS)
+    features, tasks = known.features, known.tasks
     device = run.device()
     x = torch.from_numpy(matrix(features.column("x"))).to(device)
-    e = torch.from_numpy(embedding_matrix(embeddings, tasks)).to(device)
+    e = torch.from_numpy(embedding_matrix(known.task_embeddings, tasks)).to(device)
     familiarity = Familiarity(
         read_network(RatioNet, files.model, x_dim=x.shape[1], task_dim=e.shape[1]).to(device),
         x=x,
         e=e,
-        pairs=task_pairs(read_table(files.exposures, schemas.EXPOSURES), features, tasks),
+        pairs=task_pairs(known.exposures, features, tasks),
         valid=split_rows(read_table(files.splits, schemas.SPLITS), features, "valid"),
         size=tasks.column("train_exposures").to_numpy(),
         alpha=alpha,
     )
-    users, items = read_table(files.users, schemas.USERS), read_table(files.items, schemas.ITEMS)
-    return familiarity, Catalogue.of(features, tasks, users, items)
+    return familiarity, Catalogue.of(features, tasks, known.users, known.items)
 
 
 def _chosen(
@@ -210,21 +238,17 @@ def _chosen(
     return tables
 
 
-def _explained(asked: Asked, n: int, files: Files) -> Iterator["pa.Table"]:
+def _explained(asked: Asked, n: int, files: Files, known: Known) -> Iterator["pa.Table"]:
     """The scores asked for, taken apart into named contributions, a table a pair."""
     import numpy as np
 
-    from pipeline import schemas
     from pipeline.by_hand.explanation import Explainer
     from pipeline.by_hand.naming import Catalogue
     from pipeline.datasets.table_files import read_own
     from pipeline.model_files import read_network
     from pipeline.models.ratio import RatioNet
-    from pipeline.storage import read_table
 
-    features = read_table(files.features, schemas.FEATURES)
-    tasks, items = read_table(files.tasks, schemas.TASKS), read_table(files.items, schemas.ITEMS)
-    catalogue = Catalogue.of(features, tasks, read_table(files.users, schemas.USERS), items)
+    catalogue = Catalogue.of(known.features, known.tasks, known.users, known.items)
     if asked.pairs is not None:
         user, task = catalogue.pairs(read_own(asked.pairs))
     else:
@@ -236,11 +260,11 @@ def _explained(asked: Asked, n: int, files: Files) -> Iterator["pa.Table"]:
         )
     explainer = Explainer.from_tables(
         read_network(RatioNet, files.model),
-        features,
-        tasks,
-        read_table(files.task_embeddings, schemas.TASK_EMBEDDINGS),
-        read_table(files.exposures, schemas.EXPOSURES),
-        items,
+        known.features,
+        known.tasks,
+        known.task_embeddings,
+        known.exposures,
+        known.items,
     )
     for one, of in zip(user.tolist(), task.tolist(), strict=True):
-        yield catalogue.explained(one, of, explainer.explain(one, of).table(n), items)
+        yield catalogue.explained(one, of, explainer.explain(one, of).table(n), known.items)

@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pipeline import schemas
+from pipeline import schemas, storage
 from pipeline.conditional import train_conditional
 from pipeline.datasets.source import Source
 from pipeline.datasets.table_files import read_own
@@ -27,7 +28,7 @@ from pipeline.estimation import CHANCE
 from pipeline.examples import Examples
 from pipeline.features.extraction import extract
 from pipeline.features.extractor import Extractor
-from pipeline.model_files import write_network
+from pipeline.model_files import write_model, write_network
 from pipeline.models.deepfm import DeepFM
 from pipeline.models.ratio import RatioNet
 from pipeline.newcomers.running import Drift, Running, alone_in
@@ -317,6 +318,57 @@ def test_what_runs_is_read_as_it_was_written(trained: Trained, tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.csv", "running"]
 
 
+def test_a_state_that_is_replaced_while_it_is_read_is_read_anew(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, _ = run(trained, trained.running, new_exposures(tmp_path, newcomers(trained)))
+    trained.running.write(tmp_path / "running", "before")
+    replace_at_third_read(done, tmp_path / "running", "after", monkeypatch)
+    back, model = Running.read(tmp_path / "running")
+    assert model == "after"
+    same(back, done)
+
+
+def replace_at_third_read(
+    running: Running, folder: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Write to the folder when the third table of it is about to be read."""
+    read, paths = storage.read_parquet, []
+
+    def replacing(path: Path) -> pa.Table:
+        paths.append(path)
+        if len(paths) == 3:
+            running.write(folder, model)
+        return read(path)
+
+    monkeypatch.setattr(storage, "read_parquet", replacing)
+
+
+def damaged(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def of_no_state(path: Path) -> None:
+    write_model({}, {}, path)
+
+
+@pytest.mark.parametrize("name", ["running.safetensors", "features.parquet"])
+@pytest.mark.parametrize("spoil", [Path.unlink, damaged, of_no_state])
+def test_what_is_wrong_with_a_state_is_told_with_what_mends_it(
+    trained: Trained, tmp_path: Path, spoil: Callable[[Path], None], name: str
+) -> None:
+    """`dvc repro` does not: it knows nothing of the state."""
+    folder = tmp_path / "running"
+    trained.running.write(folder, "this one")
+    spoil(folder / name)
+    with pytest.raises(PipelineError) as caught:
+        Running.read(folder)
+    fault, _, mending = str(caught.value).rpartition(" Delete")
+    assert re.fullmatch(rf"{folder}.*\.", fault)
+    assert mending == f" the folder {folder} and take in again what `dvc repro` has not seen."
+    assert "dvc repro" not in fault
+
+
 def test_a_write_that_was_killed_between_its_renames_has_lost_nothing(
     trained: Trained, tmp_path: Path
 ) -> None:
@@ -447,6 +499,47 @@ def test_by_hand_newcomers_are_scored_once_an_update_knows_them(
         expected = float(trained.net(torch.from_numpy(x), torch.from_numpy(e)))
     assert float(found["score"]) == pytest.approx(expected, abs=1e-4)
     assert (found["exposed"], found["title"]) == ("true", "777")
+
+
+@pytest.mark.parametrize("options", [[], ["--explain", "2"]])
+def test_by_hand_a_state_that_is_replaced_meanwhile_is_read_as_one(
+    trained: Trained, project: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    new_exposures(project, newcomers(trained))
+    runner = CliRunner()
+    assert runner.invoke(update_stage.app, ["new.csv"]).exit_code == 0
+    state = project / "data/running"
+    asked = ["--users", "9001", "--items", "777", "--state", "data/running", *options]
+    before = runner.invoke(score_stage.app, asked).stdout
+    now, model = Running.read(state)
+    x = pa.table({"user_id": now.features.column("user_id"), "x": vectors(now.x + 1)})
+    moved = replace(now, e=now.e + 1, features=x)
+    moved.write(state, model)
+    after = runner.invoke(score_stage.app, asked).stdout
+    now.write(state, model)
+    replace_at_third_read(moved, state, model, monkeypatch)
+    ran = runner.invoke(score_stage.app, asked)
+    assert ran.exit_code == 0, ran.output
+    assert ran.stdout == after != before
+
+
+def test_by_hand_a_damaged_state_is_told_with_what_mends_it(
+    trained: Trained, project: Path
+) -> None:
+    new_exposures(project, newcomers(trained))
+    runner = CliRunner()
+    assert runner.invoke(update_stage.app, ["new.csv"]).exit_code == 0
+    (project / "data/running/tasks.parquet").unlink()
+    for app, options in (
+        (update_stage.app, ["new.csv"]),
+        (score_stage.app, ["--users", "1", "--state", "data/running"]),
+    ):
+        ran = runner.invoke(app, options)
+        assert ran.exit_code == 1
+        assert ran.stderr.partition(": ")[2] == (
+            "data/running/tasks.parquet: there is no such file. Delete the folder data/running and "
+            "take in again what `dvc repro` has not seen.\n"
+        )
 
 
 def test_a_user_s_id_may_be_negative(trained: Trained, project: Path) -> None:

@@ -27,7 +27,7 @@ from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.files import telling_of
 from pipeline.lock import held
-from pipeline.model_files import read_model, under, write_model
+from pipeline.model_files import MISFITS, read_model, under, write_model
 from pipeline.newcomers.placement import Placement
 from pipeline.pairs import find, ids_of, shown
 from pipeline.storage import matrix, read_table, write_table
@@ -264,9 +264,27 @@ class Running:
     def read(cls, folder: Path) -> tuple[Self, str]:
         """Read what `write` wrote: what runs, and the name of its network.
 
+        Of one write alone: where another replaces the folder meanwhile, it is read anew.
+
         Raises:
             PipelineError: a file is missing or damaged.
         """
+        version = _version(folder)
+        try:
+            found = cls._read_from(folder)
+        except (PipelineError, *MISFITS) as error:
+            if _version(folder) == version:
+                raise PipelineError(
+                    getattr(error, "fault", f"{folder}: holds no state of this pipeline."),
+                    f"Delete the folder {folder} and take in again what `dvc repro` has not seen.",
+                ) from error
+        else:
+            if _version(folder) == version:
+                return found
+        return cls.read(folder)
+
+    @classmethod
+    def _read_from(cls, folder: Path) -> tuple[Self, str]:
         tensors, config = read_model(folder / MODEL)
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         tables = {name: read_table(folder / f"{name}.parquet", s) for name, s in TABLES.items()}
@@ -303,6 +321,15 @@ def _interrupted(folder: Path) -> bool:
     An old one beside nothing new was done with, and whoever removed the folder meant it.
     """
     return not folder.exists() and all(_beside(folder, of).exists() for of in ("old", "part"))
+
+
+def _version(folder: Path) -> tuple[int, int] | None:
+    """What tells one write of a folder from every other."""
+    try:
+        status = (folder / MODEL).stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _beside(folder: Path, what: str) -> Path:
