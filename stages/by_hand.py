@@ -9,13 +9,13 @@ import typer
 
 from pipeline.by_hand.formats import Format
 from pipeline.errors import PipelineError
+from stages.shell import Run, show
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipeline.by_hand.familiarity import Familiarity
     from pipeline.by_hand.naming import Catalogue
-    from stages.shell import Run
 
 ALPHA = 0.05  # unless another is asked for
 MOST_EXPLAINED = 100  # pairs
@@ -153,7 +153,7 @@ class Files:
         return Known(e, now.features, now.tasks, now.exposures, now.users, now.items)
 
 
-def answer(asked: Asked, files: Files, run: "Run") -> None:
+def answer(asked: Asked, files: Files, run: Run) -> None:
     """Score what is asked for, and show or write it.
 
     Raises:
@@ -183,13 +183,11 @@ def answer(asked: Asked, files: Files, run: "Run") -> None:
         write_text(as_text(tables, asked.format), asked.to)
     else:
         for part in as_text(tables, asked.format):
-            typer.echo(part, nl=False)
+            show(part)
     typer.echo(legend, err=True)
 
 
-def _read(
-    files: Files, known: Known, alpha: float, run: "Run"
-) -> tuple["Familiarity", "Catalogue"]:
+def _read(files: Files, known: Known, alpha: float, run: Run) -> tuple["Familiarity", "Catalogue"]:
     """The trained ratio with whom it compares, and what users and items are called."""
     import torch
 

@@ -1,6 +1,7 @@
 """What every stage shares: its options, its errors in one line, its run facts."""
 
 import ctypes
+import errno
 import json
 import os
 import platform
@@ -9,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -151,7 +152,26 @@ class Run(Generic[P]):
     def say(self, line: str) -> None:
         """The stage's one line of result, on stdout."""
         if self.leads:
-            typer.echo(line)
+            show(f"{line}\n")
+
+
+def show(text: str) -> None:
+    """Write to stdout.
+
+    Raises:
+        PipelineError: it cannot be written.
+    """
+    try:
+        typer.echo(text, nl=False)
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # nobody reads on, which click knows how to end
+            raise
+        with suppress(OSError):  # else what could not be written is tried again at the end
+            sys.stdout.close()
+        raise PipelineError(
+            f"stdout: cannot be written ({error.strerror}). Make room or name another place, then "
+            "run it again."
+        ) from error
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from typer.testing import CliRunner
@@ -27,12 +29,15 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def command(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+def command(
+    *arguments: str, cwd: Path, stdout: IO[str] | int = subprocess.PIPE, **settings: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
         env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **settings},
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         check=False,
     )
@@ -75,6 +80,31 @@ def test_so_it_is_in_a_shell(empty: Path) -> None:
         "filter_tasks: data/prepared/users.parquet: there is no such file. "
         "Build it with `dvc repro`, or name another.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("module", "options"), [("filter_tasks", []), ("score", ["--user", "1", "--item", "7"])]
+)
+def test_a_result_that_cannot_be_shown_is_one_line(
+    built: Path, tmp_path: Path, module: str, options: list[str]
+) -> None:
+    project = Path(shutil.copytree(built, tmp_path / "project"))
+    with Path("/dev/full").open("w") as full:
+        ran = command("-m", f"stages.{module}", *options, cwd=project, stdout=full)
+    assert ran.returncode == 1
+    assert ran.stderr == (
+        f"{module}: stdout: cannot be written (No space left on device). Make room or name another "
+        "place, then run it again.\n"
+    )
+
+
+def test_a_reader_that_goes_early_is_told_nothing(built: Path, tmp_path: Path) -> None:
+    project = Path(shutil.copytree(built, tmp_path / "project"))
+    reader, writer = os.pipe()
+    os.close(reader)
+    ran = command("-m", "stages.score", "--user", "1", cwd=project, stdout=writer)
+    os.close(writer)
+    assert (ran.returncode, ran.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
