@@ -177,6 +177,27 @@ def test_a_moment_is_seconds_or_a_date_even_in_one_column(
     assert read == [978300001, None, int(others) if others else None]
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_every_number_of_64_bits_is_one(folder: Path, ending: str) -> None:
+    """However many zeros it has in front."""
+    for name in ("users", "items", "features"):
+        (folder / f"{name}.csv").unlink()
+    users = [-(2**63), -1, 0, 2**63 - 2, 2**63 - 1]
+    (folder / "exposures.csv").write_text(
+        "user_id,item_id\n" + "".join(f"{u},{2**63 - 1}\n" for u in users)
+    )
+    if ending == "parquet":
+        to_parquet(folder, "exposures")
+    else:
+        with (folder / "exposures.csv").open("a") as file:
+            file.write(f"{2**63 - 1:040d},-0\n")
+    source = read_tables(folder, text_ids=False)
+    assert source.users["user_id"].to_pylist() == users
+    assert source.items["item_id"].to_pylist()[-1] == 2**63 - 1
+    unsigned = pa.table({"user_id": pa.array([0, 2**63 - 1], pa.uint64())})
+    assert OwnTable(Path("u"), unsigned).numbers("user_id").to_pylist() == [0, 2**63 - 1]
+
+
 def test_a_value_may_run_over_several_lines(folder: Path) -> None:
     """Many of them, more than one block of the reader."""
     titles = "".join(f'{number},"one\ntwo"\n' for number in range(100_000))
@@ -351,7 +372,8 @@ READ_FAULTS = [
         "text id", E, lines(PAIR, "1,10", "1,b"), "item_id, found 'b'. .*data.text_ids to true", 2
     ),
     Fault("fraction", E, lines(PAIR, "1.5,10"), "a whole number as user_id, found '1.5'", 1),
-    Fault("huge id", E, lines(PAIR, "9999999999999999999,10"), "whole number as user_id, found", 1),
+    Fault("huge id", E, lines(PAIR, f"{2**63},10"), r"from -2\^63 to 2\^63 - 1 as user_id, f", 1),
+    Fault("low id", E, lines(PAIR, f"{-(2**63) - 1},10"), r"from -2\^63 to .* as user_id", 1),
     Fault("long value", E, lines(PAIR, "9" * 500 + ",10"), "found '9{79}…. If", 1),
     Fault("rating in words", E, lines(RATED, "1,10,5", "2,20,good"), "rating, found 'good'", 2),
     Fault("half a star", E, lines(RATED, "1,10,4", "2,20,4.5"), "found 4.5. Leave the column", 2),
@@ -409,7 +431,11 @@ READ_FAULTS = [
     ),
     Fault("infinite id", "users.parquet", pa.table({"user_id": [1, np.inf]}), "found inf", 2),
     Fault(
-        "unsigned", "users.parquet", pa.table({"user_id": pa.array([2**63], pa.uint64())}), "92", 1
+        "unsigned",
+        "users.parquet",
+        pa.table({"user_id": pa.array([5, None, 2**63], pa.uint64())}),
+        r"a whole number from -2\^63 to 2\^63 - 1 as user_id, found 9223372036854775808. If",
+        3,
     ),
     Fault(
         "boolean id",

@@ -1,5 +1,6 @@
 """A user's own tables, CSV or Parquet, read fast and refused with the row of their first fault."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ NAMES = ("exposures", "users", "items", "features")
 ENDINGS = (".csv", ".parquet")
 TEXTS = {".csv": "CSV", ".tsv": "TSV"}
 TEXT_COLUMNS = ("user_id", "item_id", "title", "genres")  # of a CSV: never guessed to be numbers
+WHOLE = r"^-?[0-9]+$"
 MENDING = "Mend or remove the row."
 APART = "Two numbers from there on may be one float; write them as whole numbers or text."
 NAMING = "Name the columns so; a CSV has them in its first line, separated by commas."
@@ -83,17 +85,19 @@ class OwnTable:
         """A column of whole numbers, as int64; what is missing stays missing."""
         column = self.table.column(name)
         if pa.types.is_string(column.type):
-            digits = pc.match_substring_regex(column, r"^-?[0-9]+$")
-            size = pc.abs(pc.if_else(digits, column, "0").cast(pa.float64()))
-            good = pc.and_(digits, pc.less(size, 2.0**63))
+            good = pc.and_(pc.match_substring_regex(column, WHOLE), _fit(column))
+        elif pa.types.is_uint64(column.type):
+            good = pc.less(column, pa.scalar(2**63, pa.uint64()))
         elif pa.types.is_integer(column.type) or pa.types.is_null(column.type):
-            good = pc.fill_null(pc.less(column.cast(pa.float64(), safe=False), 2.0**63), True)
+            return column.cast(pa.int64())
         elif pa.types.is_floating(column.type):
             return self._numbers_of_floats(name, column, mending)
         else:
             raise self.wrong_type(name, "whole numbers", column.type)
         mask = pc.fill_null(good, True).to_numpy()
-        self.require(mask, f"a whole number as {name}", column, mending)
+        if not mask.all():
+            expected = _whole_number(column[int(np.argmin(mask))].as_py())
+            self.require(mask, f"{expected} as {name}", column, mending)
         return column.cast(pa.int64())
 
     def _numbers_of_floats(
@@ -140,6 +144,21 @@ class OwnTable:
         except ValueError:
             expected = "seconds since 1970 or a date such as 2024-01-31 12:00:00 as timestamp"
             raise self.fault(row, expected, repr(value)) from None
+
+
+def _fit(digits: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which texts of digits are numbers that 64 bits hold."""
+    number = pc.ascii_ltrim(digits, "-0")
+    length = pc.binary_length(number)
+    largest = pc.if_else(pc.starts_with(digits, "-"), str(2**63), str(2**63 - 1))
+    as_long = pc.and_(pc.equal(length, pc.binary_length(largest)), pc.less_equal(number, largest))
+    return pc.or_(pc.less(length, pc.binary_length(largest)), as_long)
+
+
+def _whole_number(found: object) -> str:
+    """What was expected where `found` is no whole number, or one beyond 64 bits."""
+    beyond = isinstance(found, int) or re.fullmatch(WHOLE, str(found))
+    return "a whole number from -2^63 to 2^63 - 1" if beyond else "a whole number"
 
 
 def _quoted(name: str) -> str:
