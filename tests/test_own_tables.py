@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,23 @@ def test_a_moment_is_seconds_or_a_date_even_in_one_column(
     )
     read = read_tables(folder, text_ids=False).exposures["timestamp"].to_pylist()
     assert read == [978300001, None, int(others) if others else None]
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        [20240131, None, 20240132],  # seconds of which only some could be dates
+        [20240131, 20240132, None],
+        pa.array([20240131, None, 20240229], pa.timestamp("s")),  # which were in August 1970
+        [None, None, None],
+    ],
+)
+def test_seconds_are_no_dates_unless_all_could_be(folder: Path, moments: object) -> None:
+    (folder / "exposures.csv").unlink()
+    table = pa.table({"user_id": [1, 2, 3], "item_id": [10] * 3, "timestamp": moments})
+    pq.write_table(table, folder / "exposures.parquet")
+    found = read_tables(folder, text_ids=False).exposures["timestamp"]
+    assert found.equals(table["timestamp"].cast(pa.int64()))
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -380,6 +398,41 @@ READ_FAULTS = [
     Fault("rating of 300", E, lines(RATED, "1,10,300"), "rating from -128 to 127, found 300", 1),
     Fault("no date", E, lines(WHEN, "1,10,978300001", "1,20,soon"), "a date .*, found 'soon'", 2),
     Fault("month 13", E, lines(WHEN, "1,10,2024-13-01"), "as timestamp, found '2024-13-01'", 1),
+    Fault(
+        "dates as numbers",
+        E,
+        lines(WHEN, "1,10,", "1,20,20240131", "2,20,19001231", "3,20,20240229"),
+        "a date such as 2024-01-31 12:00:00 as timestamp, found 20240131. Write dates as 20",
+        2,
+    ),
+    Fault(
+        "dates as digits",
+        "exposures.parquet",
+        pa.table({"user_id": TWO, "item_id": TWO, "timestamp": ["20240131", "21001231"]}),
+        "as timestamp, found 20240131. Write dates as 2024-01-31",
+        1,
+    ),
+    Fault(
+        "milliseconds",
+        E,
+        lines(WHEN, "1,10,978300001", "1,20,978300001000"),
+        "before the year 3000 as timestamp, found 978300001000. Divide milliseconds by 1,000",
+        2,
+    ),
+    Fault(
+        "milliseconds as digits",
+        "exposures.parquet",
+        pa.table({"user_id": TWO, "item_id": TWO, "timestamp": ["2024-01-31", f"{10**12}"]}),
+        "before the year 3000 as timestamp, found 1000000000000. Divide milliseconds by 1,000",
+        2,
+    ),
+    Fault(
+        "never",
+        "exposures.parquet",
+        pa.table({"user_id": TWO, "item_id": TWO, "timestamp": [datetime(9999, 12, 31)] * 2}),
+        "before the year 3000 as timestamp, found 253402214400. .*; leave empty what is not known",
+        1,
+    ),
     Fault(
         "truth for time", E, lines(WHEN, "1,10,true"), "numbers in the column timestamp, found b"
     ),

@@ -144,6 +144,15 @@ def test_a_csv_is_cut_at_its_lines_and_text_ids_keep_their_texts(
     both(project, "prepare", "filter_tasks")
 
 
+def test_seconds_in_pieces_that_could_be_dates_are_the_same(project: Path) -> None:
+    """As long as in another piece is one that could not."""
+    met = exposures(0).slice(0, 60)
+    moment = pa.array([None, *[20240131] * 58, 20240132])
+    path = own(project) / "exposures.parquet"
+    pq.write_table(met.set_column(3, "timestamp", moment), path, row_group_size=20)
+    both(project, "prepare")
+
+
 OF_EXPOSURES = [fault for fault in READ_FAULTS if fault.file.startswith("exposures")]
 
 

@@ -23,6 +23,9 @@ ENDINGS = (".csv", ".parquet")
 TEXTS = {".csv": "CSV", ".tsv": "TSV"}
 TEXT_COLUMNS = ("user_id", "item_id", "title", "genres")  # of a CSV: never guessed to be numbers
 WHOLE = r"^-?[0-9]+$"
+MOMENT = "seconds since 1970 or a date such as 2024-01-31 12:00:00"
+YEAR_3000 = 32_503_680_000  # in seconds since 1970
+MILLISECONDS = "Divide milliseconds by 1,000; leave empty what is not known."
 MENDING = "Mend or remove the row."
 APART = "Two numbers from there on may be one float; write them as whole numbers or text."
 NAMING = "Name the columns so; a CSV has them in its first line, separated by commas."
@@ -132,18 +135,46 @@ class OwnTable:
             column = column.cast(pa.timestamp("s"))
         if pa.types.is_timestamp(column.type):
             whole = pa.timestamp("s", column.type.tz)
-            return column.cast(whole, safe=False).cast(pa.int64())
-        if not pa.types.is_string(column.type):
-            return self.numbers(name)
-        moments = [self._moment(row, value) for row, value in enumerate(column.to_pylist())]
-        return pa.chunked_array([pa.array(moments, pa.int64())])
+            moments = column.cast(whole, safe=False).cast(pa.int64())
+        elif pa.types.is_string(column.type):
+            each = [self._moment(row, value) for row, value in enumerate(column.to_pylist())]
+            moments = pa.chunked_array([pa.array(each, pa.int64())])
+        else:
+            moments = self.numbers(name)
+        early = pc.fill_null(pc.less(moments, YEAR_3000), True).to_numpy()
+        self.require(early, f"seconds before the year 3000 as {name}", moments, MILLISECONDS)
+        return moments
+
+    def require_moments(self, name: str, seconds: pa.ChunkedArray) -> None:
+        """Raise the fault of the first of a column's `seconds` if all are dates, such as 20240131.
+
+        As seconds they would be of August and September 1970.
+        """
+        given = seconds.drop_null()
+        for some in (given[:1], given):  # where they are no dates, the first is none
+            if not like_a_date(some.to_numpy()).all():
+                return
+        if len(given) and not pa.types.is_temporal(self.table.column(name).type):
+            row = pc.index(seconds.is_valid(), True).as_py()
+            raise self.fault(row, f"{MOMENT} as {name}", given[0], "Write dates as 2024-01-31.")
 
     def _moment(self, row: int, value: str | None) -> int | None:
         try:
             return _seconds(value) if value else None
         except ValueError:
-            expected = "seconds since 1970 or a date such as 2024-01-31 12:00:00 as timestamp"
-            raise self.fault(row, expected, repr(value)) from None
+            raise self.fault(row, f"{MOMENT} as timestamp", repr(value)) from None
+
+
+def like_a_date(number: Ints) -> Bools:
+    """Which numbers (n,) may be dates from 1900 to 2100, by their digits; a Spark column too.
+
+    Example:
+        >>> like_a_date(np.array([20240131, 20241301])).tolist()
+        [True, False]
+    """
+    in_year, in_month = number % 10_000, number % 100
+    dates: Bools = (number >= 1900_00_00) & (number < 2101_00_00)
+    return dates & (in_year >= 1_00) & (in_year < 13_00) & (in_month >= 1) & (in_month <= 31)
 
 
 def _fit(digits: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -61,6 +61,7 @@ def read_exposures(exposures: OwnTable, *, text_ids: bool) -> Source:
         PipelineError: a column is missing or faulty; names the row.
     """
     met = own_pairs(exposures, text_ids=text_ids)
+    require_moments(exposures, met)
     pairs = first_of_each(met.select(["user_id", "item_id", "rating", "timestamp"]))
     users, items = (
         met.select([name for name in met.column_names if name in (f"{who}_id", f"{who}_key")])
@@ -79,6 +80,12 @@ def own_pairs(exposures: OwnTable, *, text_ids: bool) -> pa.Table:
     user, item = (own_ids(exposures, who, text_ids=text_ids) for who in ("user", "item"))
     columns = {name: ids.column(name) for ids in (user, item) for name in ids.column_names}
     return pa.table({**columns, "rating": _ratings(exposures), "timestamp": _timestamps(exposures)})
+
+
+def require_moments(exposures: OwnTable, pairs: pa.Table) -> None:
+    """Raise PipelineError if all moments of the `own_pairs` of a table are dates as numbers."""
+    if "timestamp" in exposures.table.column_names:
+        exposures.require_moments("timestamp", pairs.column("timestamp"))
 
 
 def own_users(own: OwnTable, text_ids: bool) -> pa.Table:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.datasets.own_ids import Who, two_texts
 from pipeline.datasets.pieces import Piece, pieces_of
-from pipeline.datasets.table_files import OwnTable, no_rows, read_own
+from pipeline.datasets.table_files import OwnTable, like_a_date, no_rows, read_own
 from pipeline.datasets.tables import (
     distinct_ids,
     find_exposures,
@@ -16,6 +16,7 @@ from pipeline.datasets.tables import (
     own_pairs,
     own_users,
     require_known,
+    require_moments,
     titled,
 )
 from pipeline.errors import PipelineError
@@ -55,6 +56,7 @@ def read_tables_on(spark: "SparkSession", folder: Path, law: Law, *, text_ids: b
     if text_ids:
         own.require_one_text("user")
         own.require_one_text("item")
+    own.require_moments()
     users = own_users(read_own(files["users"]), text_ids) if "users" in files else own.ids("user")
     items = (
         own_items(read_own(files["items"]), text_ids)
@@ -103,6 +105,18 @@ class OwnRows:
         texts = self.rows.groupBy(f"{who}_id").agg((F.min(key) != F.max(key)).alias("two"))
         if texts.where("two").head():
             raise two_texts(self.path, f"{who}_id")
+
+    def require_moments(self) -> None:
+        """Raise the fault of the first row with a moment if all moments are dates as numbers."""
+        from pyspark.sql import functions as F
+
+        given = self.rows.where("timestamp IS NOT NULL")
+        if given.where(~like_a_date(F.col("timestamp"))).head() is not None:
+            return
+        first = given.agg(F.min("place")).first()[0]
+        if first is not None:
+            piece = self._piece(first)
+            require_moments(piece, own_pairs(piece, text_ids=self.text_ids))
 
     def require_known(self, spark: "SparkSession", who: Who, known: pa.Table) -> None:
         """Raise the fault of the first row whose user or item is not in the table `known`."""
