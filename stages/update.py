@@ -21,7 +21,7 @@ RETRAIN = 0.8  # share of what was learned that is left, below which to train ag
 
 @app.command()
 def main(
-    new: Annotated[Path, typer.Argument(help="Reads: new exposures, .csv or .parquet.")],
+    new: Annotated[Path, typer.Argument(help="Reads: new exposures, .csv, .tsv or .parquet.")],
     state: Annotated[
         Path, typer.Option(help="Reads and writes: users, items and tasks as of now.")
     ] = Path("data/running"),

@@ -158,8 +158,12 @@ def test_files_name_users_and_pairs(tmp_path: Path) -> None:
     assert rows("--users", "some.csv", "--item", "10") == rows("--users", "5,9", "--item", "10")
     (tmp_path / "often.csv").write_text("user_id\n9\n5\n9\n")
     assert rows("--users", "often.csv", "--top", "2") == rows("--users", "9,5", "--top", "2")
+    (tmp_path / "some.tsv").write_text("note\tuser_id\n,\t5\n,\t9\n")
+    assert rows("--users", "some.tsv", "--item", "10") == rows("--users", "5,9", "--item", "10")
+    (tmp_path / "p.tsv").write_text("item_id\tuser_id\n70\t3\n10\t5\n")
     pq.write_table(pa.table({"item_id": [70, 10], "user_id": [3, 5]}), tmp_path / "p.parquet")
     found = rows("--pairs", "p.parquet")
+    assert rows("--pairs", "p.tsv") == found
     assert [(row["user_id"], row["item_id"]) for row in found] == [(3, 70), (5, 10)]
     (alone,) = rows("--user", "5", "--item", "10")
     assert found[1] == pytest.approx(alone)
@@ -258,6 +262,11 @@ MISTAKES = {
     "--user 1 --to a.xlsx": r"--to a.xlsx: expected a name that ends in \.csv, .*",
     "--state nowhere": r"scoring by hand takes one of .*; found none of them\.",
     "--alpha 0.1": r"scoring by hand takes one of .*; found none of them\.",
+    **{
+        f"--pairs {name}": f"{name}: expected a name that ends in .csv, .tsv or .parquet. Write .*"
+        for name in ("/dev/stdin", "p.txt", "half.csv.gz")
+    },
+    "--item 1.txt": r"--items: expected whole numbers .*, or a \.csv, \.tsv or \.parquet file .*",
     "--pairs half.csv": r"half.csv: expected a column item_id, found user_id\..*",
     "--pairs bad.csv": r"bad.csv, row 2: expected a whole number as user_id, found 'x'\..*",
     "--top 3": r"scoring by hand takes one of --users or --items, .*; found none of them\.",

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.arrays import Ints
 from pipeline.datasets.own_ids import Who, number_of, own_ids
-from pipeline.datasets.table_files import OwnTable, read_own
+from pipeline.datasets.table_files import READABLE, OwnTable, read_own
 from pipeline.errors import PipelineError
 from pipeline.pairs import find, ids_of, rows_of
 
@@ -59,7 +59,7 @@ class Names:
             PipelineError: a name that is not known, or a faulty table.
         """
         path = Path(wanted)
-        if path.suffix in (".csv", ".parquet"):
+        if path.suffix in READABLE:
             return self.rows_in(read_own(path))
         names = [name.strip() for name in wanted.split(",")]
         if self.are_text and number_of(wanted) in self.ids:  # a name with a comma in it
@@ -68,8 +68,8 @@ class Names:
             return self._rows(np.array([number_of(name) for name in names], np.int64), names)
         if wrong := [name for name in names if not name.removeprefix("-").isdecimal()]:
             raise PipelineError(
-                f"--{self.who}s: expected whole numbers separated by commas, or a .csv or .parquet "
-                f"file with a column {self.who}_id; found {wrong[0]!r}."
+                f"--{self.who}s: expected whole numbers separated by commas, or a .csv, .tsv or "
+                f".parquet file with a column {self.who}_id; found {wrong[0]!r}."
             )
         numbers = [max(min(int(name), 2**63 - 1), -(2**63)) for name in names]
         return self._rows(np.array(numbers, np.int64), names)

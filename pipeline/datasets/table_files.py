@@ -21,6 +21,7 @@ from pipeline.storage import read_parquet
 NAMES = ("exposures", "users", "items", "features")
 ENDINGS = (".csv", ".parquet")
 TEXTS = {".csv": "CSV", ".tsv": "TSV"}
+READABLE = (*TEXTS, ".parquet")
 TEXT_COLUMNS = ("user_id", "item_id", "title", "genres")  # of a CSV: never guessed to be numbers
 WHOLE = r"^-?[0-9]+$"
 MOMENT = "seconds since 1970 or a date such as 2024-01-31 12:00:00"
@@ -243,6 +244,11 @@ def read_own(path: Path, text_columns: Sequence[str] = TEXT_COLUMNS) -> OwnTable
     Raises:
         PipelineError: not such a file, no rows, or two columns of one name.
     """
+    if path.suffix not in READABLE:
+        raise PipelineError(
+            f"{path}: expected a name that ends in .csv, .tsv or .parquet. Write the table to a "
+            "file with such a name."
+        )
     own = own_table(path, lambda: _read_whole(path, text_columns))
     if not own.table.num_rows:
         raise no_rows(path)
