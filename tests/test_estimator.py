@@ -84,6 +84,23 @@ def test_of_a_groups_own_rows_about_alpha_are_called_outliers() -> None:
             assert (rate <= alpha + 1 / (own + 1) + 5 * error).all()
 
 
+def ties(rows: int, seed: int, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows full of ties: a rare flag, two coins and a count; groups alike."""
+    gen = np.random.default_rng(seed)
+    columns = (gen.random(rows) < 0.03, *gen.integers(0, 2, (2, rows)), gen.poisson(1, rows))
+    return np.stack(columns, 1).astype(float), np.arange(rows) % groups
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_rows_with_ties_keep_the_promise(groups: int) -> None:
+    """A row is as its equals in the calibration, to the last bit: never just below them."""
+    for seed in range(3):
+        made = CollaborativeAnomalyDetector(random_state=seed).fit(*ties(6000, seed, groups))
+        X, task = ties(20_000, seed + 10, groups)
+        for alpha in (0.02, 0.05):
+            assert (made.set_params(alpha=alpha).predict(X, task) == -1).mean() < 1.25 * alpha
+
+
 def test_the_threshold_of_a_group_parts_what_is_predicted(
     detector: CollaborativeAnomalyDetector,
 ) -> None:

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from pipeline.arrays import Doubles, Floats, Ints, Singles
+from pipeline.arrays import Doubles, Ints, Singles
 from pipeline.conformal import Calibration, fewest
 from pipeline.embeddings import Projection
 from pipeline.errors import PipelineError
@@ -394,11 +394,11 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         score = self._score(some.x, None)
         return Calibration.of(score, np.zeros(len(score), np.int64), np.ones(1, np.int64), least=1)
 
-    def _asked(self, X: Table, task: Tasks | None) -> tuple[Doubles, Ints | None]:
+    def _asked(self, X: Table, task: Tasks | None) -> tuple[Singles, Ints | None]:
         """Standardised rows, and their groups; None where these are unknown and may be several."""
         check_is_fitted(self)
         x = validate_data(self, X, dtype=np.float64, reset=False)
-        z = self.scaler_.transform(x)
+        z = _single(self.scaler_, x)
         if task is None:
             return z, np.zeros(len(x), np.int64) if len(self.tasks_) == 1 else None
         names = task_names(task, len(x), self.tasks_)
@@ -410,13 +410,21 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             )
         return z, code
 
-    def _score(self, z: Floats, code: Ints | None) -> Doubles:
+    def _score(self, z: Singles, code: Ints | None) -> Doubles:
         if code is not None:
             score = log_ratios(self.net_, self.embeddings_, z, code)
         else:
             share = self.moments_.count / self.moments_.count.sum()
             score = mixture_log_ratios(self.net_, self.embeddings_, z, share)
-        return np.nan_to_num(score, nan=-np.inf)  # so far away that the network overflows
+        score[~np.isfinite(z).all(1)] = -np.inf  # so far away that single precision overflows
+        return np.nan_to_num(score, nan=-np.inf)  # or the network does
+
+
+def _single(scaler: StandardScaler, x: Doubles) -> Singles:
+    """Rows standardised, in the single precision of those kept: equal rows stay equal."""
+    with np.errstate(over="ignore"):
+        z: Singles = scaler.transform(x).astype(np.float32)
+    return z
 
 
 def _standardised(scaler: StandardScaler, x: Doubles, code: Ints) -> Rows:
@@ -425,8 +433,7 @@ def _standardised(scaler: StandardScaler, x: Doubles, code: Ints) -> Rows:
     Raises:
         ValueError: a row that is beyond single precision.
     """
-    with np.errstate(over="ignore"):
-        z = scaler.transform(x).astype(np.float32)
+    z = _single(scaler, x)
     beyond = ~np.isfinite(z).all(1)
     if beyond.any():
         raise ValueError(
