@@ -49,6 +49,7 @@ from pipeline.training.history import Row
 Table: TypeAlias = npt.ArrayLike | pd.DataFrame
 Tasks: TypeAlias = npt.ArrayLike | pd.Series
 VALID_SHARE = 0.1  # of the rows of a group, to stop by
+DIGITS = 30  # binary, of a score
 ENOUGH = 1000  # calibration rows that are scored under every group
 
 
@@ -416,6 +417,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         else:
             share = self.moments_.count / self.moments_.count.sum()
             score = mixture_log_ratios(self.net_, self.embeddings_, z, share)
+        score = _rounded(score)
         score[~np.isfinite(z).all(1)] = -np.inf  # so far away that single precision overflows
         return np.nan_to_num(score, nan=-np.inf)  # or the network does
 
@@ -441,6 +443,18 @@ def _standardised(scaler: StandardScaler, x: Doubles, code: Ints) -> Rows:
             "standardised, it is beyond single precision."
         )
     return Rows(z, code)
+
+
+def _rounded(score: Doubles) -> Doubles:
+    """To nine digits, or nine decimals under 1: the last bits vary with a row's neighbours.
+
+    Example:
+        >>> np.ptp(_rounded(np.array([0.1, 0.1 + 1e-15]))).item()
+        0.0
+    """
+    step = np.ldexp(1.0, np.frexp(np.maximum(np.abs(score), 1))[1] - DIGITS)
+    rounded: Doubles = np.round(score / step) * step
+    return rounded
 
 
 def _warn_of_few(rows: int, alpha: float) -> None:

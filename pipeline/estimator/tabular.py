@@ -231,7 +231,8 @@ def _repeats(rows: Rows) -> int:
 def log_ratios(net: RatioNet, e: Singles, x: Floats, task: Ints) -> Doubles:
     """Log ratios of rows x (n, d), each under its task, (n,).
 
-    In double precision: equal rows score equally, whatever their neighbours.
+    In double precision: equal rows score equally but for the last bits, which vary with the number
+    of rows that are multiplied together.
     """
     double, embeddings = deepcopy(net).double(), torch.from_numpy(e).double()
     blocks = zip(_blocks(x, BLOCK), torch.from_numpy(task).split(BLOCK), strict=True)
