@@ -343,7 +343,7 @@ def test_the_file_is_read_without_running_code_and_another_is_refused(
     with safe_open(path, framework="np") as file:
         assert "moments.sums" in set(file.keys())
     write_model({}, {"kind": "something else"}, path)
-    with pytest.raises(PipelineError, match="holds no CollaborativeAnomalyDetector"):
+    with pytest.raises(PipelineError, match=r"safetensors: holds no CollaborativeAnom"):
         CollaborativeAnomalyDetector.load(path)
     with pytest.raises(PipelineError, match="there is no such file"):
         CollaborativeAnomalyDetector.load(tmp_path / "none.safetensors")
@@ -565,14 +565,27 @@ MISTAKES = {
         np.array(["a", 1, "b", "b"], object),
         "Unknown label type: groups must be",
     ),
-    "one row each": ({}, ["a", "b", "c", "d"], "Found 4 samples in 4 groups; expected more"),
+    "one row each": (
+        {},
+        ["a", "b", "c", "d"],
+        "Found 4 samples in 4 groups; expected more: some group needs two rows.* ids by mistake",
+    ),
     "alpha": ({"alpha": 0}, None, "alpha must be above 0 and at most 0.5. Got 0"),
     "alpha as text": ({"alpha": "x"}, None, "alpha must be above 0 and at most 0.5. Got 'x'"),
     "background": ({"background": 1.0}, None, "background must be above 0 and at most 0.9"),
     "share": ({"calibration_share": 0.7}, None, "calibration_share must be .* Got 0.7"),
     "memory": ({"memory": -1}, None, "memory must be at least 0 rows. Got -1"),
     "lr": ({"lr": 0.0}, None, r"lr must be greater than 0\. Got 0\.0\.$"),
+    "lr as text": ({"lr": "x"}, None, "lr must be greater than 0. Got 'x'"),
+    "memory as text": ({"memory": "x"}, None, "memory must be a whole number. Got 'x'"),
+    "no memory": ({"memory": None}, None, "memory must be a whole number. Got None"),
+    "part of a row": ({"batch_size": 1.5}, None, "batch_size must be a whole number. Got 1.5"),
+    "epochs": ({"max_epochs": 2.5}, None, "max_epochs must be a whole number. Got 2.5"),
     "hidden": ({"hidden": []}, None, "hidden .* at least 1 item"),
+    "one width": ({"hidden": 64}, None, "hidden must be a list of whole numbers.* Got 64"),
+    "broken widths": ({"hidden": [64.0]}, None, r"hidden must be a list of .* Got \[64.0\]"),
+    "device": ({"device": "nope"}, None, "device must be one that torch has here.* Got 'nope'"),
+    "no such CUDA": ({"device": "cuda:99"}, None, "device must be one .* Got 'cuda:99'"),
 }
 
 

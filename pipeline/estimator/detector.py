@@ -27,7 +27,7 @@ from pipeline.arrays import Doubles, Ints, Singles
 from pipeline.conformal import Calibration, fewest
 from pipeline.embeddings import Projection
 from pipeline.errors import PipelineError
-from pipeline.estimator.files import ADVICE, fitted_state, restore
+from pipeline.estimator.files import ADVICE, KIND, fitted_state, restore
 from pipeline.estimator.group_moments import GroupMoments
 from pipeline.estimator.group_names import Names, add_names, places, task_names
 from pipeline.estimator.small_groups import Variants
@@ -139,13 +139,16 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         scaler = StandardScaler().fit(x)
         parts = self._divide(_standardised(scaler, x, code), gen)
         if not len(parts.valid):
-            raise ValueError(f"Found {len(x)} samples in {len(tasks)} groups; expected more.")
+            raise ValueError(
+                f"Found {len(x)} samples in {len(tasks)} groups; expected more: some group needs "
+                "two rows. Perhaps task is a column of ids by mistake."
+            )
         moments = GroupMoments.of(parts.train, len(tasks))
         variants = Variants.of(parts.train, parts.valid, moments, gen)
         projection = Projection.fit(variants.statistic, standardise=True, reduce=None)
         net = self._network(x.shape[1], variants.statistic.shape[1], gen)
         history = self._learn(net, projection, variants, schedule, gen)
-        kept = Kept.nothing(x.shape[1], self.memory).add(parts, gen)
+        kept = Kept.nothing(x.shape[1], index(self.memory)).add(parts, gen)
         validate_data(self, X, skip_check_array=True)  # only now: it notes the columns
         self.scaler_, self.projection_, self.net_, self.history_ = scaler, projection, net, history
         self.tasks_, self.moments_, self.kept_ = tasks, moments, kept
@@ -268,14 +271,14 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             PipelineError: no such file, another one, or one without all that was learned.
         """
         tensors, config = read_model(Path(path), missing=ADVICE, damaged=ADVICE)
+        if config.get("kind") != KIND:
+            raise PipelineError(f"{path}: holds no {KIND}. {ADVICE}")
         detector = cls()
         try:
             restore(detector, tensors, config)
             detector._calibrate(detector.calibrated_for_)
         except MISFITS as error:
-            raise PipelineError(
-                f"{path}: holds no whole {cls.__name__} ({error!r}). {ADVICE}"
-            ) from error
+            raise PipelineError(f"{path}: holds no whole {KIND} ({error!r}). {ADVICE}") from error
         return detector
 
     @property
@@ -298,26 +301,50 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
 
     def _schedule(self) -> Ratio:
         self._check_shares()
-        if self.memory < 0:
+        self._device()
+        if self._whole("memory") < 0:
             raise ValueError(f"memory must be at least 0 rows. Got {self.memory!r}.")
-        if isinstance(self.hidden, Real):
-            raise TypeError(f"hidden must be a list of widths, such as [64]. Got {self.hidden!r}.")
+        if not isinstance(self.lr, Real) or not self.lr > 0:
+            raise ValueError(f"lr must be greater than 0. Got {self.lr!r}.")
+        try:
+            widths = [index(width) for width in self.hidden]
+        except TypeError:
+            raise ValueError(
+                f"hidden must be a list of whole numbers, such as [64]. Got {self.hidden!r}."
+            ) from None
         try:
             return Ratio(
                 base="exposures",
                 visible="train",
-                hidden=[index(width) for width in self.hidden],
-                dropout=[0.0] * len(self.hidden),
+                hidden=widths,
+                dropout=[0.0] * len(widths),
                 freeze_e=False,
                 lr=float(self.lr),
-                batch_size=index(self.batch_size),
-                max_epochs=index(self.max_epochs),
-                patience=index(self.patience),
+                batch_size=self._whole("batch_size"),
+                max_epochs=self._whole("max_epochs"),
+                patience=self._whole("patience"),
             )
         except ValidationError as error:
             first = error.errors()[0]
             what = first["msg"].replace("Input should be", "must be")
             raise ValueError(f"{first['loc'][0]} {what}. Got {first['input']!r}.") from None
+
+    def _whole(self, name: str) -> int:
+        """The parameter of that name, a whole number."""
+        value = getattr(self, name)
+        try:
+            return index(value)
+        except TypeError:
+            raise ValueError(f"{name} must be a whole number. Got {value!r}.") from None
+
+    def _device(self) -> torch.device:
+        """Where to train, once torch has put something there."""
+        try:
+            return torch.empty(0, device=self.device).device
+        except (RuntimeError, TypeError, AssertionError):  # the last where torch has no CUDA
+            raise ValueError(
+                f"device must be one that torch has here, such as 'cpu'. Got {self.device!r}."
+            ) from None
 
     def _drawn(self) -> int:
         """Drawn from `random_state`; where that is a number, the same one each time."""
@@ -369,7 +396,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
                 background=self.background,
                 params=schedule,
                 gen=gen,
-                device=torch.device(self.device),
+                device=self._device(),
             )
         except PipelineError as error:  # a loss that is not finite
             raise ValueError(str(error)) from error

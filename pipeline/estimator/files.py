@@ -10,7 +10,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from pipeline.embeddings import Projection
-from pipeline.errors import PipelineError
 from pipeline.estimator.group_moments import GroupMoments
 from pipeline.estimator.tabular import Kept, Reservoir, Rows
 from pipeline.model_files import under
@@ -75,11 +74,8 @@ def restore(
     """Give an unfitted detector what `fitted_state` told of one, all but what `_calibrate` derives.
 
     Raises:
-        PipelineError: the file holds something else.
-        TypeError, ValueError, LookupError, RuntimeError: it does not hold all of it.
+        TypeError, ValueError, LookupError, RuntimeError: these do not hold all of it.
     """
-    if config.get("kind") != KIND:
-        raise PipelineError(f"the file holds no {KIND}. {ADVICE}")
     settings = cast(dict[str, Any], config)
     detector.set_params(**settings["params"] | {"hidden": tuple(settings["params"]["hidden"])})
     detector.calibrated_for_ = settings.get("calibrated_for", detector.alpha)  # not in older files
