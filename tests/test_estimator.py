@@ -260,6 +260,32 @@ def test_a_group_placed_by_few_rows_is_not_called_an_outlier_for_it() -> None:
     assert (made.predict(X, np.roll(task, 50)) == -1).mean() > 0.8
 
 
+def test_an_odd_newcomer_blinds_no_group_that_was_learned_from() -> None:
+    """Sixty groups too small for themselves, and one whose second column is far below theirs."""
+    made = CollaborativeAnomalyDetector(alpha=0.02, random_state=0).fit(*crowd(6000, seed=0))
+    X, task = crowd(600, seed=1)
+    before = made.p_values(X, task)
+    assert (made.pool_ == "like size").all()
+    made.embed(crowd(60, seed=2)[0] * [1, 0] - [0, 20], [99] * 60)
+    assert made.p_values(X, task).tolist() == before.tolist()
+    assert (made.predict(X - [0, 9], task) == -1).mean() > 0.98
+    assert made.pool_[60:].tolist() == ["as few rows"]
+    made.partial_fit(crowd(60, seed=3)[0] * [1, 0] - [0, 20], [99] * 60)
+    assert made.pool_[60:].tolist() == ["like size"]
+
+
+def test_a_group_with_rows_enough_is_judged_by_its_own_however_it_came() -> None:
+    made = fitted()
+    assert (made.pool_ == "own").all()
+    made.embed(world(80, seed=1)[0][:, ::-1], ["few"] * 20 + ["fewer"] * 6 + ["many"] * 54)
+    made.embed(np.full((300, 2), 50.0), ["enough"] * 300)
+    assert made.tasks_[8:].tolist() == ["few", "fewer", "many", "enough"]
+    assert made.pool_[8:].tolist() == [*["as few rows"] * 3, "own"]
+    count = made.calibration_.count[8:]
+    assert count[3] == np.count_nonzero(made.kept_.calibration.task == 11)
+    assert (count[:3] == 320).all()  # of all that were learned from
+
+
 def test_more_rows_are_learned_without_forgetting_those_before() -> None:
     X, task = world(1600, seed=0)
     late = np.isin(task, ["group 6", "group 7"])
@@ -324,6 +350,7 @@ def test_what_is_saved_comes_back_and_goes_on_alike(tmp_path: Path) -> None:
     back = CollaborativeAnomalyDetector.load(tmp_path / "detector.safetensors")
     assert back.get_params() == made.get_params() | {"hidden": (16,)}
     assert back.tasks_.tolist() == made.tasks_.tolist()
+    assert back.pool_.tolist() == made.pool_.tolist() == ["own"] * 8 + ["as few rows"]
     for method in ("score_samples", "decision_function", "predict", "p_values"):
         found, expected = (getattr(d, method)(frame, task).tolist() for d in (back, made))
         assert found == expected

@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from examples.grouped_metrics import COLUMNS, World, broken
-from examples.groups import OURS, app
+from examples.groups import OURS, Case, app
+from examples.ways import Collaborative
 
 
 def test_a_broken_day_has_the_same_total_and_two_broken_groups() -> None:
@@ -43,6 +44,21 @@ def test_both_broken_groups_are_found_and_few_others() -> None:
             assert float(share.strip().rstrip("%")) == pytest.approx(1, abs=1.5)
     assert "20 days with two broken groups each" in shown
     assert shown.count(" yes\n") == 2
+
+
+def test_young_groups_too_few_for_a_pool_are_judged_by_groups_placed_as_roughly() -> None:
+    """Thirty groups of 14 days: 83 rows to calibrate on. By all groups' rows it was 3 %."""
+    false = []
+    for seed in (3, 5):
+        gen = np.random.default_rng(seed)
+        case = Case.of(World.of(90, gen), 540, 60, gen)
+        young = Case.of(World.of(30, gen, "new country"), 14, 60, gen)
+        way = Collaborative(alpha=0.01, batch_size=1024, max_epochs=15)
+        way.learn(case.before)
+        way.admit(young.before)
+        false.append(way.judge(young.ordinary)[1].mean())
+        assert way.judge(young.later)[1][young.hit].mean() > 0.95
+    assert np.mean(false) < 0.015
 
 
 @pytest.mark.parametrize("page", ["docs/detector.md", "README.md"])

@@ -30,6 +30,7 @@ from pipeline.errors import PipelineError
 from pipeline.estimator.files import ADVICE, KIND, fitted_state, restore
 from pipeline.estimator.group_moments import GroupMoments
 from pipeline.estimator.group_names import Names, add_names, places, task_names
+from pipeline.estimator.pools import pools
 from pipeline.estimator.small_groups import Variants
 from pipeline.estimator.tabular import (
     Kept,
@@ -68,7 +69,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
     Args:
         alpha: false-alarm rate of `predict`: at most this share of a group's own rows is called an
             outlier by mistake. It is calibrated on rows that nothing learned from; groups with too
-            few of them for `alpha` are pooled with groups of like size, and the promise is then
+            few of them for `alpha` are judged by rows of others (`pool_`), and the promise is then
             over the pool. It may be changed after `fit`.
         hidden: widths of the network's hidden layers.
         background: share of the base p that is spread all around the rows; see `tabular.py`.
@@ -85,6 +86,10 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         tasks_: the groups it knows, (M,).
         embeddings_: of each of them, (M, e_dim).
         offset_: of each of them, the lowest score that is no outlier, (M,).
+        pool_: of each of them, whose calibration rows judge it, (M,): its "own"; those of groups of
+            "like size", it among them; or those of groups that were learned from, each placed anew
+            by "as few rows" as it has. At the `alpha` of the last `fit`, `partial_fit` or `embed`.
+        learned_: whether rows of it were learned from, (M,); of one that came by `embed` none were.
         history_: the losses of each epoch.
 
     Example:
@@ -152,6 +157,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         validate_data(self, X, skip_check_array=True)  # only now: it notes the columns
         self.scaler_, self.projection_, self.net_, self.history_ = scaler, projection, net, history
         self.tasks_, self.moments_, self.kept_ = tasks, moments, kept
+        self.learned_ = np.ones(len(tasks), bool)
         return self._calibrate(self.alpha)
 
     def partial_fit(self, X: Table, task: Tasks | None = None) -> Self:
@@ -175,14 +181,16 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             net = deepcopy(self.net_)
             history = self._learn(net, self.projection_, variants, schedule, gen)
             self.net_, self.history_ = net, self.history_ + history
-        return self._take_in(more, gen)
+        self._take_in(more, gen)
+        self.learned_[more.parts.train.task] = True
+        return self._calibrate(self.alpha)
 
     def embed(self, X: Table, task: Tasks) -> Singles | pd.DataFrame:
         """Place groups it has never seen, without any training, and know them from here on.
 
         Equation 4: the embedding of a group is made of means over its rows: of the columns, their
-        squares and products (see `group_moments`). A share of the rows is kept
-        for the calibration; a group of few rows is calibrated with groups of like size.
+        squares and products (see `group_moments`). A share of the rows is kept for the calibration,
+        and judges the group where that is enough; no other group is judged by it.
 
         Args:
             X: (n, d) rows of the new groups.
@@ -205,6 +213,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         first = len(self.tasks_)
         gen = self._next_generator()
         self._take_in(self._admit(x, names, gen, valid=0.0), gen)
+        self._calibrate(self.alpha)
         new = self.embeddings_[first:]
         return pd.DataFrame(new, index=self.tasks_[first:]) if isinstance(X, pd.DataFrame) else new
 
@@ -234,14 +243,19 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         return _like(X, self._score(x, code) - threshold)
 
     def predict(self, X: Table, task: Tasks | None = None) -> Ints | pd.Series:
-        """1 for a row that is common in its group, -1 for an outlier, (n,)."""
+        """1 for a row that is common in its group, -1 for an outlier, (n,).
+
+        A false alarm for at most a share `alpha` of the group's own rows, or of its pool's: `pool_`
+        says which.
+        """
         return _like(X, np.where(np.asarray(self.decision_function(X, task)) < 0, -1, 1))
 
     def p_values(self, X: Table, task: Tasks | None = None) -> Doubles | pd.Series:
         """At most this share of the group's own rows scores as low, (n,); see `conformal`.
 
-        For a group that is pooled: of the rows of its pool. Pools are those for the `alpha` of the
-        last `fit`, `partial_fit` or `embed`, whatever it was set to since.
+        For a group with too few rows to be judged by its own: of the rows of its pool; `pool_` says
+        which. Pools are those for the `alpha` of the last `fit`, `partial_fit` or `embed`, whatever
+        it was set to since.
         """
         x, code = self._asked(X, task)
         score = self._score(x, code)
@@ -287,8 +301,9 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         if self.alpha == self.calibrated_for_:
             return self.calibration_.thresholds(self.alpha)
         self._check_shares()
-        _warn_of_few(len(self.kept_.calibration), self.alpha)
-        return self._calibration(self.alpha).thresholds(self.alpha)
+        calibration, _ = self._pools(self.alpha)
+        _warn_of_few(calibration, self.alpha)
+        return calibration.thresholds(self.alpha)
 
     def _check_shares(self) -> None:
         for name, value, high in (
@@ -374,10 +389,10 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         parts = self._divide(rows, gen, valid, len(self.tasks_))
         return _Admitted(tasks, self.moments_.add(parts.train, len(tasks)), parts)
 
-    def _take_in(self, more: _Admitted, gen: np.random.Generator) -> Self:
-        kept = self.kept_.add(more.parts, gen)
-        self.tasks_, self.moments_, self.kept_ = more.tasks, more.moments, kept
-        return self._calibrate(self.alpha)
+    def _take_in(self, more: _Admitted, gen: np.random.Generator) -> None:
+        new = np.zeros(len(more.tasks) - len(self.tasks_), bool)
+        self.kept_, self.learned_ = self.kept_.add(more.parts, gen), np.append(self.learned_, new)
+        self.tasks_, self.moments_ = more.tasks, more.moments
 
     def _learn(
         self,
@@ -406,14 +421,25 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         self.embeddings_ = self.projection_.apply(self.moments_.statistic())
         rows = self.kept_.calibration
         self.calibration_scores_ = self._score(rows.x, rows.task)
-        self.calibration_, self.calibrated_for_ = self._calibration(alpha), alpha
-        _warn_of_few(len(rows), alpha)
+        (self.calibration_, self.pool_), self.calibrated_for_ = self._pools(alpha), alpha
+        _warn_of_few(self.calibration_, alpha)
         return self
 
-    def _calibration(self, alpha: float) -> Calibration:
-        """Scores of rows not learned from, pooled where a group has too few for `alpha`."""
-        task, size, least = self.kept_.calibration.task, self.moments_.count, fewest(alpha)
-        return Calibration.of(self.calibration_scores_, task, size, least=least)
+    def _pools(self, alpha: float) -> tuple[Calibration, Names]:
+        """Scores of rows not learned from that judge each group, and whose they are."""
+
+        def score(moments: GroupMoments, rows: Rows) -> Doubles:
+            embeddings = self.projection_.apply(moments.statistic())
+            return _finished(log_ratios(self.net_, embeddings, rows.x, rows.task), rows.x)
+
+        return pools(
+            self.calibration_scores_,
+            self.kept_,
+            self.moments_,
+            self.learned_,
+            least=fewest(alpha),
+            score=score,
+        )
 
     def _of_mixture(self) -> Calibration:
         """Calibration scores of rows whose group is taken for unknown."""
@@ -444,9 +470,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         else:
             share = self.moments_.count / self.moments_.count.sum()
             score = mixture_log_ratios(self.net_, self.embeddings_, z, share)
-        score = _rounded(score)
-        score[~np.isfinite(z).all(1)] = -np.inf  # so far away that single precision overflows
-        return np.nan_to_num(score, nan=-np.inf)  # or the network does
+        return _finished(score, z)
 
 
 def _single(scaler: StandardScaler, x: Doubles) -> Singles:
@@ -472,20 +496,20 @@ def _standardised(scaler: StandardScaler, x: Doubles, code: Ints) -> Rows:
     return Rows(z, code)
 
 
-def _rounded(score: Doubles) -> Doubles:
-    """To nine digits, or nine decimals under 1: the last bits vary with a row's neighbours.
+def _finished(score: Doubles, z: Singles) -> Doubles:
+    """Scores of rows z without their last bits, which vary with a row's neighbours.
 
-    Example:
-        >>> np.ptp(_rounded(np.array([0.1, 0.1 + 1e-15]))).item()
-        0.0
+    Nine digits are left, or nine decimals under 1. Minus infinity stands where a row is so far
+    away that single precision or the network overflows.
     """
     step = np.ldexp(1.0, np.frexp(np.maximum(np.abs(score), 1))[1] - DIGITS)
-    rounded: Doubles = np.round(score / step) * step
-    return rounded
+    rounded = np.where(np.isfinite(z).all(1), np.round(score / step) * step, -np.inf)
+    return np.nan_to_num(rounded, nan=-np.inf)
 
 
-def _warn_of_few(rows: int, alpha: float) -> None:
+def _warn_of_few(calibration: Calibration, alpha: float) -> None:
     """Where the calibration has too few rows for any alarm at all."""
+    rows = calibration.count.max()
     if rows < fewest(alpha):
         warn(
             f"{rows} rows to calibrate on are too few to call any row an outlier at "

@@ -29,6 +29,7 @@ def fitted_state(
     arrays = {
         "scaler.mean": detector.scaler_.mean_,
         "scaler.scale": detector.scaler_.scale_,
+        "learned": detector.learned_,
     }
     for name, rows in (
         ("train", detector.kept_.train.rows),
@@ -88,6 +89,8 @@ def restore(
     if settings["columns"] is not None:
         detector.feature_names_in_ = np.array(settings["columns"], object)
     detector.tasks_ = np.array(settings["tasks"])
+    every = np.ones(len(detector.tasks_), bool)
+    detector.learned_ = arrays.get("learned", every)  # not in older files
     detector.net_ = RatioNet(**settings["network"]).eval()
     detector.net_.load_state_dict(under("net.", tensors))
     detector.projection_ = Projection.from_tensors(under("projection.", tensors))

@@ -1,0 +1,83 @@
+"""Whose calibration rows judge a group: its own, those of like size, or groups placed anew.
+
+A group with enough of its own for `alpha` stands by itself. The others that were learned from are
+pooled with those of like size (`pipeline.conformal`). Where these have too few even together, and
+for groups that came by `embed`, learned groups stand in: each is placed anew by as few rows as the
+group has, and judged so. A group that few rows place lies a little beside where it should; so do
+these, and their scores are as low. An embedded group feeds no pool: an odd one blinds no other.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.arrays import Bools, Doubles
+from pipeline.conformal import Calibration
+from pipeline.estimator.group_moments import GroupMoments
+from pipeline.estimator.tabular import Kept, Rows
+
+OWN, LIKE_SIZE, AS_FEW = "own", "like size", "as few rows"
+MOST = 10_000  # rows of stand-ins that are scored for groups of one size
+
+Score = Callable[[GroupMoments, Rows], Doubles]  # of rows, under groups that these place
+
+
+def pools(
+    scores: Doubles, kept: Kept, moments: GroupMoments, learned: Bools, *, least: int, score: Score
+) -> tuple[Calibration, npt.NDArray[np.str_]]:
+    """Calibration scores for every group, and which they are.
+
+    Args:
+        scores: of the calibration rows of `kept`.
+        kept: rows of all groups.
+        moments: of the groups, by all the rows they ever had.
+        learned: (M,) which of them the network has learned from.
+        least: a group with fewer calibration rows does not stand by itself.
+        score: scores rows under groups that are placed otherwise.
+
+    Returns:
+        The calibration, and for each group one of OWN, LIKE_SIZE and AS_FEW.
+    """
+    task, size = kept.calibration.task, moments.count
+    count = np.bincount(task, minlength=len(size))
+    own = count >= least
+    alike = learned & ~own
+    if count[alike].sum() < least:
+        alike[:] = False
+    few = ~own & ~alike
+    level, place = np.unique(np.frexp(size[few])[1], return_inverse=True)
+    stand_ins = [_stand_ins(kept, moments, learned, 1 << e - 1, least, score) for e in level]
+    first = np.count_nonzero(~few)  # then the stand-ins, a number for each level
+    number = np.empty(len(size), np.int64)
+    number[~few], number[few] = np.arange(first), first + place
+    used, lengths = ~few[task], [len(s) for s in stand_ins]
+    found = Calibration.of(
+        np.concatenate((scores[used], *stand_ins)),
+        np.concatenate((number[task[used]], np.repeat(first + np.arange(len(level)), lengths))),
+        np.concatenate((size[~few], 1 << level)),
+        least=least,
+    )
+    kind = np.select([own, alike], [OWN, LIKE_SIZE], AS_FEW)
+    return Calibration(found.group[number], own, found.scores, found.start), kind
+
+
+def _stand_ins(
+    kept: Kept, moments: GroupMoments, learned: Bools, n: int, least: int, score: Score
+) -> Doubles:
+    """Scores of learned groups' rows that did not place them, where n rows do, or fewer.
+
+    Fewer, where otherwise less than `least` rows would be left over.
+    """
+    rows = kept.train.rows + kept.calibration
+    order = np.argsort(rows.task, kind="stable")  # a group's rows are in random order as they are
+    rows, calibrates = rows.take(order), order >= len(kept.train.rows)
+    count = np.bincount(rows.task, minlength=len(learned))
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)  # within the group
+    calibrates &= learned[rows.task]
+    while n > 1 and np.count_nonzero(calibrates & (place >= n)) < least:
+        n //= 2
+    left = np.flatnonzero(calibrates & (place >= n))
+    some = np.linspace(0, len(left) - 1, min(len(left), max(MOST, least))).astype(np.int64)
+    placed = moments.anew(rows.take(place < n), len(learned))
+    return score(placed, rows.take(left[some]))
