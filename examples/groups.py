@@ -63,6 +63,7 @@ class Outcome:
         found: share of the broken rows that are flagged.
         beside: share of the other rows of these days that are flagged.
         ordinary: share of the rows of ordinary days that are flagged.
+        worst: the same of the group of which it is the largest.
         seconds: to learn and to judge.
     """
 
@@ -71,6 +72,7 @@ class Outcome:
     found: float
     beside: float
     ordinary: float
+    worst: float
     seconds: float
 
 
@@ -97,22 +99,36 @@ def measure(name: str, way: Way, case: Case, *, admit: bool = False) -> Outcome:
     auc = float(roc_auc_score(~case.hit, score))
     false = way.judge(case.ordinary)[1]
     return Outcome(
-        name, auc, flagged[case.hit].mean(), flagged[~case.hit].mean(), false.mean(), seconds
+        way=name,
+        auc=auc,
+        found=flagged[case.hit].mean(),
+        beside=flagged[~case.hit].mean(),
+        ordinary=false.mean(),
+        worst=pd.Series(false).groupby(case.ordinary["group"].to_numpy()).mean().max(),
+        seconds=seconds,
     )
 
 
 def show(title: str, outcomes: list[Outcome]) -> None:
-    """Print a table in Markdown."""
-    typer.echo(f"{title}\n\n| | AUC | found | false alarms | on ordinary days | seconds |")
-    typer.echo("|---|---:|---:|---:|---:|---:|")
-    for o in outcomes:
-        shares = f"{o.found:.1%} | {o.beside:.2%} | {o.ordinary:.2%}"
-        typer.echo(f"| {o.way} | {o.auc:.4f} | {shares} | {o.seconds:.1f} |")
+    """Print a table in Markdown; of several worlds the mean, the lowest and the highest."""
+    columns = ("AUC", "found", "false alarms", "on ordinary days", "worst group", "seconds")
+    typer.echo(f"{title}\n\n| | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
+    forms = {"auc": ".4f", "found": ".1%", "beside": ".2%", "ordinary": ".2%", "worst": ".1%"}
+    forms["seconds"] = ".1f"
+    for name in dict.fromkeys(o.way for o in outcomes):
+        of_way = [o for o in outcomes if o.way == name]
+        cells = [_cell([getattr(o, of) for o in of_way], form) for of, form in forms.items()]
+        typer.echo(f"| {name} | {' | '.join(cells)} |")
     typer.echo("")
 
 
-def first_day(way: Way, case: Case) -> None:
-    """Print what is flagged on the first of the later days, the least common first."""
+def _cell(values: list[float], form: str) -> str:
+    mean, low, high = (f"{x:{form}}" for x in (np.mean(values), min(values), max(values)))
+    return mean if len(values) == 1 else f"{mean.rstrip('%')} [{low.rstrip('%')}, {high}]"
+
+
+def first_day(way: Way, case: Case) -> str:
+    """What is flagged on the first of the later days, the least common first."""
     groups = case.later["group"].nunique()
     day = case.later.iloc[:groups]
     score, flagged = way.judge(day)
@@ -127,9 +143,11 @@ def first_day(way: Way, case: Case) -> None:
         }
     )
     total = listed["events"].sum()
-    typer.echo(f"Day 1: {total:,} events in all; {flagged.sum()} of {groups:,} groups flagged\n")
     alarms = listed[flagged].sort_values("log_ratio").head(SHOWN)
-    typer.echo(f"{alarms.to_string(index=False)}\n")
+    return (
+        f"Day 1: {total:,} events in all; {flagged.sum()} of {groups:,} groups flagged\n\n"
+        f"{alarms.to_string(index=False)}\n"
+    )
 
 
 @app.command()
@@ -140,20 +158,30 @@ def main(
     few: Annotated[bool, typer.Option(help="Leave out all but the quickest rival.")] = False,
     batch_size: Annotated[int, typer.Option(help="Of this detector.")] = 1024,
     max_epochs: Annotated[int, typer.Option(help="Of this detector.")] = 15,
+    seed: Annotated[int, typer.Option(help="Of the world.")] = 0,
+    worlds: Annotated[int, typer.Option(min=1, help="With this seed and the following.")] = 1,
 ) -> None:
     """Compare detectors on groups of which two a day are broken while the total stays."""
     warnings.filterwarnings("ignore", message="n_neighbors")  # fewer, where a group is young
-    gen = np.random.default_rng(0)
-    case = Case.of(World.of(groups, gen), days, later, gen)
-    compared = ways(batch_size, max_epochs)
-    if few:
-        compared = {name: compared[name] for name in (OURS, QUICKEST)}
-    size = f"{groups:,} groups x {days} days, then {later} days with two broken groups each"
-    show(size, [measure(name, way, case) for name, way in compared.items()])
-    first_day(compared[OURS], case)
-    young = Case.of(World.of(NEW_GROUPS, gen, "new country"), NEW_DAYS, later, gen)
-    title = f"{NEW_GROUPS} further groups of {NEW_DAYS} days (this detector learns nothing again)"
-    show(title, [measure(name, way, young, admit=True) for name, way in compared.items()])
+    known, young, day = [], [], ""
+    for number in range(seed, seed + worlds):
+        gen = np.random.default_rng(number)
+        case = Case.of(World.of(groups, gen), days, later, gen)
+        new = Case.of(World.of(NEW_GROUPS, gen, "new country"), NEW_DAYS, later, gen)
+        compared = ways(batch_size, max_epochs)
+        if few:
+            compared = {name: compared[name] for name in (OURS, QUICKEST)}
+        known += [measure(name, way, case) for name, way in compared.items()]
+        day = day or first_day(compared[OURS], case)
+        young += [measure(name, way, new, admit=True) for name, way in compared.items()]
+    many = f"{worlds} worlds, each of " if worlds > 1 else ""
+    size = f"{many}{groups:,} groups x {days} days, then {later} days with two broken groups each"
+    show(size, known)
+    typer.echo(day)
+    show(
+        f"{NEW_GROUPS} further groups of {NEW_DAYS} days (this detector learns nothing again)",
+        young,
+    )
 
 
 if __name__ == "__main__":

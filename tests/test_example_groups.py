@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from examples.grouped_metrics import COLUMNS, World, broken
-from examples.groups import OURS, Case, app
+from examples.groups import OURS, QUICKEST, Case, app
 from examples.ways import Collaborative
 
 
@@ -59,6 +59,22 @@ def test_young_groups_too_few_for_a_pool_are_judged_by_groups_placed_as_roughly(
         false.append(way.judge(young.ordinary)[1].mean())
         assert way.judge(young.later)[1][young.hit].mean() > 0.95
     assert np.mean(false) < 0.015
+
+
+def test_of_several_worlds_the_mean_and_the_range_are_shown() -> None:
+    options = ["--groups", "12", "--days", "60", "--later", "6", "--few", "--max-epochs", "2"]
+    found = []
+    for more in (["--seed", "3"], ["--seed", "4"], ["--seed", "3", "--worlds", "2"]):
+        shown = CliRunner().invoke(app, options + more, catch_exceptions=False).stdout
+        rows = [
+            line.split("|")[4] for line in shown.splitlines() if line.startswith(f"| {QUICKEST}")
+        ]
+        found.append([float(share) for share in re.findall(r"[\d.]+", rows[1])])
+    [one], [other], [mean, low, high] = found
+    assert one != other
+    assert (low, high) == (min(one, other), max(one, other))
+    assert mean == pytest.approx((one + other) / 2, abs=0.011)
+    assert "2 worlds, each of 12 groups" in shown
 
 
 @pytest.mark.parametrize("page", ["docs/detector.md", "README.md"])
