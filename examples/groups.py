@@ -124,7 +124,7 @@ def show(title: str, outcomes: list[Outcome]) -> None:
 
 def _cell(values: list[float], form: str) -> str:
     mean, low, high = (f"{x:{form}}" for x in (np.mean(values), min(values), max(values)))
-    return mean if len(values) == 1 else f"{mean.rstrip('%')} [{low.rstrip('%')}, {high}]"
+    return mean if len(values) == 1 else f"{mean} [{low.rstrip('%')}, {high.rstrip('%')}]"
 
 
 def first_day(way: Way, case: Case) -> str:
