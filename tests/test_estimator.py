@@ -578,6 +578,21 @@ def test_a_list_names_groups_as_an_array_does() -> None:
         task_names([[1, 2], [3, 4]], 2)
 
 
+@pytest.mark.parametrize("kind", ["Int64", "UInt64", "boolean", "int64[pyarrow]"])
+def test_a_column_that_may_have_gaps_names_groups_as_one_that_may_not(kind: str) -> None:
+    names = [True, False] if kind == "boolean" else [2**60, 2**60 + 1]
+    assert task_names(pd.Series(names, dtype=kind), 2).tolist() == names
+    with pytest.raises(ValueError, match="The group of row 1 is missing"):
+        task_names(pd.Series([names[0], None], dtype=kind), 2)
+
+
+def test_numbers_that_a_float_takes_for_one_are_refused() -> None:
+    for names in (np.array([1, 2.0**53]), np.array([1, 2**24], np.float32)):
+        with pytest.raises(ValueError, match=r"Group \d+\.0 is too large for a float"):
+            task_names(names, 2)
+    assert task_names(np.array([1, -(2.0**53) + 1]), 2).tolist() == [1, -(2**53) + 1]
+
+
 MISTAKES = {
     "too few groups": ({}, [0], "Found 4 rows in X and 1 in task; expected as many"),
     "no group": ({}, ["a", None, "b", "b"], "The group of row 1 is missing"),

@@ -56,6 +56,8 @@ def _wide(names: Names) -> Names:
 def _given(task: npt.ArrayLike | pd.Series, n: int) -> Names:
     if isinstance(task, list | tuple):
         task = np.array(task, object)  # as text, a number or NaN among text would pass for a name
+    if isinstance(getattr(task, "dtype", None), pd.api.extensions.ExtensionDtype):
+        task = np.asarray(task)  # column_or_1d would make floats of nullable integers
     names: Names = column_or_1d(task)
     if len(names) != n:
         raise ValueError(f"Found {n} rows in X and {len(names)} in task; expected as many.")
@@ -65,6 +67,13 @@ def _given(task: npt.ArrayLike | pd.Series, n: int) -> Names:
         names = np.array(names.tolist())
     if names.dtype.kind not in "biufU":
         raise ValueError(f"Unknown label type: groups must be numbers or text. Got {names.dtype}.")
+    if names.dtype.kind == "f":
+        beyond = np.isfinite(names) & (abs(names) >= 2.0 ** (np.finfo(names.dtype).nmant + 1))
+        if beyond.any():
+            raise ValueError(
+                f"Group {names[beyond.argmax()].item()!r} is too large for a float, where several "
+                "numbers become one; give groups as integers or text."
+            )
     return names
 
 
