@@ -7,7 +7,6 @@ group, LOW = anomalous there.
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from numbers import Real
 from operator import index
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -17,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from pydantic import ValidationError
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
@@ -30,6 +28,7 @@ from pipeline.errors import PipelineError
 from pipeline.estimator.files import ADVICE, KIND, fitted_state, restore
 from pipeline.estimator.group_moments import GroupMoments
 from pipeline.estimator.group_names import Names, add_names, places, task_names
+from pipeline.estimator.parameters import device_of, require_shares, schedule_of
 from pipeline.estimator.pools import pools
 from pipeline.estimator.small_groups import Variants
 from pipeline.estimator.tabular import (
@@ -138,7 +137,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         Raises:
             ValueError: what cannot be learned from, parameters or rows; all is then as it was.
         """
-        schedule, gen = self._schedule(), np.random.default_rng(self._drawn())
+        schedule, gen = schedule_of(self.get_params()), np.random.default_rng(self._drawn())
         x = validate_data(clone(self), X, dtype=np.float64, ensure_min_samples=2)
         tasks, code = np.unique(task_names(task, len(x)), return_inverse=True)
         scaler = StandardScaler().fit(x)
@@ -171,7 +170,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         """
         if not hasattr(self, "net_"):
             return self.fit(X, task)
-        schedule, gen = self._schedule(), self._next_generator()
+        schedule, gen = schedule_of(self.get_params()), self._next_generator()
         x = validate_data(self, X, dtype=np.float64, reset=False)
         more = self._admit(x, task_names(task, len(x), self.tasks_), gen)
         if len(more.parts.train):
@@ -204,7 +203,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             ValueError: a group that it knows, or rows that it cannot take.
         """
         check_is_fitted(self)
-        self._check_shares()
+        require_shares(self.get_params())
         x = validate_data(self, X, dtype=np.float64, reset=False)
         names = task_names(task, len(x), self.tasks_)
         known = np.intersect1d(names, self.tasks_)
@@ -300,66 +299,10 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         """Of each group, the lowest score that is no outlier at the present `alpha`, (M,)."""
         if self.alpha == self.calibrated_for_:
             return self.calibration_.thresholds(self.alpha)
-        self._check_shares()
+        require_shares(self.get_params())
         calibration, _ = self._pools(self.alpha)
         _warn_of_few(calibration, self.alpha)
         return calibration.thresholds(self.alpha)
-
-    def _check_shares(self) -> None:
-        for name, value, high in (
-            ("alpha", self.alpha, 0.5),
-            ("background", self.background, 0.9),
-            ("calibration_share", self.calibration_share, 0.5),
-        ):
-            if not isinstance(value, Real) or not 0 < value <= high:
-                raise ValueError(f"{name} must be above 0 and at most {high}. Got {value!r}.")
-
-    def _schedule(self) -> Ratio:
-        self._check_shares()
-        self._device()
-        if self._whole("memory") < 0:
-            raise ValueError(f"memory must be at least 0 rows. Got {self.memory!r}.")
-        if not isinstance(self.lr, Real) or not self.lr > 0:
-            raise ValueError(f"lr must be greater than 0. Got {self.lr!r}.")
-        try:
-            widths = [index(width) for width in self.hidden]
-        except TypeError:
-            raise ValueError(
-                f"hidden must be a list of whole numbers, such as [64]. Got {self.hidden!r}."
-            ) from None
-        try:
-            return Ratio(
-                base="exposures",
-                visible="train",
-                hidden=widths,
-                dropout=[0.0] * len(widths),
-                freeze_e=False,
-                lr=float(self.lr),
-                batch_size=self._whole("batch_size"),
-                max_epochs=self._whole("max_epochs"),
-                patience=self._whole("patience"),
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            what = first["msg"].replace("Input should be", "must be")
-            raise ValueError(f"{first['loc'][0]} {what}. Got {first['input']!r}.") from None
-
-    def _whole(self, name: str) -> int:
-        """The parameter of that name, a whole number."""
-        value = getattr(self, name)
-        try:
-            return index(value)
-        except TypeError:
-            raise ValueError(f"{name} must be a whole number. Got {value!r}.") from None
-
-    def _device(self) -> torch.device:
-        """Where to train, once torch has put something there."""
-        try:
-            return torch.empty(0, device=self.device).device
-        except (RuntimeError, TypeError, AssertionError):  # the last where torch has no CUDA
-            raise ValueError(
-                f"device must be one that torch has here, such as 'cpu'. Got {self.device!r}."
-            ) from None
 
     def _drawn(self) -> int:
         """Drawn from `random_state`; where that is a number, the same one each time."""
@@ -411,7 +354,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
                 background=self.background,
                 params=schedule,
                 gen=gen,
-                device=self._device(),
+                device=device_of(self.device),
             )
         except PipelineError as error:  # a loss that is not finite
             raise ValueError(str(error)) from error
