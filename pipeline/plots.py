@@ -74,9 +74,7 @@ def as_svg(plot: Callable[P, Figure]) -> Callable[P, str]:
         ):
             # Letters stay letters: that our typeface lacks one is nothing to the reader's.
             warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
-            plot(*args, **kwargs).savefig(
-                file, format="svg", metadata=NO_METADATA, transparent=True
-            )
+            plot(*args, **kwargs).savefig(file, format="svg", metadata=NO_METADATA)
         return file.getvalue()[file.getvalue().index("<svg ") :]
 
     return svg
