@@ -52,19 +52,24 @@ class Schema:
 
         `table` may be a part of that at `where`, which has so many rows before it.
         """
-        missing = [name for name in self.columns if name not in table.column_names]
+        names = table.column_names
+        missing = [name for name in self.columns if name not in names]
         if missing:
             raise PipelineError(
                 f"{where}: the {self.name} table lacks the column {', '.join(missing)}; "
-                f"found {', '.join(table.column_names)}.",
+                f"found {', '.join(names)}.",
                 REBUILD,
             )
-        extra = [name for name in table.column_names if name not in self.columns]
+        extra = [name for name in names if name not in self.columns]
         if extra and not self.open:
             raise PipelineError(
                 f"{where}: the {self.name} table has the unknown column {', '.join(extra)}; "
                 f"expected only {', '.join(self.columns)}.",
                 REBUILD,
+            )
+        if twice := [n for n, name in enumerate(names) if name in names[:n]]:
+            raise PipelineError(
+                f"{where}: the {self.name} table has the column {names[twice[0]]} twice.", REBUILD
             )
         if not table.num_rows:
             raise self.no_rows(where)

@@ -18,7 +18,7 @@ from pipeline import files, storage
 from pipeline.errors import PipelineError
 from pipeline.files import replacing, scratch_folder, sha256, write_bytes, write_text
 from pipeline.schemas import EXPOSURES, FEATURES, SCORES, SPLITS, TASKS, USERS, Schema
-from pipeline.storage import matrix, read_table, vectors, write_table, write_tables
+from pipeline.storage import RowGroups, matrix, read_table, vectors, write_table, write_tables
 from pipeline.text_files import (
     Field,
     read_csv,
@@ -257,6 +257,13 @@ def test_a_faulty_table_is_refused_on_write_and_on_read(tmp_path: Path, fault: s
 def test_a_faulty_vector_is_refused(values: pa.Array, message: str) -> None:
     with pytest.raises(PipelineError, match=message):
         FEATURES.check(with_column(features(), "x", values), "here")
+
+
+def test_a_column_that_is_there_twice_is_refused_by_row_groups_too(tmp_path: Path) -> None:
+    twice = exposures().append_column("user_id", exposures()["user_id"])
+    pq.write_table(twice, tmp_path / "e.parquet")
+    with pytest.raises(PipelineError, match="the exposures table has the column user_id twice"):
+        [*RowGroups(tmp_path / "e.parquet", EXPOSURES)]
 
 
 def test_a_nullable_column_may_be_empty_and_an_open_table_may_have_more(tmp_path: Path) -> None:
