@@ -39,7 +39,7 @@ def checkpoint(run: Run[P], *inputs: Path, max_epochs: int) -> Checkpoint:
     name = f"{run.name}-{hashlib.sha256(told).hexdigest()[:32]}"
     # Experiments in a temporary folder are told the root of the project itself, which outlives it.
     folder = Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints"
-    _forget_abandoned(folder)
+    _forget_abandoned(folder, but=f"{name}.safetensors")
     seconds = run.params.runtime.checkpoint_seconds
     file = CheckpointFile(folder / f"{name}.safetensors", seconds=seconds, tell=run.note)
     ranks = run.ranks()
@@ -49,11 +49,11 @@ def checkpoint(run: Run[P], *inputs: Path, max_epochs: int) -> Checkpoint:
     return SharedCheckpoint(ranks, run.keep(file) if ranks.leads else None)
 
 
-def _forget_abandoned(folder: Path) -> None:
+def _forget_abandoned(folder: Path, but: str) -> None:
     """Remove checkpoints that nobody went on with: code, params or inputs have changed since."""
     for file in folder.glob("*.safetensors"):
         with suppress(FileNotFoundError):  # its training has just ended
-            if time.time() - file.stat().st_mtime > KEPT_DAYS * 86_400:
+            if file.name != but and time.time() - file.stat().st_mtime > KEPT_DAYS * 86_400:
                 file.unlink()
 
 

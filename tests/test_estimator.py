@@ -638,3 +638,34 @@ def test_a_mistake_is_a_value_error_that_says_what_was_found(name: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         CollaborativeAnomalyDetector(**params).fit(X, task)
     assert re.search(message, str(caught.value))
+
+
+def test_newcomers_of_several_sizes_make_no_alarm_possible_that_was_not() -> None:
+    """Placed by ever fewer rows, the same few calibration rows would stand in for each size."""
+    gen = np.random.default_rng(0)
+    detector, few = CollaborativeAnomalyDetector(random_state=0), "too few to call any row"
+    with pytest.warns(UserWarning, match=few):
+        detector.fit(gen.normal(size=(50, 1)))
+    with pytest.warns(UserWarning, match=few):
+        detector.embed(gen.normal(size=(10, 1)), [1] * 7 + [2] * 3)
+    assert detector.calibration_.count.max() <= len(detector.kept_.calibration)
+    assert np.isneginf(detector.offset_).all()
+
+
+def test_a_row_beyond_all_numbers_scores_minus_infinity() -> None:
+    gen = np.random.default_rng(0)
+    detector = CollaborativeAnomalyDetector(random_state=0).fit(gen.normal(size=(200, 1)))
+    assert np.isneginf(detector.score_samples([[1e300]])).all()
+
+
+@pytest.mark.parametrize("alpha", [2, "x", None, -1, float("nan")])
+@pytest.mark.parametrize("task", [None, ["a"]])
+def test_an_alpha_that_is_none_is_refused_whoever_asks(
+    alpha: object, task: list[str] | None
+) -> None:
+    gen = np.random.default_rng(0)
+    detector = CollaborativeAnomalyDetector(random_state=0)
+    detector.fit(gen.normal(size=(200, 1)), np.repeat(["a", "b"], 100))
+    detector.alpha = alpha
+    with pytest.raises(ValueError, match=r"alpha must be above 0 and at most 0\.5"):
+        detector.predict([[5.0]], task)

@@ -161,6 +161,8 @@ def test_a_checkpoint_that_nobody_went_on_with_goes_after_a_while(
     os.utime(old, (then, then))
     assert invoke(project, "pretrain").exit_code == 0
     assert kept(project) == [young]
+    os.utime(young, (then, then))
+    assert "goes on after epoch 1" in invoke(project, "train").stderr  # its own it goes on with
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ TEXT_COLUMNS = ("user_id", "item_id", "title", "genres")  # of a CSV: never gues
 WHOLE = r"^-?[0-9]+$"
 MOMENT = "seconds since 1970 or a date such as 2024-01-31 12:00:00"
 YEAR_3000 = 32_503_680_000  # in seconds since 1970
-MILLISECONDS = "Divide milliseconds by 1,000; leave empty what is not known."
+LATE = "Divide milliseconds by 1,000; leave empty what is not known."
 MENDING = "Mend or remove the row."
 APART = "Two numbers from there on may be one float; write them as whole numbers or text."
 NAMING = "Name the columns so; a CSV has them in its first line, separated by commas."
@@ -110,10 +110,13 @@ class OwnTable:
         """Whole numbers kept as floats, as pandas does where some are missing."""
         bits = np.finfo(column.type.to_pandas_dtype()).nmant + 1
         column = column.cast(pa.float64())
-        whole = pc.fill_null(pc.equal(column, pc.round(column)), True).to_numpy()
-        self.require(whole, f"a whole number as {name}", column, mending)
+        whole = pc.and_(pc.is_finite(column), pc.equal(column, pc.round(column)))
+        self.require(
+            pc.fill_null(whole, True).to_numpy(), f"a whole number as {name}", column, mending
+        )
         exact = pc.fill_null(pc.less(pc.abs(column), 2.0**bits), True).to_numpy()
-        self.require(exact, f"a {name} below 2^{bits}", column, APART)
+        expected = f"a whole number between -2^{bits} and 2^{bits} as {name}"
+        self.require(exact, expected, column, APART)
         return column.cast(pa.int64())
 
     def text(self, name: str) -> pa.ChunkedArray:
@@ -143,7 +146,8 @@ class OwnTable:
         else:
             moments = self.numbers(name)
         early = pc.fill_null(pc.less(moments, YEAR_3000), True).to_numpy()
-        self.require(early, f"seconds before the year 3000 as {name}", moments, MILLISECONDS)
+        shown = column.cast(pa.string()) if pa.types.is_temporal(column.type) else column
+        self.require(early, f"a moment before the year 3000 as {name}", shown, LATE)
         return moments
 
     def require_moments(self, name: str, seconds: pa.ChunkedArray) -> None:

@@ -110,7 +110,8 @@ def own_users(own: OwnTable, text_ids: bool) -> pa.Table:
 def _with_codes(own: OwnTable) -> OwnTable:
     """The table of a CSV, read again as text where a number would lose zeros before it."""
     table = own.table
-    guessed = [field.name for field in table.schema if pa.types.is_integer(field.type)]
+    numbers = (pa.types.is_integer, pa.types.is_floating)
+    guessed = [field.name for field in table.schema if any(of(field.type) for of in numbers)]
     if own.path.suffix not in TEXTS or not guessed:
         return own
     texts = read_own(own.path, [*TEXT_COLUMNS, *guessed]).table

@@ -236,6 +236,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         """The score less the threshold of the group, (n,): negative for an outlier."""
         x, code = self._asked(X, task)
         if code is None:
+            require_shares(self.get_params())
             threshold = self._of_mixture().thresholds(self.alpha)
         else:
             threshold = self.offset_[code]
@@ -446,8 +447,8 @@ def _finished(score: Doubles, z: Singles) -> Doubles:
     away that single precision or the network overflows.
     """
     step = np.ldexp(1.0, np.frexp(np.maximum(np.abs(score), 1))[1] - DIGITS)
-    rounded = np.where(np.isfinite(z).all(1), np.round(score / step) * step, -np.inf)
-    return np.nan_to_num(rounded, nan=-np.inf)
+    known = np.isfinite(z).all(1) & ~np.isnan(score)
+    return np.where(known, np.round(score / step) * step, -np.inf)
 
 
 def _warn_of_few(calibration: Calibration, alpha: float) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.arrays import Bools, Doubles
+from pipeline.arrays import Bools, Doubles, Ints
 from pipeline.conformal import Calibration
 from pipeline.estimator.group_moments import GroupMoments
 from pipeline.estimator.tabular import Kept, Rows
@@ -46,38 +46,48 @@ def pools(
     if count[alike].sum() < least:
         alike[:] = False
     few = ~own & ~alike
-    level, place = np.unique(np.frexp(size[few])[1], return_inverse=True)
-    stand_ins = [_stand_ins(kept, moments, learned, 1 << e - 1, least, score) for e in level]
-    first = np.count_nonzero(~few)  # then the stand-ins, a number for each level
+    rows, calibrates, place = _in_groups(kept, learned)
+    level, of_level = np.unique(np.frexp(size[few])[1], return_inverse=True)
+    wanted = [_rows_to_place(1 << e - 1, place[calibrates], least) for e in level.tolist()]
+    n, of_n = np.unique(np.array(wanted, np.int64), return_inverse=True)
+    stand_ins = []
+    for few_rows in n:
+        left = np.flatnonzero(calibrates & (place >= few_rows))
+        some = np.linspace(0, len(left) - 1, min(len(left), max(MOST, least))).astype(np.int64)
+        placed = moments.anew(rows.take(place < few_rows), len(learned))
+        stand_ins.append(score(placed, rows.take(left[some])))
+    first = np.count_nonzero(~few)  # then the stand-ins, a number for each n
     number = np.empty(len(size), np.int64)
-    number[~few], number[few] = np.arange(first), first + place
+    number[~few], number[few] = np.arange(first), first + of_n[of_level]
     used, lengths = ~few[task], [len(s) for s in stand_ins]
     found = Calibration.of(
         np.concatenate((scores[used], *stand_ins)),
-        np.concatenate((number[task[used]], np.repeat(first + np.arange(len(level)), lengths))),
-        np.concatenate((size[~few], 1 << level)),
+        np.concatenate((number[task[used]], np.repeat(first + np.arange(len(n)), lengths))),
+        np.concatenate((size[~few], n)),
         least=least,
     )
     kind = np.select([own, alike], [OWN, LIKE_SIZE], AS_FEW)
     return Calibration(found.group[number], own, found.scores, found.start), kind
 
 
-def _stand_ins(
-    kept: Kept, moments: GroupMoments, learned: Bools, n: int, least: int, score: Score
-) -> Doubles:
-    """Scores of learned groups' rows that did not place them, where n rows do, or fewer.
-
-    Fewer, where otherwise less than `least` rows would be left over.
-    """
+def _in_groups(kept: Kept, learned: Bools) -> tuple[Rows, Bools, Ints]:
+    """All rows group by group: which of them calibrate learned groups, and each one's place."""
     rows = kept.train.rows + kept.calibration
     order = np.argsort(rows.task, kind="stable")  # a group's rows are in random order as they are
     rows, calibrates = rows.take(order), order >= len(kept.train.rows)
     count = np.bincount(rows.task, minlength=len(learned))
     place = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)  # within the group
-    calibrates &= learned[rows.task]
-    while n > 1 and np.count_nonzero(calibrates & (place >= n)) < least:
+    return rows, calibrates & learned[rows.task], place
+
+
+def _rows_to_place(n: int, places: Ints, least: int) -> int:
+    """How many rows place a stand-in: n, or fewer where too few would be left to calibrate.
+
+    Args:
+        n: rows of the group that it stands for.
+        places: within their groups, of the rows that may calibrate.
+        least: how many should be left.
+    """
+    while n > 1 and np.count_nonzero(places >= n) < least:
         n //= 2
-    left = np.flatnonzero(calibrates & (place >= n))
-    some = np.linspace(0, len(left) - 1, min(len(left), max(MOST, least))).astype(np.int64)
-    placed = moments.anew(rows.take(place < n), len(learned))
-    return score(placed, rows.take(left[some]))
+    return n

@@ -30,7 +30,10 @@ def best_row(history: Sequence[Figures]) -> Figures:
 
 
 def kept_epoch(history: Sequence[Row], schedule: Schedule) -> str:
-    """Which epoch was kept of how many, in words, and whether patience would have gone on."""
+    """Which epoch was kept of how many, in words, and whether it was kept less than patience ago.
+
+    Then max_epochs ended the training; it may also have where patience never counted (a plateau).
+    """
     epoch, epochs = int(best_row(history)["epoch"]), len(history)
     cut = epochs == schedule.max_epochs and epochs - epoch < schedule.patience
     return f"after epoch {epoch} of {epochs}{', which max_epochs ended' if cut else ''}"
