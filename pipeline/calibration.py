@@ -1,13 +1,17 @@
-"""Whether scores are the log ratios that they should be: under p every ratio has the mean 1.
+"""Whether scores are the log ratios that they should be, which an AUC, of the order, cannot tell.
 
 E_p[q_t / p] = 1 whatever q_t, so that the log of a task's mean ratio is 0, in nats: above 0 its
-ratios are too high, below 0 too low. An AUC, which knows only the order, cannot tell.
+ratios are too high, below 0 too low. And no multiple of the log ratios has a lower loss (equation
+3) than they have: above 1 that multiple says that they are too near to 0, below 1 too far from it.
 """
 
 import numpy as np
 from scipy.special import logsumexp
 
 from pipeline.arrays import Doubles, Floats, Ints, Singles
+from pipeline.platt import fit_platt
+
+NEGATIVES = 8  # a pair, behind the slope
 
 
 def log_mean_ratios(scores: Floats, base: Ints) -> Doubles:
@@ -45,3 +49,22 @@ def calibration(scores: Floats, base: Ints, weights: Singles) -> dict[str, float
         "ci95_high": float(high),
         "task_median": float(np.median(tasks)),
     }
+
+
+def best_slope(
+    scores: Floats, task: Ints, user: Ints, base: Ints, gen: np.random.Generator
+) -> float:
+    """By what the scores must be multiplied to have the lowest loss: 1 is right.
+
+    Args:
+        scores: log ratios, (M, U).
+        task: of pairs under q_t, (N,).
+        user: of each, (N,).
+        base: weight of each user under p, (U,); some are above 0.
+        gen: of the users drawn from p.
+    """
+    drawn = gen.choice(len(base), (NEGATIVES, len(task)), p=base / base.sum())
+    common = np.zeros((NEGATIVES + 1, 1))
+    common[0] = 1
+    f = np.vstack((scores[task, user], scores[task, drawn]))
+    return fit_platt(f, common, (1 - common) / NEGATIVES).slope

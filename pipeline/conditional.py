@@ -18,13 +18,14 @@ from pipeline.estimation import estimate_ratio, make_estimation
 from pipeline.examples import Examples
 from pipeline.models.ratio import RatioNet, TaskRatios, head_dim
 from pipeline.models.weights import draw_layers
-from pipeline.params import Base, Ratio, Schedule, Stop, Visible
+from pipeline.params import Base, Ratio, Scaling, Schedule, Stop, Visible
+from pipeline.platt import Platt
 from pipeline.scoring import score_all
 from pipeline.steps.dealt import fetch_rows
 from pipeline.steps.grid import TaskGrid
 from pipeline.steps.sampler import PairSampler
 from pipeline.training.course import Batches
-from pipeline.training.history import MISS, Row
+from pipeline.training.history import MISS, Row, best_row
 from pipeline.training.session import Session
 from pipeline.watch import watch_auc
 from pipeline.yardsticks import exposure_sides
@@ -87,6 +88,7 @@ def train_conditional(
         base=params.base,
         visible=params.visible,
         stop=params.stop,
+        scaling=params.scaling,
         grid_tasks=params.grid_tasks if params.mode == "grid" else None,
         freeze_e=params.freeze_e,
         schedule=params,
@@ -104,6 +106,7 @@ def train_network(
     base: Base,
     visible: Visible = "train",
     stop: Stop = "loss",
+    scaling: Scaling = "none",
     grid_tasks: int | None = None,
     within_batch: bool = False,
     freeze_e: bool,
@@ -118,6 +121,7 @@ def train_network(
             the `valid_auc`. They and `examples` are of the process's own tasks, `task_init` of all.
         stop: whether the best epoch is that of the lowest validation loss or the highest
             `valid_auc`.
+        scaling: whether the log ratios of a `RatioNet` are scaled once they are learned.
         grid_tasks: makes a step of so many tasks and all training users. Of a `RatioNet`, in one
             process.
         within_batch: makes the negatives of a step its positives, see
@@ -151,9 +155,13 @@ def train_network(
         session=session,
         batches=batches,
         loss=loss,
+        scaling=scaling,
         figures=watch if stop == "loss" else partial(_missing, watch),
         tables=TaskRatios.of_tasks,
     )
+    if scaling == "platt":
+        kept = best_row(history)
+        net.scale(Platt(kept["slope"], kept["offset"]), model.e)
     return Conditional(net.cpu().eval(), model.e.detach().cpu().numpy(), history)
 
 

@@ -4,7 +4,7 @@ For the pre-embedding model on the seed tasks, for all tasks, and for rows of gr
 """
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,8 @@ from pipeline.arrays import Bools, Ints
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.pairs import in_rows
-from pipeline.params import Base, Schedule, Visible
+from pipeline.params import Base, Scaling, Schedule, Visible
+from pipeline.platt import UNSCALED, Platt, fit_platt
 from pipeline.ranks import ALONE, Ranks
 from pipeline.steps.dealt import alike
 from pipeline.steps.sampler import CountedSampler, PairSampler
@@ -131,6 +132,7 @@ def estimate_ratio(
     session: Session,
     batches: Batches | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    scaling: Scaling = "none",
     figures: Callable[[], Row] = dict,
     tables: Collection[str] = (),
 ) -> list[Row]:
@@ -146,11 +148,14 @@ def estimate_ratio(
             drawn negative.
         loss: the model's own way to the `ratio_loss` of its logits, where it has a faster one, or
             its loss of the `batches`.
+        scaling: platt adds to each row the slope and the offset that suit the validation pairs, and
+            the losses with them; the model stays as it is.
         figures: further figures for each row, from the model in eval mode; see `fit`.
         tables: parameters of the model with a row a task, which several processes deal out.
 
     Returns:
-        The history: epoch, train_loss (under dropout), valid_loss, held_out_loss, and `figures`.
+        The history: epoch, train_loss (under dropout), valid_loss, held_out_loss, then by
+        `scaling` slope, offset, scaled_valid_loss and scaled_held_out_loss, and `figures`.
     """
     ranks = session.ranks
     with Split(model, tables, ranks) as split:
@@ -166,12 +171,18 @@ def estimate_ratio(
             batches=batches,
         )
 
+        def mean(blocks: Sequence[Tensor], platt: Platt = UNSCALED) -> float:
+            return ranks.mean(_mean(blocks, platt), _pairs(blocks))
+
         def validate() -> Row:
-            valid, held_out = (
-                ranks.mean(mean_loss(model, *pairs, ranks=ranks), len(pairs[1]))
-                for pairs in course.valid
-            )
-            return {"valid_loss": valid, "held_out_loss": held_out, **figures()}
+            valid, held_out = (_logits(model, *pairs, ranks=ranks) for pairs in course.valid)
+            row = {"valid_loss": mean(valid), "held_out_loss": mean(held_out)}
+            if scaling == "platt":
+                platt = _scaling(valid, ranks)
+                row |= {"slope": platt.slope, "offset": platt.offset}
+                row |= {"scaled_valid_loss": mean(valid, platt)}
+                row |= {"scaled_held_out_loss": mean(held_out, platt)}
+            return {**row, **figures()}
 
         return fit(
             model,
@@ -191,13 +202,39 @@ def mean_loss(
     model: nn.Module, user: Tensor, task: Tensor, block: int = 1 << 17, *, ranks: Ranks = ALONE
 ) -> float:
     """Equation 3 over fixed pairs (2, N) of this process, in blocks; NaN where there are none."""
-    total = torch.zeros((), device=user.device)
+    return _mean(_logits(model, user, task, block, ranks=ranks))
+
+
+def _logits(
+    model: nn.Module, user: Tensor, task: Tensor, block: int = 1 << 17, *, ranks: Ranks
+) -> list[Tensor]:
+    """Of fixed pairs (2, N) of this process, block by block."""
     blocks = [*zip(user.split(block, dim=1), task.split(block), strict=True)]
-    for u, t in alike(blocks, ranks):
-        logits = model(u, t)
-        if len(t):
-            total += ratio_loss(logits) * len(t)
-    return float(total) / len(task) if len(task) else math.nan
+    return [model(u, t) for u, t in alike(blocks, ranks)]
+
+
+def _mean(blocks: Sequence[Tensor], platt: Platt = UNSCALED) -> float:
+    """Equation 3 of logits (2, n) in blocks, scaled; NaN where there are none."""
+    total, pairs = torch.zeros((), device=blocks[0].device), _pairs(blocks)
+    for logits in blocks:
+        if logits.shape[1]:
+            total += ratio_loss(platt.slope * logits + platt.offset) * logits.shape[1]
+    return float(total) / pairs if pairs else math.nan
+
+
+def _pairs(blocks: Sequence[Tensor]) -> int:
+    return sum(logits.shape[1] for logits in blocks)
+
+
+def _scaling(valid: Sequence[Tensor], ranks: Ranks) -> Platt:
+    """What makes the loss of the validation pairs lowest; nothing, where it turned the order round.
+
+    Then nothing has been learned, and no order is there to keep.
+    """
+    f = torch.cat([*valid], dim=1).cpu().numpy()
+    common = np.array([[1.0], [0.0]])  # row 0 under q_t, row 1 under p
+    platt = fit_platt(f, common, 1 - common, ranks.sums)
+    return platt if platt.slope > 0 else UNSCALED
 
 
 def rested_at_chance(history: list[Row]) -> bool:

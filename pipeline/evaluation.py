@@ -12,10 +12,10 @@ import pyarrow as pa
 from pipeline import probes
 from pipeline.arrays import Floats, Ints
 from pipeline.auc import Sides, TaskAucs, mean_roc, resample_weights, resampled_means, task_aucs
-from pipeline.calibration import calibration
+from pipeline.calibration import best_slope, calibration
 from pipeline.datasets.simulation import world_of
 from pipeline.errors import PipelineError
-from pipeline.pairs import ids_of, rows_of, split_rows, task_pairs
+from pipeline.pairs import find, ids_of, rows_of, split_rows, task_pairs
 from pipeline.params import Params
 from pipeline.score_matrix import score_matrix
 from pipeline.splits import Measured, measured_users
@@ -68,7 +68,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure scores by labels and held-out exposures, beside their ceiling and trivial rivals.
 
-    Reads the params labels, evaluate, ratio.base, data.source and simulation.
+    Reads the params labels, evaluate, ratio.base, ratio.visible, data.source and simulation.
 
     Raises:
         PipelineError: tables that do not belong together, or a yardstick that fits no task.
@@ -94,7 +94,7 @@ def evaluate(
         **figures,
         **valid_figures,
         "sample": _sample(measured),
-        "calibration": _calibration(tables, params, valid_scores, valid, base_gen),
+        "calibration": _calibration(tables, params, scores, test, base_gen),
         "trivial": _trivial(tables, sides, test, random_gen),
         "leak": {name: auc for name, auc in leaks.items() if auc is not None},
         "deepfm": _deepfm(features_history),
@@ -171,23 +171,27 @@ def _undefined(name: str, sides: Sides) -> PipelineError:
 
 
 def _calibration(
-    tables: Tables, params: Params, scores: Floats, valid: Ints, gen: np.random.Generator
+    tables: Tables, params: Params, scores: Floats, test: Ints, gen: np.random.Generator
 ) -> Figures:
-    """How far the mean ratio is from 1 under the p of validation users.
+    """How far the mean ratio is from 1 under the p of test users, and how far the slope is.
 
-    Algorithm 1 learned from none of them, but with `ratio.visible` all. Nothing where the base is
-    exposures and these users have none to see.
+    By exposures of theirs that Algorithm 1 did not learn from, which with `ratio.visible` all are
+    the held-out ones. Nothing where there are none, or no p.
     """
+    pairs = task_pairs(tables.exposures, tables.users, tables.tasks)
+    column = find(pairs.user, test)
+    here = column < len(test)
+    task, user, held_out = pairs.task[here], column[here], pairs.held_out[here]
+    base = np.ones(len(test), np.int64)
     if params.ratio.base == "exposures":
-        pairs = task_pairs(tables.exposures, tables.users, tables.tasks)
-        visible = pairs.user[~pairs.held_out]
-        base = np.bincount(visible, minlength=tables.users.num_rows)[valid]
-    else:
-        base = np.ones(len(valid), np.int64)
-    if not base.any():
+        base = np.bincount(user[~held_out], minlength=len(test))
+    unseen = held_out if params.ratio.visible == "all" else ~held_out
+    if not base.any() or not unseen.any():
         return {}
-    weights = resample_weights(len(valid), params.evaluate.bootstrap, gen)
-    return {**calibration(scores, base, weights)}
+    mean_gen, slope_gen = gen.spawn(2)
+    weights = resample_weights(len(test), params.evaluate.bootstrap, mean_gen)
+    slope = best_slope(scores, task[unseen], user[unseen], base, slope_gen)
+    return {**calibration(scores, base, weights), "slope": slope}
 
 
 def _label_figures(label: TaskLabel, aucs: TaskAucs, params: Params, train: Ints) -> Figures:
@@ -260,22 +264,26 @@ def _graph(links: Sequence[Mapping[str, str]]) -> Figures:
 
 
 def _loss(history: History) -> Figures:
-    """The loss that was kept, and its epoch; nothing for a scorer that has no epochs."""
+    """The loss that was kept, scaled too, and its epoch; nothing for a scorer without epochs."""
     if not history:
         return {}
     best = best_row(history)
-    return {"valid": float(best["valid_loss"]), "epoch": int(float(best["epoch"]))}
+    scaled = {"scaled": float(best["scaled_valid_loss"])} if "scaled_valid_loss" in best else {}
+    return {"valid": float(best["valid_loss"]), **scaled, "epoch": int(float(best["epoch"]))}
 
 
 def _truth(tables: Tables, params: Params, scores: Floats, test: Ints) -> Figures:
-    """Rank correlation with the simulation's true log ratios; nothing for another source."""
+    """How near the simulation's true log ratios are, by rank and in nats; else nothing."""
     if params.data.source != "simulated":
         return {}
     world = world_of(tables.users, params.simulation)
     items = ids_of(tables.tasks, "item_id")
     item_rows = rows_of(items, ids_of(world.items, "item_id"), "item")
     truth = world.log_ratio(test, item_rows, params.ratio.base, pool=test)  # the same order
-    return {"spearman": probes.mean_spearman(scores, truth)}
+    return {
+        "spearman": probes.mean_spearman(scores, truth),
+        "rmse": np.sqrt(np.square(scores - truth).mean()),
+    }
 
 
 def _rounded(value: object) -> object:

@@ -15,6 +15,7 @@ Base = Literal["exposures", "users"]
 Visible = Literal["all", "train"]
 Stop = Literal["loss", "auc"]
 Mode = Literal["sampled", "grid"]
+Scaling = Literal["platt", "none"]
 SeedMethod = Literal["random", "kmeans++", "farthest", "facility"]
 Source = Literal["simulated", "movielens-1m", "tables"]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -229,6 +230,7 @@ class Ratio(Trunk):
     mode: Mode = "sampled"
     grid_tasks: Count = 16
     linear: Annotated[float, Field(ge=0)] | None = None
+    scaling: Scaling = "platt"
     freeze_e: bool
 
     @model_validator(mode="after")

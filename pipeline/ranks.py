@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pipeline.arrays import Doubles
 from pipeline.errors import PipelineError
 from pipeline.torchrun import under_torchrun
 
@@ -84,9 +86,17 @@ class Ranks:
         """
         if self.alone:
             return value
-        own = torch.tensor([[value * count if count else 0.0, count]], dtype=torch.float64)
-        of_all, counts = torch.cat(self.gather(own)).sum(0).tolist()
+        own = np.array([value * count if count else 0.0, count], np.float64)
+        of_all, counts = self.sums(own).tolist()
         return of_all / counts if counts else float("nan")
+
+    def sums(self, values: Doubles) -> Doubles:
+        """Values (n,), each added up in the order of the processes; see `mean`."""
+        if self.alone:
+            return values
+        parts = self.gather(torch.from_numpy(values)[None])
+        added: Doubles = torch.cat(parts).sum(0).numpy()
+        return added
 
     def gather(self, part: Tensor, *, to_lead: bool = False) -> list[Tensor]:
         """Each process's tensor, in their order; they may differ in length, (n, ...)."""

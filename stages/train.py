@@ -85,9 +85,11 @@ def main(
         write_table(embedding_table(made.e, tasks_table), task_embeddings, schemas.TASK_EMBEDDINGS)
         write_csv(rounded(made.history), history)
         best = best_row(made.history)
+        scaled = "scaled_valid_loss" in best
         run.say(
             f"{examples.tasks:,} tasks: validation loss {best['valid_loss']:.4f} "
             f"{kept_epoch(made.history, wanted)}"
+            + (f"; {best['scaled_valid_loss']:.4f} scaled by {best['slope']:.2f}" if scaled else "")
         )
 
 

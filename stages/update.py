@@ -63,7 +63,10 @@ def main(
             )
             done.write(state, name)
         run.say(_in_words(report))
-        run.say(_drift_in_words(done, float(best_row(history)["held_out_loss"])))
+        kept = best_row(history)
+        run.say(
+            _drift_in_words(done, float(kept.get("scaled_held_out_loss", kept["held_out_loss"])))
+        )
 
 
 def _running(state: Path, data: Path, model: str) -> "Running":

@@ -11,10 +11,14 @@ from pipeline import conditional
 from pipeline.conditional import Conditional, train_conditional
 from pipeline.embeddings import Projection, task_means
 from pipeline.errors import PipelineError
+from pipeline.estimation import make_estimation, mean_loss
 from pipeline.examples import Examples
+from pipeline.models.ratio import TaskRatios
 from pipeline.models.weights import draw_layers
 from pipeline.pairs import Pairs
+from pipeline.platt import Platt
 from pipeline.scoring import score_all
+from pipeline.training.course import VALID_SEED
 from pipeline.training.history import best_row
 from pipeline.training.session import Session
 from tests.worlds import default_params, small_world
@@ -69,6 +73,45 @@ def test_the_watched_auc_is_that_of_held_out_exposures_at_the_kept_epoch(
     made = trained(examples)
     watched = best_row(made.history)["valid_auc"]
     assert watched == pytest.approx(slow_valid_auc(examples, made, range(examples.tasks)))
+
+
+@pytest.mark.parametrize("linear", [None, 0.01])
+def test_scaled_log_ratios_are_those_of_the_training_but_for_a_slope_and_an_offset(
+    examples: Examples, linear: float | None
+) -> None:
+    scaled, plain = (trained(examples, linear=linear, scaling=of) for of in ("platt", "none"))
+    kept = best_row(scaled.history)
+    assert kept["slope"] != 1
+    columns = {"slope", "offset", "scaled_valid_loss", "scaled_held_out_loss"}
+    assert [{k: v for k, v in row.items() if k not in columns} for row in scaled.history] == (
+        plain.history
+    )
+    f, g = (scores(examples, made, examples.valid) for made in (plain, scaled))
+    assert g == pytest.approx(kept["slope"] * f + kept["offset"], abs=1e-5)
+
+
+def test_the_scaled_loss_is_that_of_the_network_that_is_kept(examples: Examples) -> None:
+    """Dropout makes log ratios too small: scaled ones have a lower loss, on held-out pairs too."""
+    made = trained(examples, max_epochs=20)
+    kept = best_row(made.history)
+    data = make_estimation(examples, base="exposures", device=torch.device("cpu"))
+    gen = torch.Generator().manual_seed(VALID_SEED)
+    model = TaskRatios(made.net, x=torch.from_numpy(examples.x), e=torch.from_numpy(made.e)).eval()
+    for pairs, name in ((data.valid, "valid_loss"), (data.held_out, "held_out_loss")):
+        with torch.no_grad():
+            loss = mean_loss(model, *pairs.fixed(gen))
+        assert kept[f"scaled_{name}"] == pytest.approx(loss, abs=1e-5)
+        assert loss < kept[name]
+    assert kept["slope"] > 1.1
+
+
+def test_what_runs_the_wrong_way_stays_as_it_is(
+    examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.estimation.fit_platt", lambda *_: Platt(-2.0, 0.1))
+    kept = best_row(trained(examples).history)
+    assert (kept["slope"], kept["offset"]) == (1, 0)
+    assert kept["scaled_valid_loss"] == kept["valid_loss"]
 
 
 def test_training_can_go_by_the_watched_auc(examples: Examples) -> None:

@@ -18,7 +18,7 @@ from pipeline import schemas
 from pipeline.datasets.simulation import draw_world, simulate
 from pipeline.errors import PipelineError
 from pipeline.evaluation import Evaluation, Tables, evaluate
-from pipeline.params import Base, Params
+from pipeline.params import Base, Params, Visible
 from pipeline.params_file import load_params
 from pipeline.splits import hold_out, measured_users, split_users
 from pipeline.storage import vectors, write_table
@@ -39,9 +39,9 @@ GRAPH_LINKS = [
     {"relation": "released in", "triples": "3", "mrr": "0.1", "hits10": "0.3"},
 ]
 RATIO_HISTORY = [
-    {"epoch": "1", "train_loss": "1.39", "valid_loss": "1.38"},
-    {"epoch": "2", "train_loss": "1.29", "valid_loss": "1.29"},
-    {"epoch": "3", "train_loss": "1.28", "valid_loss": "1.291"},
+    {"epoch": "1", "train_loss": "1.39", "valid_loss": "1.38", "scaled_valid_loss": "1.37"},
+    {"epoch": "2", "train_loss": "1.29", "valid_loss": "1.29", "scaled_valid_loss": "1.28"},
+    {"epoch": "3", "train_loss": "1.28", "valid_loss": "1.291", "scaled_valid_loss": "1.27"},
 ]
 
 
@@ -169,13 +169,13 @@ def test_the_metrics_are_the_documented_ones(found: Evaluation) -> None:
         "gender": label,
         "exposure": common,
         "exposure_valid": common,
-        "calibration": {"log_mean", "ci95_low", "ci95_high", "task_median"},
+        "calibration": {"log_mean", "ci95_low", "ci95_high", "task_median", "slope"},
         "trivial": {"random", "activity"},
         "leak": {"age", "gender"},
         "deepfm": {"pair_auc"},
         "graph": {"mrr", "hits10"},
-        "loss": {"valid", "epoch"},
-        "truth": {"spearman"},
+        "loss": {"valid", "scaled", "epoch"},
+        "truth": {"spearman", "rmse"},
     }
     assert set(found.metrics["trivial"]["random"]) == names
     assert set(found.metrics["trivial"]["activity"]) == names
@@ -183,7 +183,8 @@ def test_the_metrics_are_the_documented_ones(found: Evaluation) -> None:
     assert all(
         f"`{key}`" in page
         for key in label
-        | {"pair_auc", "mrr", "hits10", "spearman", "valid", "epoch", "log_mean", "task_median"}
+        | {"pair_auc", "mrr", "hits10", "spearman", "rmse", "valid", "scaled", "epoch"}
+        | {"log_mean", "task_median", "slope"}
     )
 
 
@@ -193,29 +194,58 @@ def test_link_prediction_on_all_relations_speaks_for_the_graph(found: Evaluation
 
 def test_the_best_epoch_speaks_for_a_network(found: Evaluation) -> None:
     assert found.metrics["deepfm"] == {"pair_auc": 0.87}
-    assert found.metrics["loss"] == {"valid": 1.29, "epoch": 2}
+    assert found.metrics["loss"] == {"valid": 1.29, "scaled": 1.28, "epoch": 2}
 
 
 @pytest.mark.parametrize("base", get_args(Base))
-def test_calibration_is_measured_on_validation_users_under_the_base(
+def test_calibration_is_measured_on_test_users_under_the_base(
     tables: Tables, params: Params, base: Base
 ) -> None:
     ratio = params.ratio.model_copy(update={"base": base})
     figures = evaluated(tables, params.model_copy(update={"ratio": ratio})).metrics["calibration"]
     splits = tables.splits.to_pandas()
-    valid = splits.user_id[splits.split == "valid"]
+    test = splits.user_id[splits.split == "test"]
     visible = tables.exposures.to_pandas().merge(tables.tasks.to_pandas()).query("~held_out")
     seen = visible.groupby("user_id").size()
     rows = tables.scores.to_pandas()
-    rows = rows[rows.user_id.isin(valid)]
+    rows = rows[rows.user_id.isin(test)]
     weight = rows.user_id.map(seen).fillna(0) if base == "exposures" else rows.user_id * 0 + 1
     sums = (np.exp(rows.score) * weight).groupby(rows.task_id).sum()
     means = sums / weight.groupby(rows.task_id).sum()
     assert figures["log_mean"] == pytest.approx(np.log(means.mean()), abs=1e-5)
-    assert figures["task_median"] == pytest.approx(np.log(means.median()), abs=1e-5)
+    assert figures["task_median"] == pytest.approx(np.median(np.log(means)), abs=1e-5)
     if base == "exposures":  # of the scores, which are this world's true ratios
         assert figures["ci95_low"] <= 0.05
         assert figures["ci95_high"] >= -0.05
+        assert figures["slope"] == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("visible", get_args(Visible))
+def test_the_slope_is_that_of_exposures_that_nothing_learned_from(
+    tables: Tables, params: Params, visible: Visible
+) -> None:
+    """Scores that tell held-out exposures alone, or visible ones alone, have a slope by these."""
+    ratio = params.ratio.model_copy(update={"visible": visible})
+    wanted = params.model_copy(update={"ratio": ratio})
+    pairs = tables.exposures.to_pandas().merge(tables.tasks.to_pandas())
+    rows, slopes = tables.scores.to_pandas().set_index(["task_id", "user_id"]), {}
+    for held_out in (True, False):
+        of_them = pairs[pairs.held_out == held_out].set_index(["task_id", "user_id"]).index
+        score = np.where(rows.index.isin(of_them), 1.0, -1.0)
+        told = tables.scores.set_column(2, "score", pa.array(score, pa.float32()))
+        changed = evaluated(replace(tables, scores=told), wanted).metrics["calibration"]
+        slopes[held_out] = changed["slope"]
+    assert slopes[visible == "all"] > 2
+    assert slopes[visible == "train"] < 0.5
+
+
+def test_scores_half_as_large_have_twice_the_slope(
+    tables: Tables, params: Params, found: Evaluation
+) -> None:
+    half = pa.compute.multiply(tables.scores["score"], pa.scalar(0.5, pa.float32()))
+    smaller = replace(tables, scores=tables.scores.set_column(2, "score", half))
+    slope = evaluated(smaller, params).metrics["calibration"]["slope"]
+    assert slope == pytest.approx(2 * found.metrics["calibration"]["slope"], rel=0.05)
 
 
 def test_activity_ranks_users_by_their_visible_exposures(tables: Tables, found: Evaluation) -> None:
@@ -232,6 +262,10 @@ def test_the_true_log_ratio_correlates_fully_with_the_truth(
     tables: Tables, params: Params, found: Evaluation
 ) -> None:
     assert found.metrics["truth"]["spearman"] == pytest.approx(1, abs=1e-5)
+    assert found.metrics["truth"]["rmse"] < 0.1  # of other users, a constant a task is another
+    higher = pa.compute.add(tables.scores["score"], pa.scalar(3, pa.float32()))
+    shifted = replace(tables, scores=tables.scores.set_column(2, "score", higher))
+    assert evaluated(shifted, params).metrics["truth"]["rmse"] == pytest.approx(3, abs=0.1)
     reverse = pa.compute.negate(tables.scores["score"])
     turned = replace(tables, scores=tables.scores.set_column(2, "score", reverse))
     assert evaluated(turned, params).metrics["truth"]["spearman"] == pytest.approx(-1, abs=1e-5)

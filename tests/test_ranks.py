@@ -301,7 +301,7 @@ def test_validation_pairs_and_their_negatives_are_those_of_the_process_that_is_a
     (alone,), _ = train(ALONE, **still)
     for size in (1, 2, 3):
         (row,), _ = the_same(together(size, lambda ranks: train(ranks, **still)))
-        for figure in ("valid_loss", "held_out_loss", "valid_auc"):
+        for figure in ("valid_loss", "held_out_loss", "slope", "scaled_valid_loss", "valid_auc"):
             assert row[figure] == pytest.approx(alone[figure], abs=1e-6), figure
 
 

@@ -13,6 +13,7 @@ from pipeline.estimation import ratio_loss
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet, SeedRatios, TaskRatios
 from pipeline.models.weights import draw_layers, draw_linear
 from pipeline.params_file import load_params
+from pipeline.platt import Platt
 from pipeline.steps.dropout import MaskSource, ReluDropout, representable, set_masks
 
 ROOT = Path(__file__).parents[1]
@@ -270,6 +271,20 @@ def test_a_head_adds_a_function_of_x_that_is_linear(n: int) -> None:
     torch.testing.assert_close(grid[task, user], expected, rtol=1e-4, atol=1e-5)
     cost = 0.1 * weight[task].square().sum(1).mean()
     assert_same(net.loss_of_pairs(x, e, user, task), ratio_loss(expected) + cost, leaves)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("linear", [None, 0.1])
+def test_a_scaled_network_gives_the_scaled_log_ratios(linear: float | None) -> None:
+    net, x, e = with_heads(0.1)
+    if linear is None:
+        net = RatioNet(x_dim=X_DIM, task_dim=e.shape[1], hidden=(9, 8, 7))
+        draw_layers(net, torch.Generator().manual_seed(0))
+    net.eval()
+    before, seen = net.of_grid(net.user_side(x), e), net.seen(e).clone()
+    net.scale(Platt(slope=2.5, offset=-0.3), e)
+    torch.testing.assert_close(net.of_grid(net.user_side(x), e), 2.5 * before - 0.3)
+    assert torch.equal(net.seen(e), seen)
 
 
 def test_under_dropout_a_head_is_whole() -> None:

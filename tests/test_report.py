@@ -237,9 +237,10 @@ def test_the_numbers_shown_are_those_of_auc_json(page: ET.Element, content: Cont
     rivals = [f"trivial.{rival}" for rival in ("random", "activity")]
     keys |= {f"{rival}.{name}" for rival in rivals for name in ("age", "occupation", "exposure")}
     keys |= {"leak.age", "leak.occupation", "deepfm.pair_auc", "truth.spearman"}
-    keys |= {"calibration.log_mean"}
+    keys |= {"calibration.log_mean", "calibration.slope", "truth.rmse"}
     assert {key for key, _ in shown} == keys
-    others = {"truth.spearman": "{:.2f}".format, "calibration.log_mean": lambda v: signed(v, 3)}
+    others = dict.fromkeys(("truth.spearman", "truth.rmse", "calibration.slope"), "{:.2f}".format)
+    others["calibration.log_mean"] = lambda value: signed(value, 3)
     for key, number in shown:
         value = content.figures[key]
         assert number == (others[key](value) if key in others else f"{100 * value:.1f}")
@@ -390,12 +391,13 @@ def test_settings_that_are_not_the_papers_are_told(params: Params) -> None:
     fields = ["zip_code", "gender", "age", "occupation"]
     features = params.features.model_copy(update={"user_fields": fields})
     tasks = params.tasks.model_copy(update={"min_exposures": 100})
-    alike = params.model_copy(update={"features": features, "tasks": tasks})
+    ratio = params.ratio.model_copy(update={"scaling": "none"})
+    alike = params.model_copy(update={"features": features, "tasks": tasks, "ratio": ratio})
     assert departures(alike) == []
     ratio = params.ratio.model_copy(
         update={
             **{"base": "users", "linear": 0.1, "mode": "grid", "visible": "all", "stop": "auc"},
-            **{"freeze_e": True, "hidden": [8, 4], "dropout": [0.1, 0.1]},
+            **{"scaling": "platt", "freeze_e": True, "hidden": [8, 4], "dropout": [0.1, 0.1]},
         }
     )
     features = features.model_copy(
@@ -406,7 +408,7 @@ def test_settings_that_are_not_the_papers_are_told(params: Params) -> None:
     words = (
         *("fewer than 10 users", "training users alone", "an SVD of", "user's activity"),
         *("base p is uniform", "with every training user", "visible exposures of all users"),
-        *("validation users' AUC", "stay where they start", "layers are 8-4 wide"),
+        *("validation users' AUC", "one slope", "stay where they start", "layers are 8-4 wide"),
         *("dropout is 0.1, 0.1", "head that is linear", "no embedding called"),
     )
     assert len(told) == len(words)

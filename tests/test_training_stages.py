@@ -118,7 +118,8 @@ def test_every_init_goes_through_to_scores(folder: Path, init: Init) -> None:
     )
     losses = ["epoch", "train_loss", "valid_loss", "held_out_loss"]
     assert [*of_pretrain[0]] == losses
-    assert [*of_train[0]] == [*losses, "valid_auc"]
+    scaled = ["slope", "offset", "scaled_valid_loss", "scaled_held_out_loss"]
+    assert [*of_train[0]] == [*losses, *scaled, "valid_auc"]
     assert [row["epoch"] for row in of_train] == ["1", "2"]
 
 
@@ -127,7 +128,7 @@ def test_the_stages_say_what_they_did(small: SmallWorld, folder: Path) -> None:
     lines = succeed(*CHAIN)
     assert lines[0].startswith("6 seed tasks: validation loss 1.")
     assert lines[2].startswith("22 tasks: validation loss 1.")
-    assert lines[2].endswith(" of 2, which max_epochs ended\n")
+    assert re.search(r" of 2, which max_epochs ended; 1\.\d{4} scaled by \d+\.\d\d\n$", lines[2])
     assert lines[3] == f"22 tasks x {scored} validation and test users scored\n"
 
 

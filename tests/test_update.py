@@ -227,7 +227,7 @@ def test_drift_is_none_where_new_pairs_are_like_those_held_out(
     back = foresighted.kept_back
     user = back.column("user_id").to_numpy()
     pairs = pairs_of(back)
-    loss = best_row(foresighted.history)["held_out_loss"]
+    loss = best_row(foresighted.history)["scaled_held_out_loss"]
     assert loss < CHANCE - 0.02
     alike, _ = run(foresighted, foresighted.running, new_exposures(tmp_path, pairs))
     assert skill_left(alike.drift, loss) == pytest.approx(1, abs=0.35)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.platt import Platt
 from pipeline.ranks import ALONE, Ranks
 from pipeline.steps.dealt import fetch_rows
 from pipeline.steps.dropout import ReluDropout
@@ -133,6 +134,14 @@ class RatioNet(nn.Module):
             return grid_loss(of_task, of_user, self.rest, weight, base)
         cost = self.linear * (head[:, :-1].square().sum(1) * weight.sum(1)).sum()
         return grid_loss(of_task, of_user, self.rest, weight, base, _linear_of_grid(x, head)) + cost
+
+    @torch.no_grad()
+    def scale(self, platt: Platt, e: Tensor) -> None:
+        """Scale f by its last layer and, of all embeddings e (M, task_dim), by their heads."""
+        weight, bias = self.rest[-1].parameters()
+        weight.mul_(platt.slope)
+        bias.mul_(platt.slope).add_(platt.offset)
+        self._parts(e)[1].mul_(platt.slope)
 
     def user_side(self, x: Tensor) -> Tensor:
         """All of f that does not depend on the task: x (U, x_dim) -> (U, hidden[0]).

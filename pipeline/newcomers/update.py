@@ -107,7 +107,7 @@ def skill_left(drift: Drift, held_out_loss: float) -> float | None:
 
     Args:
         drift: the losses of the new pairs.
-        held_out_loss: of the best epoch of the training.
+        held_out_loss: of the best epoch of the training, of log ratios scaled as the network's are.
     """
     if drift.pairs < ENOUGH or not held_out_loss < CHANCE:
         return None

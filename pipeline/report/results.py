@@ -167,6 +167,11 @@ def departures(params: Params) -> list[str]:
         )
     if params.ratio.stop == "auc":
         found.append("the epoch that is kept is judged by validation users' AUC, not by their loss")
+    if params.ratio.scaling == "platt":
+        found.append(
+            "log ratios are multiplied by one slope and one offset is added, chosen by validation "
+            "users; the paper's are as they were learned. No AUC depends on it"
+        )
     if params.ratio.freeze_e:
         found.append("task embeddings stay where they start; the paper trains them")
     if params.ratio.hidden != paper.HIDDEN:
