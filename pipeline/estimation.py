@@ -22,7 +22,7 @@ from pipeline.ranks import ALONE, Ranks
 from pipeline.steps.dealt import alike
 from pipeline.steps.sampler import CountedSampler, PairSampler
 from pipeline.training.course import Batches, make_course
-from pipeline.training.history import MISS, Row
+from pipeline.training.history import MISS, SCALED, Row
 from pipeline.training.loop import fit
 from pipeline.training.session import Session
 from pipeline.training.split import Split
@@ -179,9 +179,8 @@ def estimate_ratio(
             row = {"valid_loss": mean(valid), "held_out_loss": mean(held_out)}
             if scaling == "platt":
                 platt = _scaling(valid, ranks)
-                row |= {"slope": platt.slope, "offset": platt.offset}
-                row |= {"scaled_valid_loss": mean(valid, platt)}
-                row |= {"scaled_held_out_loss": mean(held_out, platt)}
+                losses = mean(valid, platt), mean(held_out, platt)
+                row |= zip(SCALED, (platt.slope, platt.offset, *losses), strict=True)
             return {**row, **figures()}
 
         return fit(

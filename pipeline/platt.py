@@ -17,6 +17,7 @@ from pipeline.arrays import Doubles, Floats
 
 ENOUGH = 1e-12  # nats a pair: a step that lowers the loss by less is the last
 MOST = 100  # steps tried; five to ten are usual
+BLOCK = 1 << 14  # pairs added up at a time: what comes of them stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,6 @@ class Platt:
 
 
 UNSCALED = Platt(slope=1.0, offset=0.0)
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """Over all pairs: their number, the loss, and its derivatives by the slope and the offset."""
-
-    pairs: float
-    loss: float
-    first: Doubles  # (2,)
-    second: Doubles  # (2, 2)
 
 
 def fit_platt(
@@ -57,19 +48,20 @@ def fit_platt(
         base: how many under p, as many altogether; (...).
         total: adds up what several processes found, each of pairs of its own.
     """
-    logits, of_q, of_p = (
-        np.broadcast_to(part, np.shape(f)).astype(np.float64) for part in (f, common, base)
-    )
+    columns = [np.broadcast_to(column, np.shape(f)).ravel() for column in (f, common, base)]
+    pairs = np.array(columns, np.float64)
+    blocks = [pairs[:, first : first + BLOCK] for first in range(0, pairs.shape[1], BLOCK)]
 
-    def sums(at: Doubles) -> _Sums:
-        return _sums(at, logits, of_q, of_p, total)
+    def loss_at(at: Doubles) -> _Loss:
+        own = sum((_sums(at, *block) for block in blocks), np.zeros(7))
+        return _Loss.of(at, total(own))
 
     at = np.array([1.0, 0.0])
-    here = sums(at)
+    here = loss_at(at)
     step = np.linalg.solve(here.second, here.first)
     for _ in range(MOST):
-        there = sums(at - step)
-        if there.loss > here.loss:
+        there = loss_at(at - step)
+        if there.value > here.value:
             step = step / 2
             continue
         at, here = at - step, there
@@ -79,16 +71,33 @@ def fit_platt(
     return Platt(float(at[0]), float(at[1]))
 
 
-def _sums(
-    at: Doubles, f: Doubles, common: Doubles, base: Doubles, total: Callable[[Doubles], Doubles]
-) -> _Sums:
-    z = at[0] * f + at[1]
-    chance, either = expit(z), common + base
-    slack, bend = either * chance - common, either * chance * (1 - chance)
-    loss = either * np.logaddexp(0, z) - common * z  # common softplus(-z) + base softplus(z)
-    parts = (common, loss, slack * f, slack, bend * f * f, bend * f, bend)
-    pairs, lost, by_slope, by_offset, *curved = total(np.array([part.sum() for part in parts]))
-    beyond = at - (1, 0)
-    first = np.array([by_slope, by_offset]) + beyond
-    second = np.array([curved[:2], curved[1:]]) + np.eye(2)
-    return _Sums(pairs, lost + beyond @ beyond / 2, first, second)
+def _sums(at: Doubles, f: Doubles, common: Doubles, base: Doubles) -> Doubles:
+    """Of some pairs: how many they are, their loss, two first and three second derivatives."""
+    z, either = at[0] * f + at[1], common + base
+    chance = expit(z)
+    slack = either * chance - common
+    bend = either * chance * (1 - chance)
+    softplus = np.maximum(z, 0) - np.log(np.maximum(chance, 1 - chance))
+    loss = either @ softplus - common @ z  # common softplus(-z) + base softplus(z)
+    first = slack @ f, slack.sum()
+    second = bend @ (f * f), bend @ f, bend.sum()
+    return np.array([common.sum(), loss, *first, *second])
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """Of all pairs, with what draws towards 1 and 0, and its derivatives."""
+
+    pairs: float
+    value: float
+    first: Doubles  # (2,)
+    second: Doubles  # (2, 2)
+
+    @classmethod
+    def of(cls, at: Doubles, sums: Doubles) -> "_Loss":
+        """From `_sums` of all pairs."""
+        pairs, loss, by_slope, by_offset, *curved = sums
+        beyond = at - (1, 0)
+        first = np.array([by_slope, by_offset]) + beyond
+        second = np.array([curved[:2], curved[1:]]) + np.eye(2)
+        return cls(pairs, loss + beyond @ beyond / 2, first, second)

@@ -8,6 +8,8 @@ from typing import Self
 
 from tqdm import tqdm
 
+from pipeline.training.history import SCALED
+
 SECONDS_BETWEEN_LINES = 10
 
 
@@ -44,10 +46,11 @@ class EpochReporter:
         self.bar.close()
 
     def __call__(self, row: Mapping[str, float]) -> None:
-        """Report an epoch: its number under `epoch`, and whatever figures it has."""
+        """Report an epoch: its number under `epoch`, and what figures it has but the scaled."""
         if self.silent:
             return
-        figures = {name: f"{value:.4f}" for name, value in row.items() if name != "epoch"}
+        untold = ("epoch", *SCALED)  # a line has its width
+        figures = {name: f"{value:.4f}" for name, value in row.items() if name not in untold}
         done = int(row["epoch"])
         if self.first_epoch is None:
             self.first_epoch = done

@@ -8,6 +8,7 @@ from pipeline.params import Schedule
 
 Figures = TypeVar("Figures", bound=Mapping[str, float] | Mapping[str, str])
 Row = dict[str, float]
+SCALED = ("slope", "offset", "scaled_valid_loss", "scaled_held_out_loss")  # by Platt scaling
 MISS = "valid_miss"  # the share of wrong answers: where a row has it, it judges the epoch
 
 
