@@ -18,6 +18,7 @@ from pipeline.models.stacked import EachAtItsBest, Stacked
 from pipeline.pairs import in_rows
 from pipeline.params import Schedule
 from pipeline.steps.dropout import MaskSource, set_masks
+from pipeline.steps.sampler import batch_count
 from pipeline.training.course import VALID_SEED
 from pipeline.training.history import Row
 from pipeline.training.loop import fit
@@ -73,7 +74,7 @@ class Apart:
     def steps(self, batch_size: int) -> int:
         """How many there are in an epoch."""
         draws = self.draws or float(self.train.count.double().mean())
-        return max(1, round(draws / batch_size))
+        return batch_count(draws, batch_size)
 
 
 def choose_tasks(examples: Examples, wanted: int | None, gen: np.random.Generator) -> Ints:

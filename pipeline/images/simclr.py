@@ -14,6 +14,7 @@ from pipeline.images.params import Simclr
 from pipeline.images.views import random_views
 from pipeline.models.simclr import Encoder, nt_xent
 from pipeline.models.weights import draw_layers
+from pipeline.steps.sampler import batch_count
 from pipeline.training.course import VALID_SEED
 from pipeline.training.history import Row
 from pipeline.training.loop import fit
@@ -44,7 +45,7 @@ class Contrasts:
     def epoch(self, batch_size: int, gen: torch.Generator) -> Iterator[tuple[Tensor]]:
         """Rows of all images, in random order and batches of nearly equal size."""
         order = torch.randperm(len(self.images), generator=gen, device=self.images.device)
-        for rows in order.tensor_split(max(1, round(len(order) / batch_size))):
+        for rows in order.tensor_split(batch_count(len(order), batch_size)):
             yield (rows,)
 
 

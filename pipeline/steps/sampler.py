@@ -12,6 +12,11 @@ import torch
 from torch import Tensor
 
 
+def batch_count(rows: float, size: int) -> int:
+    """How many batches of near `size` rows there are of so many."""
+    return max(1, round(rows / size))
+
+
 @dataclass(frozen=True)
 class PairSampler:
     """Positive pairs and the base distribution of their negatives, resident on one device.
@@ -39,8 +44,8 @@ class PairSampler:
         Batches are near `batch_size` and of equal size, but for the last, which may be smaller.
         """
         users, tasks = self._shuffled(gen)
-        batches = max(1, round(len(tasks) / batch_size))
-        yield from zip(users.chunk(batches, dim=1), tasks.chunk(batches), strict=True)
+        count = batch_count(len(tasks), batch_size)
+        yield from zip(users.chunk(count, dim=1), tasks.chunk(count), strict=True)
 
     def within_batches(
         self, batch_size: int, gen: torch.Generator
@@ -51,7 +56,7 @@ class PairSampler:
         only, of which the user of another row is a draw, and batches of two pairs or more.
         """
         order = self._order(gen)
-        for rows in order.tensor_split(max(1, round(len(order) / batch_size))):
+        for rows in order.tensor_split(batch_count(len(order), batch_size)):
             yield self.user[rows], self.task[rows]
 
     def in_steps(self, steps: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -73,7 +78,7 @@ class PairSampler:
     def positives(self, batch_size: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """As `epoch`, without the negatives: user (N,), task (N,)."""
         order = self._order(gen)
-        for rows in order.chunk(max(1, round(len(order) / batch_size))):
+        for rows in order.chunk(batch_count(len(order), batch_size)):
             yield self.user[rows], self.task[rows]
 
     def fixed(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:

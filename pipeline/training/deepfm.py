@@ -17,6 +17,7 @@ from pipeline.models.deepfm import DeepFM
 from pipeline.params import Features
 from pipeline.ranks import ALONE, Ranks
 from pipeline.steps.dealt import alike
+from pipeline.steps.sampler import batch_count
 from pipeline.training.course import Course, course_alone, course_in_shards
 from pipeline.training.history import Row
 from pipeline.training.loop import fit
@@ -130,7 +131,7 @@ class ContrastedPairs:
         and searches go through faster and the loss does not see.
         """
         order = self._order(self.gen)
-        yield from self._batches(order.chunk(max(1, round(len(order) / batch_size))), self.gen)
+        yield from self._batches(order.chunk(batch_count(len(order), batch_size)), self.gen)
 
     def in_steps(self, steps: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """As `epoch`, in so many batches, some of them empty where there are fewer pairs."""

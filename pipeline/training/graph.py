@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.link_prediction import mean_reciprocal_rank
 from pipeline.models.graph import TransE, TransH
 from pipeline.params import Graph
+from pipeline.steps.sampler import batch_count
 from pipeline.training.history import Row
 from pipeline.training.loop import fit
 from pipeline.training.session import Session
@@ -131,7 +132,7 @@ def train_translation(
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(data.learn.shape[1], generator=gen, device=device)
-        for rows in order.chunk(max(1, round(len(order) / params.batch_size))):
+        for rows in order.chunk(batch_count(len(order), params.batch_size)):
             model.constrain()
             true = data.learn[:, rows]
             yield true, corruption.draw(true, gen)

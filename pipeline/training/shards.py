@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.ranks import Ranks
 from pipeline.steps.dropout import MaskSource, set_masks
+from pipeline.steps.sampler import batch_count
 
 LEAST = 4  # shards; there are as many, or as many more as the processes hold equally many of them
 
@@ -66,7 +67,7 @@ class Shards:
     ) -> None:
         self.ranks, self.seed, self.device = ranks, seed, device
         of_all = torch.cat(ranks.gather(torch.tensor(sizes)))
-        wanted = max(1, round(int(of_all.sum()) / batch_size))
+        wanted = batch_count(int(of_all.sum()), batch_size)
         self.steps = min(wanted, int(of_all.max()))  # no step without a pair anywhere
         step = torch.arange(self.steps)[:, None]  # as `tensor_split`: the first have one more
         self.pairs = (of_all // self.steps + (step < of_all % self.steps)).sum(1).tolist()
