@@ -17,7 +17,9 @@ from pipeline.arrays import Doubles, Floats
 
 ENOUGH = 1e-12  # nats a pair: a step that lowers the loss by less is the last
 MOST = 100  # steps tried; five to ten are usual
-BLOCK = 1 << 14  # pairs added up at a time: what comes of them stays in a core's cache
+# Pairs added up at a time: what comes of them stays in a core's cache, and numpy takes no second
+# thread, as it does for 10,000 products, which would then spin beside those that train.
+BLOCK = 1 << 13
 
 
 @dataclass(frozen=True)
