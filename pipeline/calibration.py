@@ -6,7 +6,7 @@ ratios are too high, below 0 too low. And no multiple of the log ratios has a lo
 """
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import expit, logsumexp
 
 from pipeline.arrays import Doubles, Floats, Ints, Singles
 from pipeline.platt import fit_platt
@@ -52,19 +52,47 @@ def calibration(scores: Floats, base: Ints, weights: Singles) -> dict[str, float
 
 
 def best_slope(
-    scores: Floats, task: Ints, user: Ints, base: Ints, gen: np.random.Generator
-) -> float:
+    scores: Floats, task: Ints, user: Ints, base: Ints, weights: Singles, gen: np.random.Generator
+) -> dict[str, float]:
     """By what the scores must be multiplied to have the lowest loss: 1 is right.
 
     Args:
         scores: log ratios, (M, U).
-        task: of pairs under q_t, (N,).
+        task: of pairs under q_t, (N,); there are some.
         user: of each, (N,).
         base: weight of each user under p, (U,); some are above 0.
+        weights: of the bootstrap over users, from `resample_weights`, (U, B).
         gen: of the users drawn from p.
+
+    Returns:
+        slope; slope_ci95_low and slope_ci95_high, its interval over users, from one step of
+        Newton's method for every resample.
     """
     drawn = gen.choice(len(base), (NEGATIVES, len(task)), p=base / base.sum())
+    users = np.vstack((user, drawn))
+    f = scores[task, users].astype(np.float64)
     common = np.zeros((NEGATIVES + 1, 1))
     common[0] = 1
-    f = np.vstack((scores[task, user], scores[task, drawn]))
-    return fit_platt(f, common, (1 - common) / NEGATIVES).slope
+    base_share = (1 - common) / NEGATIVES
+    best = fit_platt(f, common, base_share)
+    chance = expit(best.slope * f + best.offset)
+    slack = (common + base_share) * chance - common  # the derivatives of each pair's loss
+    bend = (common + base_share) * chance * (1 - chance)
+    parts = [slack * f, slack, bend * f * f, bend * f, bend, np.ones_like(f)]
+    of_common, of_base = (
+        _by_user(users[rows], [part[rows] for part in parts], len(base)) @ weights
+        for rows in (slice(1), slice(1, None))
+    )  # (6, B) each
+    # As many pairs under p as under q_t, in a resample too; it may have none.
+    of_base *= NEGATIVES * of_common[-1] / np.maximum(of_base[-1], 1)
+    by_slope, by_offset, slopes, both, offsets, _ = of_common + of_base
+    by_slope, slopes = by_slope + best.slope - 1, slopes + 1  # drawn towards 1 and 0, as the best
+    by_offset, offsets = by_offset + best.offset, offsets + 1
+    moved = (offsets * by_slope - both * by_offset) / (slopes * offsets - both * both)
+    low, high = np.quantile(best.slope - moved, (0.025, 0.975))
+    return {"slope": best.slope, "slope_ci95_low": float(low), "slope_ci95_high": float(high)}
+
+
+def _by_user(users: Ints, parts: list[Doubles], n: int) -> Doubles:
+    """Sums of each part (...) over the pairs of each of n users (...), (parts, n)."""
+    return np.array([np.bincount(users.ravel(), part.ravel(), n) for part in parts], np.float64)

@@ -190,8 +190,8 @@ def _calibration(
         return {}
     mean_gen, slope_gen = gen.spawn(2)
     weights = resample_weights(len(test), params.evaluate.bootstrap, mean_gen)
-    slope = best_slope(scores, task[unseen], user[unseen], base, slope_gen)
-    return {**calibration(scores, base, weights), "slope": slope}
+    slope = best_slope(scores, task[unseen], user[unseen], base, weights, slope_gen)
+    return {**calibration(scores, base, weights), **slope}
 
 
 def _label_figures(label: TaskLabel, aucs: TaskAucs, params: Params, train: Ints) -> Figures:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.auc import resample_weights
-from pipeline.calibration import calibration, log_mean_ratios
+from pipeline.calibration import best_slope, calibration, log_mean_ratios
 
 
 def normal_world(users: int, gen: np.random.Generator) -> np.ndarray:
@@ -58,6 +58,55 @@ def test_the_interval_of_a_true_ratio_covers_zero_as_often_as_it_says() -> None:
         found = calibration(normal_world(200, gen), everybody(200), weights)
         covered += found["ci95_low"] <= 0 <= found["ci95_high"]
     assert covered / 250 == pytest.approx(0.95, abs=3 * np.sqrt(0.95 * 0.05 / 250))
+
+
+def met(scores: np.ndarray, gen: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Tasks and users of pairs that come about in proportion to the true ratios."""
+    times = gen.poisson(0.3 * np.exp(scores))
+    task, user = np.nonzero(times)
+    return np.repeat(task, times[task, user]), np.repeat(user, times[task, user])
+
+
+@pytest.mark.parametrize("size", [0.7, 1.0, 2.0])
+def test_the_interval_of_the_slope_covers_it_as_often_as_it_says(size: float) -> None:
+    gen = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        truth = normal_world(400, gen)
+        weights = resample_weights(400, 150, gen)
+        found = best_slope(size * truth, *met(truth, gen), everybody(400), weights, gen)
+        covered += found["slope_ci95_low"] <= 1 / size <= found["slope_ci95_high"]
+    assert covered / 200 == pytest.approx(0.95, abs=3 * np.sqrt(0.95 * 0.05 / 200))
+
+
+def test_a_step_of_newton_s_method_comes_near_to_fitting_a_resample_anew() -> None:
+    gen = np.random.default_rng(0)
+    truth = normal_world(2000, gen)
+    task, user = met(truth, gen)
+    weights = resample_weights(2000, 60, gen)
+    found = best_slope(truth, task, user, everybody(2000), weights, np.random.default_rng(1))
+    anew = []
+    for times in weights.T.astype(np.int64):
+        of_pair = times[user]
+        again, pairs = np.repeat(np.arange(len(user)), of_pair), np.random.default_rng(1)
+        fitted = best_slope(
+            truth, task[again], user[again], times, np.ones((2000, 1), np.float32), pairs
+        )
+        anew.append(fitted["slope"])
+    low, high = np.quantile(anew, (0.025, 0.975))
+    assert found["slope_ci95_low"] == pytest.approx(low, abs=0.03)
+    assert found["slope_ci95_high"] == pytest.approx(high, abs=0.03)
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, -1e30])
+def test_scores_that_tell_nothing_have_a_finite_slope(value: float) -> None:
+    gen = np.random.default_rng(0)
+    weights = resample_weights(20, 10, gen)
+    weights[:, 0] = 0
+    scores = np.full((3, 20), value, np.float32)
+    task, user = np.array([0, 1, 2]), np.array([3, 4, 3])
+    found = best_slope(scores, task, user, everybody(20), weights, gen)
+    assert all(np.isfinite(value) for value in found.values())
 
 
 def test_scores_that_are_no_log_ratios_still_give_finite_figures() -> None:
