@@ -65,8 +65,8 @@ def best_slope(
         gen: of the users drawn from p.
 
     Returns:
-        slope; slope_ci95_low and slope_ci95_high, its interval over users, from one step of
-        Newton's method for every resample.
+        slope; ci95_low and ci95_high, its interval over users, by one step of Newton's method for
+        every resample.
     """
     drawn = gen.choice(len(base), (NEGATIVES, len(task)), p=base / base.sum())
     users = np.vstack((user, drawn))
@@ -86,11 +86,13 @@ def best_slope(
     # As many pairs under p as under q_t, in a resample too; it may have none.
     of_base *= NEGATIVES * of_common[-1] / np.maximum(of_base[-1], 1)
     by_slope, by_offset, slopes, both, offsets, _ = of_common + of_base
-    by_slope, slopes = by_slope + best.slope - 1, slopes + 1  # drawn towards 1 and 0, as the best
-    by_offset, offsets = by_offset + best.offset, offsets + 1
-    moved = (offsets * by_slope - both * by_offset) / (slopes * offsets - both * both)
+    bent = slopes * offsets - both * both
+    tells = bent > 1e-9 * slopes * offsets  # else scores are all alike
+    moved = np.divide(
+        offsets * by_slope - both * by_offset, bent, out=np.zeros(len(bent)), where=tells
+    )
     low, high = np.quantile(best.slope - moved, (0.025, 0.975))
-    return {"slope": best.slope, "slope_ci95_low": float(low), "slope_ci95_high": float(high)}
+    return {"slope": best.slope, "ci95_low": float(low), "ci95_high": float(high)}
 
 
 def _by_user(users: Ints, parts: list[Doubles], n: int) -> Doubles:

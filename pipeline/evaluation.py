@@ -68,7 +68,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure scores by labels and held-out exposures, beside their ceiling and trivial rivals.
 
-    Reads the params labels, evaluate, ratio.base, ratio.visible, data.source and simulation.
+    Reads the params labels, evaluate, ratio.base, data.source and simulation.
 
     Raises:
         PipelineError: tables that do not belong together, or a yardstick that fits no task.
@@ -172,11 +172,11 @@ def _undefined(name: str, sides: Sides) -> PipelineError:
 
 def _calibration(
     tables: Tables, params: Params, scores: Floats, test: Ints, gen: np.random.Generator
-) -> Figures:
-    """How far the mean ratio is from 1 under the p of test users, and how far the slope is.
+) -> dict[str, object]:
+    """How far the mean ratio is from 1 under the p of test users, and how far the slopes are.
 
-    By exposures of theirs that Algorithm 1 did not learn from, which with `ratio.visible` all are
-    the held-out ones. Nothing where there are none, or no p.
+    One is by their visible exposures, one by their held-out ones, of which no x was made. Nothing
+    where there are none, or no p.
     """
     pairs = task_pairs(tables.exposures, tables.users, tables.tasks)
     column = find(pairs.user, test)
@@ -185,13 +185,18 @@ def _calibration(
     base = np.ones(len(test), np.int64)
     if params.ratio.base == "exposures":
         base = np.bincount(user[~held_out], minlength=len(test))
-    unseen = held_out if params.ratio.visible == "all" else ~held_out
-    if not base.any() or not unseen.any():
+    if not base.any():
         return {}
-    mean_gen, slope_gen = gen.spawn(2)
+    mean_gen, *slope_gens = gen.spawn(3)
     weights = resample_weights(len(test), params.evaluate.bootstrap, mean_gen)
-    slope = best_slope(scores, task[unseen], user[unseen], base, weights, slope_gen)
-    return {**calibration(scores, base, weights), **slope}
+    slopes = {
+        name: best_slope(scores, task[of], user[of], base, weights, slope_gen)
+        for (name, of), slope_gen in zip(
+            {"visible": ~held_out, "held_out": held_out}.items(), slope_gens, strict=True
+        )
+        if of.any()
+    }
+    return {**calibration(scores, base, weights), **slopes}
 
 
 def _label_figures(label: TaskLabel, aucs: TaskAucs, params: Params, train: Ints) -> Figures:

@@ -41,24 +41,36 @@ def fit_platt(
 ) -> Platt:
     """The slope and the offset of the lowest loss, by Newton's method.
 
-    They are drawn towards 1 and 0 as by one more pair: so there is a lowest loss too where f tells
-    nothing, or everything. A slope below 0 says that f runs the wrong way.
+    Both are those of standardised f under a normal prior N(0, 1), which a few pairs outweigh: so
+    there is a lowest loss too where f tells nothing, or everything. A slope below 0 says that f
+    runs the wrong way. Nothing is scaled where some f is no finite number.
 
     Args:
-        f: log ratios of pairs of a user and a task, (...).
-        common: how many pairs under q_t each stands for, (...).
-        base: how many under p, as many altogether; (...).
+        f: log ratios of pairs of a user and a task, (..., N).
+        common: how many pairs under q_t each stands for; broadcasts with f.
+        base: how many under p, as many altogether; broadcasts with f.
         total: adds up what several processes found, each of pairs of its own.
     """
-    columns = [np.broadcast_to(column, np.shape(f)).ravel() for column in (f, common, base)]
-    pairs = np.array(columns, np.float64)
-    blocks = [pairs[:, first : first + BLOCK] for first in range(0, pairs.shape[1], BLOCK)]
+    columns = [np.broadcast_to(column, np.shape(f)) for column in (f, common, base)]
+    blocks = [
+        [column[..., first : first + BLOCK] for column in columns]
+        for first in range(0, np.shape(f)[-1], BLOCK)
+    ]
+
+    def add_up(sums: Callable[[Doubles, Doubles, Doubles], Doubles], n: int) -> Doubles:
+        flat = ([part.ravel().astype(np.float64) for part in block] for block in blocks)
+        return total(sum((sums(*block) for block in flat), np.zeros(n)))
+
+    pairs, once, square = add_up(_moments, 3)
+    if not np.isfinite(square) or not pairs:
+        return UNSCALED
+    mean = once / pairs
+    spread = np.sqrt(max(square / pairs - mean**2, 0)) or 1.0
 
     def loss_at(at: Doubles) -> _Loss:
-        own = sum((_sums(at, *block) for block in blocks), np.zeros(7))
-        return _Loss.of(at, total(own))
+        return _Loss.of(at, add_up(lambda f, *weights: _sums(at, (f - mean) / spread, *weights), 6))
 
-    at = np.array([1.0, 0.0])
+    at = np.zeros(2)
     here = loss_at(at)
     step = np.linalg.solve(here.second, here.first)
     for _ in range(MOST):
@@ -68,13 +80,21 @@ def fit_platt(
             continue
         at, here = at - step, there
         step = np.linalg.solve(here.second, here.first)
-        if here.first @ step < ENOUGH * here.pairs:
+        if here.first @ step < ENOUGH * pairs:
             break
-    return Platt(float(at[0]), float(at[1]))
+    slope = at[0] / spread
+    return Platt(float(slope), float(at[1] - slope * mean))
+
+
+def _moments(f: Doubles, common: Doubles, base: Doubles) -> Doubles:
+    """Of some pairs under q_t and p together: how many they are, their sum and sum of squares."""
+    with np.errstate(invalid="ignore", over="ignore"):  # of what is no finite number
+        weighted = (common + base) * f
+        return np.array([(common + base).sum(), weighted.sum(), weighted @ f])
 
 
 def _sums(at: Doubles, f: Doubles, common: Doubles, base: Doubles) -> Doubles:
-    """Of some pairs: how many they are, their loss, two first and three second derivatives."""
+    """Of some pairs: their loss, two first and three second derivatives."""
     z, either = at[0] * f + at[1], common + base
     chance = expit(z)
     slack = either * chance - common
@@ -82,15 +102,13 @@ def _sums(at: Doubles, f: Doubles, common: Doubles, base: Doubles) -> Doubles:
     softplus = np.maximum(z, 0) - np.log(np.maximum(chance, 1 - chance))
     loss = either @ softplus - common @ z  # common softplus(-z) + base softplus(z)
     first = slack @ f, slack.sum()
-    second = bend @ (f * f), bend @ f, bend.sum()
-    return np.array([common.sum(), loss, *first, *second])
+    return np.array([loss, *first, bend @ (f * f), bend @ f, bend.sum()])
 
 
 @dataclass(frozen=True)
 class _Loss:
-    """Of all pairs, with what draws towards 1 and 0, and its derivatives."""
+    """Of all pairs and by the prior, with its derivatives by the slope and the offset."""
 
-    pairs: float
     value: float
     first: Doubles  # (2,)
     second: Doubles  # (2, 2)
@@ -98,8 +116,7 @@ class _Loss:
     @classmethod
     def of(cls, at: Doubles, sums: Doubles) -> "_Loss":
         """From `_sums` of all pairs."""
-        pairs, loss, by_slope, by_offset, *curved = sums
-        beyond = at - (1, 0)
-        first = np.array([by_slope, by_offset]) + beyond
+        loss, by_slope, by_offset, *curved = sums
+        first = np.array([by_slope, by_offset]) + at
         second = np.array([curved[:2], curved[1:]]) + np.eye(2)
-        return cls(pairs, loss + beyond @ beyond / 2, first, second)
+        return cls(loss + at @ at / 2, first, second)

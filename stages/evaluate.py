@@ -8,7 +8,7 @@ import typer
 from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, stage_app
 
 app = stage_app()
-PARAM_KEYS = ("labels", "evaluate", "ratio.base", "ratio.visible", "data.source", "simulation")
+PARAM_KEYS = ("labels", "evaluate", "ratio.base", "data.source", "simulation")
 
 
 @app.command()

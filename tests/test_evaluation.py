@@ -18,7 +18,7 @@ from pipeline import schemas
 from pipeline.datasets.simulation import draw_world, simulate
 from pipeline.errors import PipelineError
 from pipeline.evaluation import Evaluation, Tables, evaluate
-from pipeline.params import Base, Params, Visible
+from pipeline.params import Base, Params
 from pipeline.params_file import load_params
 from pipeline.splits import hold_out, measured_users, split_users
 from pipeline.storage import vectors, write_table
@@ -38,7 +38,6 @@ GRAPH_LINKS = [
     {"relation": "has genre", "triples": "6", "mrr": "0.4", "hits10": "0.6"},
     {"relation": "released in", "triples": "3", "mrr": "0.1", "hits10": "0.3"},
 ]
-SLOPE = ("slope", "slope_ci95_low", "slope_ci95_high")
 RATIO_HISTORY = [
     {"epoch": "1", "train_loss": "1.39", "valid_loss": "1.38", "scaled_valid_loss": "1.37"},
     {"epoch": "2", "train_loss": "1.29", "valid_loss": "1.29", "scaled_valid_loss": "1.28"},
@@ -170,7 +169,7 @@ def test_the_metrics_are_the_documented_ones(found: Evaluation) -> None:
         "gender": label,
         "exposure": common,
         "exposure_valid": common,
-        "calibration": {"log_mean", "ci95_low", "ci95_high", "task_median", *SLOPE},
+        "calibration": {"log_mean", "ci95_low", "ci95_high", "task_median", "visible", "held_out"},
         "trivial": {"random", "activity"},
         "leak": {"age", "gender"},
         "deepfm": {"pair_auc"},
@@ -185,7 +184,7 @@ def test_the_metrics_are_the_documented_ones(found: Evaluation) -> None:
         f"`{key}`" in page
         for key in label
         | {"pair_auc", "mrr", "hits10", "spearman", "rmse", "valid", "scaled", "epoch"}
-        | {"log_mean", "task_median", *SLOPE}
+        | {"log_mean", "task_median", "slope"}
     )
 
 
@@ -218,26 +217,23 @@ def test_calibration_is_measured_on_test_users_under_the_base(
     if base == "exposures":  # of the scores, which are this world's true ratios
         assert figures["ci95_low"] <= 0.05
         assert figures["ci95_high"] >= -0.05
-        assert figures["slope"] == pytest.approx(1, abs=0.15)
+        assert figures["visible"]["slope"] == pytest.approx(1, abs=0.15)
 
 
-@pytest.mark.parametrize("visible", get_args(Visible))
-def test_the_slope_is_that_of_exposures_that_nothing_learned_from(
-    tables: Tables, params: Params, visible: Visible
+def test_the_slopes_are_those_of_visible_and_of_held_out_exposures(
+    tables: Tables, params: Params
 ) -> None:
-    """Scores that tell held-out exposures alone, or visible ones alone, have a slope by these."""
-    ratio = params.ratio.model_copy(update={"visible": visible})
-    wanted = params.model_copy(update={"ratio": ratio})
+    """By scores that tell nothing but the ones, or nothing but the others."""
     pairs = tables.exposures.to_pandas().merge(tables.tasks.to_pandas())
-    rows, slopes = tables.scores.to_pandas().set_index(["task_id", "user_id"]), {}
-    for held_out in (True, False):
-        of_them = pairs[pairs.held_out == held_out].set_index(["task_id", "user_id"]).index
-        score = np.where(rows.index.isin(of_them), 1.0, -1.0)
-        told = tables.scores.set_column(2, "score", pa.array(score, pa.float32()))
-        changed = evaluated(replace(tables, scores=told), wanted).metrics["calibration"]
-        slopes[held_out] = changed["slope"]
-    assert slopes[visible == "all"] > 2
-    assert slopes[visible == "train"] < 0.5
+    rows = tables.scores.to_pandas().set_index(["task_id", "user_id"])
+    for told, other in (("visible", "held_out"), ("held_out", "visible")):
+        of_them = pairs[pairs.held_out == (told == "held_out")]
+        known = rows.index.isin(of_them.set_index(["task_id", "user_id"]).index)
+        score = pa.array(np.where(known, 1.0, -1.0), pa.float32())
+        changed = replace(tables, scores=tables.scores.set_column(2, "score", score))
+        figures = evaluated(changed, params).metrics["calibration"]
+        assert figures[told]["slope"] > 1.5
+        assert figures[other]["slope"] < 0.5
 
 
 def test_scores_half_as_large_have_twice_the_slope(
@@ -245,8 +241,9 @@ def test_scores_half_as_large_have_twice_the_slope(
 ) -> None:
     half = pa.compute.multiply(tables.scores["score"], pa.scalar(0.5, pa.float32()))
     smaller = replace(tables, scores=tables.scores.set_column(2, "score", half))
-    slope = evaluated(smaller, params).metrics["calibration"]["slope"]
-    assert slope == pytest.approx(2 * found.metrics["calibration"]["slope"], rel=0.05)
+    slope = evaluated(smaller, params).metrics["calibration"]["visible"]["slope"]
+    known = found.metrics["calibration"]["visible"]["slope"]
+    assert slope == pytest.approx(2 * known, rel=0.01)
 
 
 def test_activity_ranks_users_by_their_visible_exposures(tables: Tables, found: Evaluation) -> None:
@@ -267,6 +264,11 @@ def test_the_true_log_ratio_correlates_fully_with_the_truth(
     higher = pa.compute.add(tables.scores["score"], pa.scalar(3, pa.float32()))
     shifted = replace(tables, scores=tables.scores.set_column(2, "score", higher))
     assert evaluated(shifted, params).metrics["truth"]["rmse"] == pytest.approx(3, abs=0.1)
+    first = (tables.scores["task_id"].to_numpy() == 0) * np.float32(30)
+    one = pa.compute.add(tables.scores["score"], pa.array(first, pa.float32()))
+    shifted = replace(tables, scores=tables.scores.set_column(2, "score", one))
+    of_all = 30 / np.sqrt(tables.tasks.num_rows)  # and not the mean over tasks of their own
+    assert evaluated(shifted, params).metrics["truth"]["rmse"] == pytest.approx(of_all, abs=0.1)
     reverse = pa.compute.negate(tables.scores["score"])
     turned = replace(tables, scores=tables.scores.set_column(2, "score", reverse))
     assert evaluated(turned, params).metrics["truth"]["spearman"] == pytest.approx(-1, abs=1e-5)

@@ -604,6 +604,29 @@ def test_a_training_that_foresaw_nothing_tells_no_drift(
         assert told in CliRunner().invoke(update_stage.app, ["new.csv"]).output
 
 
+@pytest.mark.parametrize(
+    ("history", "loss"),
+    [
+        ("epoch,valid_loss,held_out_loss\n1,1.3,1.35\n", 1.35),
+        ("epoch,valid_loss,held_out_loss,scaled_held_out_loss\n1,1.3,1.35,1.2\n", 1.2),
+    ],
+)
+def test_drift_is_held_against_the_loss_of_the_network_as_it_is_scaled(
+    trained: Trained, project: Path, monkeypatch: pytest.MonkeyPatch, history: str, loss: float
+) -> None:
+    asked: list[float] = []
+
+    def skill(drift: Drift, held_out_loss: float) -> float:
+        asked.append(held_out_loss)
+        return 0.9
+
+    monkeypatch.setattr("pipeline.newcomers.update.skill_left", skill)
+    (project / "data/ratio/history.csv").write_text(history)
+    new_exposures(project, newcomers(trained))
+    assert "0.90 of what was learned" in CliRunner().invoke(update_stage.app, ["new.csv"]).output
+    assert asked == [loss]
+
+
 def test_a_state_of_another_training_is_refused(trained: Trained, project: Path) -> None:
     new_exposures(project, newcomers(trained))
     runner = CliRunner()
