@@ -197,11 +197,12 @@ def estimate_ratio(
         )
 
 
-def mean_loss(
+def pair_losses(
     model: nn.Module, user: Tensor, task: Tensor, block: int = 1 << 17, *, ranks: Ranks = ALONE
-) -> float:
-    """Equation 3 over fixed pairs (2, N) of this process, in blocks; NaN where there are none."""
-    return _mean(_logits(model, user, task, block, ranks=ranks))
+) -> Tensor:
+    """Equation 3 of each of fixed pairs (2, N) of this process, (N,), some at a time."""
+    logits = torch.cat(_logits(model, user, task, block, ranks=ranks), dim=1)
+    return F.softplus(-logits[0]) + F.softplus(logits[1])
 
 
 def _logits(

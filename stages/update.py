@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.newcomers.update import FoldIn, Updated
 
 app = stage_app()
-RETRAIN = 0.8  # share of what was learned that is left, below which to train again
+RETRAIN = 0.8  # of what was learned; to train again when clearly, by two errors, less is left
 
 
 @app.command()
@@ -144,8 +144,12 @@ def _drift_in_words(running: "Running", held_out_loss: float) -> str:
         return "drift: not known, since the training foresaw held-out pairs no better than chance"
     if left is None:
         return f"drift: needs {ENOUGH} pairs of users who did not train; so far {n:,}"
-    advice = "train again: `dvc repro`" if left < RETRAIN else f"train again below {RETRAIN:g}"
-    return f"drift: {left:.2f} of what was learned is left, by {n:,} such pairs; {advice}"
+    share, error = left
+    advice = f"train again once it is clearly below {RETRAIN:g}"
+    if share + 2 * error < RETRAIN:
+        advice = "train again: `dvc repro`"
+    of_all = f"{share:.2f} ± {error:.2f} of what was learned"
+    return f"drift: {of_all} is left, by {n:,} such pairs; {advice}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pipeline import conditional
 from pipeline.conditional import Conditional, train_conditional
 from pipeline.embeddings import Projection, task_means
 from pipeline.errors import PipelineError
-from pipeline.estimation import make_estimation, mean_loss
+from pipeline.estimation import make_estimation, pair_losses
 from pipeline.examples import Examples
 from pipeline.models.ratio import TaskRatios
 from pipeline.models.weights import draw_layers
@@ -99,7 +99,7 @@ def test_the_scaled_loss_is_that_of_the_network_that_is_kept(examples: Examples)
     model = TaskRatios(made.net, x=torch.from_numpy(examples.x), e=torch.from_numpy(made.e)).eval()
     for pairs, name in ((data.valid, "valid_loss"), (data.held_out, "held_out_loss")):
         with torch.no_grad():
-            loss = mean_loss(model, *pairs.fixed(gen))
+            loss = float(pair_losses(model, *pairs.fixed(gen)).mean())
         assert kept[f"scaled_{name}"] == pytest.approx(loss, abs=1e-5)
         assert loss < kept[name]
     assert kept["slope"] > 1.1

@@ -21,7 +21,7 @@ from pipeline.estimation import (
     Estimation,
     estimate_ratio,
     make_estimation,
-    mean_loss,
+    pair_losses,
     ratio_loss,
     rested_at_chance,
 )
@@ -311,7 +311,7 @@ def test_a_training_counts_epochs_from_the_plateau_and_keeps_all_random_states(
     assert asked["session"].checkpoint is kept
 
 
-def test_the_mean_loss_does_not_depend_on_the_blocks() -> None:
+def test_the_losses_of_pairs_do_not_depend_on_the_blocks() -> None:
     model = Scores(9, 4)
     model.logits.data = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     gen = torch.Generator().manual_seed(1)
@@ -319,8 +319,10 @@ def test_the_mean_loss_does_not_depend_on_the_blocks() -> None:
     with torch.no_grad():
         whole = float(ratio_loss(model(user, task)))
         for block in (1, 7, 50, 1 << 17):
-            assert mean_loss(model, user, task, block) == pytest.approx(whole, rel=1e-5)
-        assert math.isnan(mean_loss(model, user[:, :0], task[:0]))
+            losses = pair_losses(model, user, task, block)
+            assert losses.shape == (50,)
+            assert float(losses.mean()) == pytest.approx(whole, rel=1e-5)
+        assert pair_losses(model, user[:, :0], task[:0]).shape == (0,)
 
 
 def test_a_loss_that_never_left_the_plateau_rested_at_chance() -> None:

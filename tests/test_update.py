@@ -230,15 +230,41 @@ def test_drift_is_none_where_new_pairs_are_like_those_held_out(
     loss = best_row(foresighted.history)["scaled_held_out_loss"]
     assert loss < CHANCE - 0.02
     alike, _ = run(foresighted, foresighted.running, new_exposures(tmp_path, pairs))
-    assert skill_left(alike.drift, loss) == pytest.approx(1, abs=0.35)
+    share, error = skill_left(alike.drift, loss)
+    assert 0.05 < error < 0.3
+    assert share == pytest.approx(1, abs=3 * error)
     blind = np.random.default_rng(0).permutation(foresighted.running.tasks.column("item_id"))
     pairs = [(int(u), int(blind[n % len(blind)])) for n, u in enumerate(user)]
     strange, _ = run(foresighted, foresighted.running, new_exposures(tmp_path, pairs))
-    left = skill_left(strange.drift, loss)
-    assert left is not None
-    assert left < 0.3
+    share, error = skill_left(strange.drift, loss)
+    assert share + 2 * error < 0.3
     assert skill_left(Drift(99, 99.0), loss) is None
-    assert skill_left(Drift(1000, 1000 * CHANCE), loss) == pytest.approx(0)
+    assert skill_left(Drift(1000, 1000 * CHANCE), loss)[0] == pytest.approx(0)
+
+
+def test_the_error_of_the_drift_is_that_of_other_users() -> None:
+    """Pairs of a user are alike: 300 populations of 200 users with 1 to 9 pairs each."""
+    gen = np.random.default_rng(0)
+    means, errors = [], []
+    for _ in range(300):
+        pairs = gen.integers(1, 10, 200)
+        user = np.repeat(np.arange(200), pairs)
+        loss = 1.3 + np.repeat(gen.normal(0, 0.3, 200) + 0.05 * pairs, pairs)
+        drift = Drift().add(user, loss + gen.normal(0, 0.1, len(user)))
+        means.append(drift.mean)
+        errors.append(drift.error)
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.15)
+    by_pair = np.sqrt(0.3**2 + 0.1**2) / np.sqrt(1000)
+    assert np.mean(errors) > 1.5 * by_pair
+
+
+def test_users_of_two_updates_add_up() -> None:
+    gen = np.random.default_rng(0)
+    user, loss = gen.integers(0, 30, 200), gen.normal(size=200)
+    first = user < 12
+    apart = Drift().add(user[first], loss[first]).add(user[~first], loss[~first])
+    whole = Drift().add(user, loss)
+    assert vars(apart) == pytest.approx(vars(whole))
 
 
 def test_drift_adds_up_over_updates(foresighted: Trained, tmp_path: Path) -> None:
@@ -307,7 +333,7 @@ def test_a_folder_of_other_things_is_no_state(trained: Trained, tmp_path: Path) 
 
 def test_what_runs_is_read_as_it_was_written(trained: Trained, tmp_path: Path) -> None:
     done, _ = run(trained, trained.running, new_exposures(tmp_path, newcomers(trained)))
-    done = replace(done, drift=Drift(7, 8.5))
+    done = replace(done, drift=Drift(7, 8.5, 9.0, 10.5, 11.25))
     done.write(tmp_path / "running", "this one")
     done.write(tmp_path / "running", "this one")
     back, model = Running.read(tmp_path / "running")
@@ -616,15 +642,38 @@ def test_drift_is_held_against_the_loss_of_the_network_as_it_is_scaled(
 ) -> None:
     asked: list[float] = []
 
-    def skill(drift: Drift, held_out_loss: float) -> float:
+    def skill(drift: Drift, held_out_loss: float) -> tuple[float, float]:
         asked.append(held_out_loss)
-        return 0.9
+        return 0.7, 0.1
 
     monkeypatch.setattr("pipeline.newcomers.update.skill_left", skill)
     (project / "data/ratio/history.csv").write_text(history)
     new_exposures(project, newcomers(trained))
-    assert "0.90 of what was learned" in CliRunner().invoke(update_stage.app, ["new.csv"]).output
+    told = CliRunner().invoke(update_stage.app, ["new.csv"]).output.splitlines()[-1]
+    assert told.startswith("drift: 0.70 ± 0.10 of what was learned is left, by 0 such pairs; ")
     assert asked == [loss]
+
+
+@pytest.mark.parametrize(
+    ("left", "advice"),
+    [
+        ((0.5, 0.1), "train again: `dvc repro`"),
+        ((0.5, 0.2), "train again once it is clearly below 0.8"),
+        ((0.9, 0.01), "train again once it is clearly below 0.8"),
+    ],
+)
+def test_to_train_again_is_said_where_the_drift_is_beyond_its_error(
+    trained: Trained,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    left: tuple[float, float],
+    advice: str,
+) -> None:
+    monkeypatch.setattr("pipeline.newcomers.update.skill_left", lambda *_: left)
+    (project / "data/ratio/history.csv").write_text("epoch,valid_loss,held_out_loss\n1,1.3,1.35\n")
+    new_exposures(project, newcomers(trained))
+    told = CliRunner().invoke(update_stage.app, ["new.csv"]).output
+    assert told.endswith(f"such pairs; {advice}\n")
 
 
 def test_a_state_of_another_training_is_refused(trained: Trained, project: Path) -> None:

@@ -15,7 +15,7 @@ from pipeline import schemas
 from pipeline.arrays import Ints, Singles
 from pipeline.datasets.source import Source
 from pipeline.errors import PipelineError
-from pipeline.estimation import CHANCE, mean_loss
+from pipeline.estimation import CHANCE, pair_losses
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.newcomers.running import Audience, Drift, Running
 from pipeline.pairs import ids_of, shown
@@ -97,10 +97,11 @@ def update(
     return done, report
 
 
-def skill_left(drift: Drift, held_out_loss: float) -> float | None:
-    """The share of what was learned that new pairs still bear out; None where that is not known.
+def skill_left(drift: Drift, held_out_loss: float) -> tuple[float, float] | None:
+    """The share of what was learned that new pairs still bear out, and its standard error.
 
-    So it is where the pairs are too few, or where the training had learned nothing that held.
+    None where the pairs are too few, or where the training had learned nothing that held. The error
+    is that of the new pairs; the held-out loss is taken as it is.
 
     1: they are foreseen as well as the held-out pairs of validation users were at the training. 0:
     no better than by chance.
@@ -111,7 +112,8 @@ def skill_left(drift: Drift, held_out_loss: float) -> float | None:
     """
     if drift.pairs < ENOUGH or not held_out_loss < CHANCE:
         return None
-    return (CHANCE - drift.loss / drift.pairs) / (CHANCE - held_out_loss)
+    learned = CHANCE - held_out_loss
+    return (CHANCE - drift.mean) / learned, drift.error / learned
 
 
 def _ids(table: pa.Table, who: str) -> Ints:
@@ -221,5 +223,6 @@ def _drift(running: Running, pairs: pa.Table, net: RatioNet, base: Base) -> Drif
     e = torch.from_numpy(running.e[~running.later])
     model = TaskRatios(net, x=torch.from_numpy(running.x), e=e).eval()
     with torch.no_grad():
-        loss = mean_loss(model, both, torch.from_numpy(np.tile(task, NEGATIVES)))
-    return Drift(running.drift.pairs + len(user), running.drift.loss + loss * len(user))
+        losses = pair_losses(model, both, torch.from_numpy(np.tile(task, NEGATIVES)))
+    of_each = losses.double().view(NEGATIVES, -1).mean(0)
+    return running.drift.add(user, of_each.numpy())
