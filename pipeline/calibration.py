@@ -11,7 +11,8 @@ from scipy.special import expit, logsumexp
 from pipeline.arrays import Doubles, Floats, Ints, Singles
 from pipeline.platt import fit_platt
 
-NEGATIVES = 8  # a pair, behind the slope
+PAIRS = 1 << 18  # behind the slope, at most: then it is .01 off by chance
+NEGATIVES = 8  # of each
 
 
 def log_mean_ratios(scores: Floats, base: Ints) -> Doubles:
@@ -62,12 +63,15 @@ def best_slope(
         user: of each, (N,).
         base: weight of each user under p, (U,); some are above 0.
         weights: of the bootstrap over users, from `resample_weights`, (U, B).
-        gen: of the users drawn from p.
+        gen: of the users drawn from p, and of the pairs where they are too many.
 
     Returns:
         slope; ci95_low and ci95_high, its interval over users, by one step of Newton's method for
         every resample.
     """
+    if len(task) > PAIRS:
+        some = gen.choice(len(task), PAIRS, replace=False)
+        task, user = task[some], user[some]
     drawn = gen.choice(len(base), (NEGATIVES, len(task)), p=base / base.sum())
     users = np.vstack((user, drawn))
     f = scores[task, users].astype(np.float64)

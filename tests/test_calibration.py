@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.auc import resample_weights
+from pipeline import calibration as calibration_module
 from pipeline.calibration import best_slope, calibration, log_mean_ratios
 
 
@@ -111,6 +112,20 @@ def test_a_step_of_newton_s_method_comes_near_to_fitting_a_resample_anew() -> No
     low, high = np.quantile(anew, (0.025, 0.975))
     assert found["ci95_low"] == pytest.approx(low, abs=0.03)
     assert found["ci95_high"] == pytest.approx(high, abs=0.03)
+
+
+def test_of_too_many_pairs_some_speak_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    gen = np.random.default_rng(0)
+    truth = normal_world(4000, gen)
+    task, user = met(truth, gen)
+    weights = resample_weights(4000, 50, gen)
+    whole = best_slope(truth, task, user, everybody(4000), weights, gen)
+    monkeypatch.setattr(calibration_module, "PAIRS", 2000)
+    some = best_slope(truth, task, user, everybody(4000), weights, gen)
+    assert len(task) > 4000
+    assert some["slope"] == pytest.approx(whole["slope"], abs=0.15)
+    width, of_all = (each["ci95_high"] - each["ci95_low"] for each in (some, whole))
+    assert width > 1.2 * of_all
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, -1e30])
