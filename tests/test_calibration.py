@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.auc import resample_weights
 from pipeline import calibration as calibration_module
+from pipeline.auc import resample_weights
 from pipeline.calibration import best_slope, calibration, log_mean_ratios
 
 
