@@ -59,11 +59,10 @@ def test_of_many_pairs_it_is_a_logistic_regression() -> None:
     assert found.offset == pytest.approx(taught.intercept_[0], abs=2e-3)
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.floats(0.01, 100), st.floats(-9, 9))
-def test_it_has_the_lowest_loss_with_any_weights(
-    seed: int, n: int, size: float, moved: float
-) -> None:
+@given(st.integers(0, 2**32 - 1), st.integers(2, 30))
+def test_it_has_the_lowest_loss_with_any_weights(seed: int, n: int) -> None:
     gen = np.random.default_rng(seed)
+    size, moved = 10 ** gen.uniform(-2, 2), gen.uniform(-9, 9)
     f, common, base = size * gen.normal(size=n) + moved, *gen.integers(0, 4, (2, n)).astype(float)
     common[0] = base[1] = 1
     found, slow = fit_platt(f, common, base), slow_fit(f, common, base)

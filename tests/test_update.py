@@ -231,7 +231,7 @@ def test_drift_is_none_where_new_pairs_are_like_those_held_out(
     assert loss < CHANCE - 0.02
     alike, _ = run(foresighted, foresighted.running, new_exposures(tmp_path, pairs))
     share, error = skill_left(alike.drift, loss)
-    assert 0.05 < error < 0.3
+    assert 0.05 < error < 0.6
     assert share == pytest.approx(1, abs=3 * error)
     blind = np.random.default_rng(0).permutation(foresighted.running.tasks.column("item_id"))
     pairs = [(int(u), int(blind[n % len(blind)])) for n, u in enumerate(user)]
