@@ -16,7 +16,7 @@ from pipeline.examples import Examples
 from pipeline.models.ratio import TaskRatios
 from pipeline.models.weights import draw_layers
 from pipeline.pairs import Pairs
-from pipeline.platt import Platt
+from pipeline.platt import Platt, fit_platt
 from pipeline.scoring import score_all
 from pipeline.training.course import VALID_SEED
 from pipeline.training.history import best_row
@@ -103,6 +103,13 @@ def test_the_scaled_loss_is_that_of_the_network_that_is_kept(examples: Examples)
         assert kept[f"scaled_{name}"] == pytest.approx(loss, abs=1e-5)
         assert loss < kept[name]
     assert kept["slope"] > 1.1
+    user, task = data.valid.fixed(torch.Generator().manual_seed(VALID_SEED))
+    with torch.no_grad():
+        f = model(user, task).numpy()
+    common = np.array([[1.0], [0.0]])
+    again = fit_platt(f, common, 1 - common)  # on what it was fitted on there is no more to scale
+    assert again.slope == pytest.approx(1, abs=0.01)
+    assert again.offset == pytest.approx(0, abs=0.01)
 
 
 def test_what_runs_the_wrong_way_stays_as_it_is(

@@ -242,6 +242,26 @@ def test_drift_is_none_where_new_pairs_are_like_those_held_out(
     assert skill_left(Drift(1000, 1000 * CHANCE), loss)[0] == pytest.approx(0)
 
 
+def test_each_loss_of_the_drift_is_of_the_user_it_is_added_to(
+    foresighted: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self: Drift, user: np.ndarray, loss: np.ndarray) -> Drift:
+        added.append((user, loss))
+        return self
+
+    def losses(model: object, user: torch.Tensor, task: torch.Tensor) -> torch.Tensor:
+        return user[0].double()  # the row of the user who met it
+
+    monkeypatch.setattr(Drift, "add", add)
+    monkeypatch.setattr("pipeline.newcomers.update.pair_losses", losses)
+    run(foresighted, foresighted.running, new_exposures(tmp_path, pairs_of(foresighted.kept_back)))
+    ((user, loss),) = added
+    assert len(set(user.tolist())) > 50
+    assert loss.tolist() == user.tolist()
+
+
 def test_the_error_of_the_drift_is_that_of_other_users() -> None:
     """Pairs of a user are alike: 300 populations of 200 users with 1 to 9 pairs each."""
     gen = np.random.default_rng(0)
