@@ -15,7 +15,7 @@ from pipeline.auc import Sides, TaskAucs, mean_roc, resample_weights, resampled_
 from pipeline.calibration import best_slope, calibration
 from pipeline.datasets.simulation import world_of
 from pipeline.errors import PipelineError
-from pipeline.pairs import find, ids_of, rows_of, split_rows, task_pairs
+from pipeline.pairs import Pairs, find, ids_of, rows_of, split_rows, task_pairs
 from pipeline.params import Params
 from pipeline.score_matrix import score_matrix
 from pipeline.splits import Measured, measured_users
@@ -77,7 +77,8 @@ def evaluate(
     measured = measured_users(tables.splits, tables.users, params.evaluate.users)
     valid, test = measured.valid, measured.test
     valid_scores, scores = _split_scores(tables, measured)
-    labels, sides, valid_sides = _yardsticks(tables, params, train, valid, test)
+    pairs = task_pairs(tables.exposures, tables.users, tables.tasks)
+    labels, sides, valid_sides = _yardsticks(tables, params, pairs, train, valid, test)
     test_gen, valid_gen, random_gen, base_gen = gen.spawn(4)
     aucs, figures = _measure(scores, sides, params.evaluate.bootstrap, test_gen)
     _, valid_figures = _measure(valid_scores, valid_sides, params.evaluate.bootstrap, valid_gen)
@@ -94,7 +95,7 @@ def evaluate(
         **figures,
         **valid_figures,
         "sample": _sample(measured),
-        "calibration": _calibration(tables, params, scores, test, base_gen),
+        "calibration": _calibration(pairs, params, scores, test, base_gen),
         "trivial": _trivial(tables, sides, test, random_gen),
         "leak": {name: auc for name, auc in leaks.items() if auc is not None},
         "deepfm": _deepfm(features_history),
@@ -118,11 +119,10 @@ def _split_scores(tables: Tables, measured: Measured) -> tuple[Floats, Floats]:
 
 
 def _yardsticks(
-    tables: Tables, params: Params, train: Ints, valid: Ints, test: Ints
+    tables: Tables, params: Params, pairs: Pairs, train: Ints, valid: Ints, test: Ints
 ) -> tuple[dict[str, TaskLabel], dict[str, Sides], dict[str, Sides]]:
     """The labels, the sides by every yardstick of the test users, and of the validation users."""
     tasks, users = tables.tasks, tables.users
-    pairs = task_pairs(tables.exposures, users, tasks)
     labels = {
         name: task_label(name, params.labels[name], users, tasks, pairs, train)
         for name in params.evaluate.labels
@@ -171,14 +171,13 @@ def _undefined(name: str, sides: Sides) -> PipelineError:
 
 
 def _calibration(
-    tables: Tables, params: Params, scores: Floats, test: Ints, gen: np.random.Generator
+    pairs: Pairs, params: Params, scores: Floats, test: Ints, gen: np.random.Generator
 ) -> dict[str, object]:
     """How far the mean ratio is from 1 under the p of test users, and how far the slopes are.
 
     One is by their visible exposures, one by their held-out ones, of which no x was made. Nothing
     where there are none, or no p.
     """
-    pairs = task_pairs(tables.exposures, tables.users, tables.tasks)
     column = find(pairs.user, test)
     here = column < len(test)
     task, user, held_out = pairs.task[here], column[here], pairs.held_out[here]
