@@ -34,7 +34,7 @@ repro: setup ## build everything that params.yaml asks for; by default on the em
 	@echo 'For the `dvc` commands of the README: source $(VENV)/bin/activate'
 
 test: lint ## every check and the suite, in minutes
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 test-spark: $(READY_SPARK) ## the engine Spark against the embedded one; needs Java 17 or newer
 	python -m pytest -m 'spark and not full'
