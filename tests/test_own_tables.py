@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pipeline import schemas
 from pipeline.datasets import own_ids
 from pipeline.datasets.own_ids import number_of
-from pipeline.datasets.table_files import OwnTable
+from pipeline.datasets.own_table import OwnTable
 from pipeline.datasets.tables import first_of_each, read_exposures, read_tables
 from pipeline.errors import PipelineError
 from pipeline.features.own_vectors import own_vectors

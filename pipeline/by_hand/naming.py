@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from pipeline.arrays import Ints
 from pipeline.datasets.own_ids import Who, number_of, own_ids
-from pipeline.datasets.table_files import READABLE, OwnTable, read_own
+from pipeline.datasets.own_table import OwnTable
+from pipeline.datasets.table_files import READABLE, read_own
 from pipeline.errors import PipelineError
 from pipeline.pairs import find, ids_of, rows_of
 

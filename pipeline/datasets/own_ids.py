@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from pipeline.datasets.table_files import OwnTable
+from pipeline.datasets.own_table import OwnTable
 from pipeline.errors import PipelineError
 
 Who = Literal["user", "item"]

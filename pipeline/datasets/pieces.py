@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.datasets.table_files import OwnTable, no_rows, own_table, parquet_files, parse_csv
+from pipeline.datasets.own_table import OwnTable
+from pipeline.datasets.table_files import no_rows, open_own, parquet_files, parse_csv
 
 PIECE_BYTES = 1 << 25  # of a CSV
 UNCUT = "Write the table as Parquet, or set runtime.engine to embedded."
@@ -39,9 +40,9 @@ class Piece:
         """
         path, file = Path(self.path), Path(self.file)
         if file.suffix == ".parquet":
-            return own_table(path, lambda: _row_group(file, self.start), before)
+            return open_own(path, lambda: _row_group(file, self.start), before)
         content = io.BytesIO(_header(file)[0] + self._lines(before))
-        return own_table(path, lambda: parse_csv(path, content, before=before), before)
+        return open_own(path, lambda: parse_csv(path, content, before=before), before)
 
     def before(self, pieces: list["Piece"]) -> int:
         """How many rows come before those of this one of `pieces`."""
@@ -84,7 +85,7 @@ def pieces_of(path: Path) -> list[Piece]:
         pieces.extend(_of_csv(path) if path.suffix == ".csv" else _of_parquet(path))
         return pa.table({})
 
-    own_table(path, cut)  # tells what is not readable
+    open_own(path, cut)  # tells what is not readable
     if not pieces:
         raise no_rows(path)
     return pieces

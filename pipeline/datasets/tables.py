@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.datasets.own_ids import Who, own_ids
+from pipeline.datasets.own_table import OwnTable
 from pipeline.datasets.source import Source
-from pipeline.datasets.table_files import TEXT_COLUMNS, TEXTS, OwnTable, find_tables, read_own
+from pipeline.datasets.table_files import TEXT_COLUMNS, TEXTS, find_tables, read_own
 from pipeline.errors import PipelineError
 from pipeline.pairs import by_user_and_item
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.datasets.table_files import OwnTable, read_own
+from pipeline.datasets.own_table import OwnTable
+from pipeline.datasets.table_files import read_own
 from pipeline.errors import PipelineError
 from pipeline.knowledge import KnowledgeGraph
 from pipeline.params import Graph, GraphColumns

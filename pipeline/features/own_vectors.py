@@ -12,7 +12,8 @@ import torch
 
 from pipeline.arrays import Bools, Ints, Singles
 from pipeline.datasets.own_ids import own_ids
-from pipeline.datasets.table_files import OwnTable, find_tables, read_own
+from pipeline.datasets.own_table import OwnTable
+from pipeline.datasets.table_files import find_tables, read_own
 from pipeline.errors import PipelineError
 from pipeline.features.scale import Scale
 from pipeline.pairs import find, ids_of

@@ -6,7 +6,6 @@ draws of their own, so that it is the same whoever comes with them; items that c
 by the mean vector of their audience (`placement`).
 """
 
-import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from scipy.sparse import csr_array
 
 from pipeline import schemas
-from pipeline.arrays import Bools, Doubles, Ints, Singles
+from pipeline.arrays import Bools, Ints, Singles
 from pipeline.embedding_matrix import embedding_matrix, embedding_table
 from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
@@ -29,8 +27,10 @@ from pipeline.examples import Examples
 from pipeline.files import telling_of
 from pipeline.lock import held
 from pipeline.model_files import MISFITS, read_model, under, write_model
+from pipeline.newcomers.audience import Audience
+from pipeline.newcomers.drift import Drift
 from pipeline.newcomers.placement import Placement
-from pipeline.pairs import find, ids_of, shown
+from pipeline.pairs import ids_of, shown
 from pipeline.storage import matrix, read_table, write_table
 
 MODEL = "running.safetensors"
@@ -43,119 +43,6 @@ TABLES: Mapping[str, schemas.Schema] = {
     "tasks": schemas.TASKS,
     "task_embeddings": schemas.TASK_EMBEDDINGS,
 }
-
-
-@dataclass(frozen=True)
-class Audience:
-    """Running sums over the audiences of items: of all tasks, and of all items that came later.
-
-    Attributes:
-        item_id: (I,) rising.
-        exposures: (I,) by anybody.
-        counted: (I,) by users that count: those who trained, and those who came later.
-        sums: (I, x_dim) of the vectors of the users who count.
-    """
-
-    item_id: Ints
-    exposures: Ints
-    counted: Ints
-    sums: Doubles
-
-    @classmethod
-    def nothing(cls, x_dim: int) -> Self:
-        """Of no item."""
-        none = np.zeros(0, np.int64)
-        return cls(none, none, none, np.zeros((0, x_dim)))
-
-    @property
-    def means(self) -> Doubles:
-        """The mean vector of each audience, (I, x_dim); zeros where there is none."""
-        means: Doubles = self.sums / np.maximum(self.counted, 1)[:, None]
-        return means
-
-    def with_items(self, item_id: Ints) -> Self:
-        """With further items, which nobody has met."""
-        new = np.setdiff1d(item_id, self.item_id)
-        order = np.argsort(np.concatenate((self.item_id, new)), kind="stable")
-        zeros = np.zeros(len(new), np.int64)
-        return type(self)(
-            np.concatenate((self.item_id, new))[order],
-            np.concatenate((self.exposures, zeros))[order],
-            np.concatenate((self.counted, zeros))[order],
-            np.concatenate((self.sums, np.zeros((len(new), self.sums.shape[1]))))[order],
-        )
-
-    def add(self, item_id: Ints, user: Ints, x: Singles, *, counts: Bools, sign: int = 1) -> Self:
-        """With more exposures (n,), or without them.
-
-        Args:
-            item_id: of each exposure; items that are not followed are left out.
-            user: row of its user in x.
-            x: (U, x_dim) vectors.
-            counts: (n,) whether the user counts.
-            sign: 1, or -1 to take them away again.
-        """
-        row = find(item_id, self.item_id)
-        followed = row < len(self.item_id)
-        counting = followed & counts
-
-        def met(which: Bools) -> csr_array:
-            ones = np.full(np.count_nonzero(which), float(sign))
-            return csr_array((ones, (row[which], user[which])), shape=(len(self.item_id), len(x)))
-
-        def number(of: csr_array) -> Ints:
-            total: Ints = np.rint(of.sum(axis=1)).astype(np.int64)
-            return total
-
-        of_counting = met(counting)
-        return type(self)(
-            self.item_id,
-            self.exposures + number(met(followed)),
-            self.counted + number(of_counting),
-            self.sums + of_counting @ x.astype(np.float64),
-        )
-
-
-@dataclass(frozen=True)
-class Drift:
-    """How well pairs that came later were foreseen, over all updates.
-
-    Attributes:
-        pairs: how many.
-        loss: the sum of their losses (equation 3) by vectors that had not learned of them.
-        pairs_squared, pairs_loss, loss_squared: sums over users of the squares and the product of
-            their own number of pairs and loss; a user of two updates counts as two.
-    """
-
-    pairs: int = 0
-    loss: float = 0.0
-    pairs_squared: float = 0.0
-    pairs_loss: float = 0.0
-    loss_squared: float = 0.0
-
-    def add(self, user: Ints, loss: Doubles) -> "Drift":
-        """With more pairs, of each its user (n,) and its loss (n,)."""
-        _, place = np.unique(user, return_inverse=True)
-        pairs, losses = np.bincount(place), np.bincount(place, loss)
-        return Drift(
-            self.pairs + len(user),
-            self.loss + float(losses.sum()),
-            self.pairs_squared + float(pairs @ pairs),
-            self.pairs_loss + float(pairs @ losses),
-            self.loss_squared + float(losses @ losses),
-        )
-
-    @property
-    def mean(self) -> float:
-        """Mean loss of a pair."""
-        return self.loss / self.pairs
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean, by which users differ: pairs of one user are alike."""
-        m = self.mean
-        square = self.loss_squared - 2 * m * self.pairs_loss + m * m * self.pairs_squared
-        return math.sqrt(max(square, 0)) / self.pairs
 
 
 @dataclass(frozen=True)
@@ -184,7 +71,7 @@ class Running:
     before: Ints
     audience: Audience
     placement: Placement
-    drift: Drift = Drift()
+    drift: Drift
 
     @classmethod
     def of(
@@ -227,6 +114,7 @@ class Running:
             np.unique(user),
             audience,
             Placement.fit(means, e),
+            Drift(),
         )
 
     @property

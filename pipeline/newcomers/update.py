@@ -17,7 +17,9 @@ from pipeline.datasets.source import Source
 from pipeline.errors import PipelineError
 from pipeline.estimation import CHANCE, pair_losses
 from pipeline.models.ratio import RatioNet, TaskRatios
-from pipeline.newcomers.running import Audience, Drift, Running
+from pipeline.newcomers.audience import Audience
+from pipeline.newcomers.drift import Drift
+from pipeline.newcomers.running import Running
 from pipeline.pairs import ids_of, shown
 from pipeline.params import Base
 from pipeline.storage import matrix, vectors

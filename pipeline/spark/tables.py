@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from pipeline.datasets.own_ids import Who, two_texts
+from pipeline.datasets.own_table import OwnTable, like_a_date
 from pipeline.datasets.pieces import Piece, pieces_of
-from pipeline.datasets.table_files import OwnTable, like_a_date, no_rows, read_own
+from pipeline.datasets.table_files import no_rows, read_own
 from pipeline.datasets.tables import (
     distinct_ids,
     find_exposures,
