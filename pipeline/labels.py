@@ -4,7 +4,7 @@ Labels choose the tasks and measure the scores; nothing learns from them unless 
 (`features.user_fields`, `init: histogram`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.arrays import Bools, Ints
 from pipeline.errors import PipelineError
+from pipeline.pairs import called
 from pipeline.params import Label
 
 
@@ -34,12 +35,31 @@ def label_classes(users: pa.Table, name: str, label: Label) -> Classes:
     their lower edges that hold a user.
 
     Raises:
-        PipelineError: no such column, a user without a value, or bins over something not a number.
+        PipelineError: no such column, a user without a value, bins over something not a number, or
+            a single class.
     """
+    classes = _classes(users, name, label)
+    if len(classes) < 2:
+        raise PipelineError(
+            f"params.yaml: labels.{name} gives all {len(users):,} users one class, "
+            f"{classes.names[0]}, and so tells nobody apart; drop the label, or change its bins."
+        )
+    return classes
+
+
+def require_classes(users: pa.Table, labels: Mapping[str, Label]) -> None:
+    """Raise what `label_classes` raises for the first label that the users table cannot give."""
+    for name, label in labels.items():
+        label_classes(users, name, label)
+
+
+def _classes(users: pa.Table, name: str, label: Label) -> Classes:
     column = _complete_column(users, name, label)
     if label.bins is None:
         values, codes = np.unique(column.to_numpy(), return_inverse=True)
         return Classes(codes.astype(np.int64), [str(value) for value in values])
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise PipelineError(
             f"params.yaml: labels.{name}.bins cuts the column {label.column} of the users table, "
@@ -85,11 +105,12 @@ def _complete_column(users: pa.Table, name: str, label: Label) -> pa.ChunkedArra
             f"which has {', '.join(users.column_names)}; name one of these, or drop the label."
         )
     column = users.column(label.column)
-    row = pc.index(pc.is_null(column, nan_is_null=True), True).as_py()
-    if row >= 0:
+    missing = np.flatnonzero(pc.is_null(column, nan_is_null=True).to_numpy())
+    if len(missing):
         raise PipelineError(
-            f"the users table: user {users.column('user_id')[row].as_py()} has no value for "
-            f"{label.column}, the column of the label {name}; every user needs one."
+            f"the users table: user {called(users, 'user', missing[0])} has no value for "
+            f"{label.column}, the column of the label {name} ({len(missing):,} such users); every "
+            "user needs one."
         )
     return column
 

@@ -32,6 +32,12 @@ def ids_of(table: pa.Table, name: str) -> Ints:
     return ids
 
 
+def called(table: pa.Table, who: str, row: int) -> object:
+    """What their owner calls the user, or the item, of a row: the text, where ids are text."""
+    key = f"{who}_key"
+    return table.column(key if key in table.column_names else f"{who}_id")[row].as_py()
+
+
 def find(values: Codes, known: Codes) -> Ints:
     """Row of each value in the sorted array `known`; its length, one past the last, if not in it.
 

@@ -1,7 +1,7 @@
 """Lay the source out as users, items and distinct exposures; split the users."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple, assert_never
 
 import typer
 
@@ -43,7 +43,8 @@ def main(
     your own tables in the folder `data.tables_dir`.
     """
     outputs = [users, items, exposures, splits]
-    with stage("prepare", params, "data", "simulation", outputs=outputs, run_info=run_info) as run:
+    keys = ("data", "simulation", "labels")
+    with stage("prepare", params, *keys, outputs=outputs, run_info=run_info) as run:
         from pipeline import schemas
         from pipeline.storage import write_table
 
@@ -119,9 +120,12 @@ def _on_spark(run: Run, raw: Path, out: Path) -> Made:
 
 
 def _split(run: Run, users: "pa.Table") -> "pa.Table":
+    """Split the users, once it is sure that they have the labels that later stages will ask for."""
+    from pipeline.labels import require_classes
     from pipeline.pairs import ids_of
     from pipeline.splits import split_users
 
+    require_classes(users, run.params.labels)
     data = run.params.data
     return split_users(
         ids_of(users, "user_id"),
@@ -140,16 +144,23 @@ def _read_source(run: Run, raw: Path) -> tuple["Source", str]:
         return simulate(run.params.simulation), "the embedded simulation"
     if data.source == "tables":
         return _read_tables(run)
+    if data.source == "movielens-1m":
+        return _read_movielens(run, raw)
+    assert_never(data.source)
 
+
+def _read_movielens(run: Run, raw: Path) -> tuple["Source", str]:
+    """MovieLens 1M, and in words where it is."""
     from pipeline.datasets import movielens
     from pipeline.datasets.download import fetch
     from pipeline.files import sha256
 
-    if data.raw_dir is None:
+    raw_dir = run.params.data.raw_dir
+    if raw_dir is None:
         with download_progress(movielens.ARCHIVE.url) as progress:
             folder = fetch(movielens.ARCHIVE, raw, progress)
     else:
-        folder = Path(data.raw_dir)
+        folder = Path(raw_dir)
     source = movielens.read_movielens(folder)
     run.facts["raw"] = {str(folder / name): sha256(folder / name) for name in movielens.FILES}
     return source, f"MovieLens 1M in {folder}"

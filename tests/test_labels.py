@@ -1,5 +1,6 @@
 """Labels as class codes."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,25 @@ def test_a_user_without_a_value_is_named(row: int, missing: float | None) -> Non
     ages[row] = missing
     with pytest.raises(PipelineError, match=rf"user 1{row} has no value for age"):
         label_classes(users(age=ages), "age", Label(column="age"))
+
+
+def test_users_without_a_value_are_counted_and_named_as_their_owner_names_them() -> None:
+    table = users(age=[None, 1, None]).append_column("user_key", pa.array(["ann", "bob", "cy"]))
+    with pytest.raises(PipelineError, match=r"user ann has no value .* \(2 such users\)"):
+        label_classes(table, "age", Label(column="age"))
+
+
+@pytest.mark.parametrize("bins", [None, [100]])
+def test_a_label_of_one_class_is_refused(bins: list[int] | None) -> None:
+    """It would keep tasks by the order of their ids, and no task could be measured by it."""
+    with pytest.raises(PipelineError, match=r"labels\.age gives all 2 users one class, (7|<100)"):
+        label_classes(users(age=[7, 7]), "age", Label(column="age", bins=bins))
+
+
+def test_bins_cut_decimals() -> None:
+    spent = users(spent=[Decimal("1.50"), Decimal("2.00"), Decimal("9.99")])
+    classes = label_classes(spent, "spent", Label(column="spent", bins=[2]))
+    assert classes.codes.tolist() == [0, 1, 1]
 
 
 def test_bins_of_fractions_are_named_by_their_edges() -> None:

@@ -107,6 +107,25 @@ def run_all(folder: Path, **changed: dict[str, object]) -> list[str]:
     return said
 
 
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [
+        ({"column": "contry"}, "labels.it needs the column contry of the users table"),
+        ({"column": "country", "bins": [3]}, "which holds string; bins need numbers"),
+        ({"column": "age", "bins": [200]}, "gives all 300 users one class, <200"),
+    ],
+)
+def test_a_label_that_cannot_be_is_told_before_anything_is_learned(
+    project_folder: Path, label: dict[str, object], told: str
+) -> None:
+    asked = {"tasks": {"labels": ["it"]}, "evaluate": {"labels": ["it"]}}
+    own_params(project_folder, Path("mine"), labels={"it": label}, **asked)
+    ran = CliRunner().invoke(prepare.app, [])
+    assert ran.exit_code == 1
+    assert told in ran.stderr
+    assert not list(project_folder.glob("data/prepared/*"))
+
+
 def test_the_pipeline_runs_without_labels_and_says_which_figures_need_them(
     project_folder: Path,
 ) -> None:
