@@ -88,9 +88,28 @@ def _checksum(tensors: Mapping[str, Tensor], config: Mapping[str, object]) -> st
     return digest.hexdigest()
 
 
-def write_network(net: nn.Module, path: Path) -> None:
-    """Write a network that is Configured: its weights, and the arguments it was made with."""
-    write_model(net.state_dict(), cast(Configured, net).config, path)
+TOLD = "trained"  # in a network's config, what else is to be known of its training
+
+
+def write_network(net: nn.Module, path: Path, **told: str) -> None:
+    """Write a network that is Configured: its weights, and the arguments it was made with.
+
+    And what is `told` of its training, for `told_of`.
+    """
+    config = cast(Configured, net).config
+    write_model(net.state_dict(), {**config, **({TOLD: told} if told else {})}, path)
+
+
+def told_of(path: Path, name: str) -> str:
+    """What `write_network` was told of the training under `name`.
+
+    Raises:
+        PipelineError: no such file, or nothing was told.
+    """
+    told = read_model(path)[1].get(TOLD)
+    if not isinstance(told, dict) or name not in told:
+        raise PipelineError(f"{path}: does not tell its {name}; delete it and run `dvc repro`.")
+    return str(told[name])
 
 
 def read_network(kind: type[Network], path: Path, **made_for: int) -> Network:
@@ -105,6 +124,7 @@ def read_network(kind: type[Network], path: Path, **made_for: int) -> Network:
         PipelineError: no such file, or one that holds another network, or one of other sizes.
     """
     tensors, config = read_model(path)
+    config.pop(TOLD, None)
     try:
         net = kind(**cast(dict[str, Any], config))
         net.load_state_dict(tensors)

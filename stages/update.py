@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pipeline.arrays import Singles
     from pipeline.newcomers.running import Running
     from pipeline.newcomers.update import FoldIn, Updated
+    from pipeline.params import Base
 
 app = stage_app()
 RETRAIN = 0.8  # of what was learned; to train again when clearly, by two errors, less is left
@@ -34,12 +35,11 @@ def main(
 
     Nothing is trained. Afterwards `python -m stages.score --state data/running` knows them.
     """
-    keys = ("ratio.base", "features.model", "seed")
-    with stage("update", params, *keys, outputs=[], run_info=None) as run:
+    with stage("update", params, "seed", outputs=[], run_info=None) as run:
         from pipeline.datasets.table_files import read_own
         from pipeline.datasets.tables import read_exposures
         from pipeline.files import sha256
-        from pipeline.model_files import read_network
+        from pipeline.model_files import read_network, told_of
         from pipeline.models.ratio import RatioNet
         from pipeline.newcomers.running import alone_in
         from pipeline.newcomers.update import update
@@ -56,9 +56,9 @@ def main(
             x_dim, task_dim = running.x.shape[1], running.e.shape[1]
             done, report = update(
                 running,
-                read_exposures(read_own(new), text_ids=text_ids),
+                read_exposures(read_own(new, may_be_empty=True), text_ids=text_ids),
                 read_network(RatioNet, model, x_dim=x_dim, task_dim=task_dim),
-                base=run.params.ratio.base,
+                base=cast("Base", told_of(model, "base")),
                 fold=_fold_in(run, data / "features/deepfm.safetensors"),
             )
             done.write(state, name)
@@ -102,28 +102,26 @@ def _fold_in(run: Run, features_model: Path) -> "FoldIn | None":
     """What gives newcomers their vectors."""
     from functools import partial
 
-    from pipeline.features.extraction import CLOSED_FORM
+    from pipeline.features.extraction import read_extractor
     from pipeline.features.extractor import OWN_FIELD, Extractor
 
-    if run.params.features.model == "deepfm":
-        extractor = Extractor.read(features_model, run.device())
-        if further := [name for name in extractor.fields if name != OWN_FIELD]:
-            return partial(_refuse, further)
-        return partial(extractor.newcomers_apart, seed=run.params.seed)
-    if (closed := CLOSED_FORM.get(run.params.features.model)) is not None:
-        return closed.read(features_model).vectors
-    return None
+    extractor = read_extractor(features_model, run.device())
+    if not isinstance(extractor, Extractor):
+        return extractor.vectors if extractor else None
+    if further := [name for name in extractor.fields if name != OWN_FIELD]:
+        return partial(_refuse, further)
+    return partial(extractor.newcomers_apart, seed=run.params.seed)
 
 
 def _refuse(fields: list[str], users: "pa.Table", exposures: "pa.Table") -> "Singles":
     """What there is instead of vectors where exposures alone do not tell them."""
     from pipeline.errors import PipelineError
+    from pipeline.pairs import called
 
-    ids = users.column("user_id")
     raise PipelineError(
-        f"user {ids[0]} is new ({len(ids):,} such users), and features.user_fields takes their "
-        f"{', '.join(fields)} besides, which no exposure tells: put them into the users table and "
-        "run `dvc repro`."
+        f"user {called(users, 'user', 0)} is new ({len(users):,} such users), and "
+        f"features.user_fields takes their {', '.join(fields)} besides, which no exposure tells: "
+        "put them into the users table and run `dvc repro`."
     )
 
 

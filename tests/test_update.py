@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,12 +35,14 @@ from pipeline.models.ratio import RatioNet
 from pipeline.newcomers.drift import Drift
 from pipeline.newcomers.running import Running, alone_in
 from pipeline.newcomers.update import FEWEST, skill_left, update
+from pipeline.pairs import ids_of
 from pipeline.storage import matrix, vectors, write_table
 from pipeline.text_files import write_csv
 from pipeline.training.history import best_row
 from pipeline.training.session import Session
 from stages import score as score_stage
 from stages import update as update_stage
+from tests.projects import set_params
 from tests.worlds import SmallWorld, default_params, small_world
 
 ROOT = Path(__file__).parents[1]
@@ -305,6 +308,18 @@ def test_a_new_user_is_refused_where_vectors_are_ready_made(
         update(trained.running, new, trained.net, base="users", fold=None)
 
 
+def test_a_new_user_is_named_as_in_the_table_where_ids_are_text(
+    trained: Trained, tmp_path: Path
+) -> None:
+    keys = [f"user {n}" for n in range(trained.running.users.num_rows)]
+    users = trained.running.users.append_column("user_key", pa.array(keys))
+    path = tmp_path / "new.csv"
+    path.write_text("user_id,item_id\nann,a film\n")
+    new = read_exposures(read_own(path), text_ids=True)
+    with pytest.raises(PipelineError, match=r"user ann is new \(1 such users\)"):
+        update(replace(trained.running, users=users), new, trained.net, base="users", fold=None)
+
+
 def with_listed(trained: Trained) -> Running:
     """What runs, had user 8001 and item 888 been listed, whom nobody and nothing had met."""
     running = trained.running
@@ -506,7 +521,7 @@ def project(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         write_table(table, data / f"{place}.parquet", schema)
     e = embedding_table(running.e, running.tasks)
     write_table(e, data / "ratio/task_embeddings.parquet", schemas.TASK_EMBEDDINGS)
-    write_network(trained.net, data / "ratio/model.safetensors")
+    write_network(trained.net, data / "ratio/model.safetensors", base="exposures")
     write_csv(trained.history, data / "ratio/history.csv")
     trained.extractor.write(data / "features/deepfm.safetensors")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
@@ -594,6 +609,40 @@ def test_a_user_s_id_may_be_negative(trained: Trained, project: Path) -> None:
     ran = CliRunner().invoke(update_stage.app, ["new.csv"])
     assert ran.exit_code == 0, ran.output
     assert ", 1 fitted;" in ran.stdout
+
+
+def test_it_goes_by_the_training_and_not_by_params_that_were_changed_since(
+    trained: Trained, project: Path
+) -> None:
+    """The base decides the drift, the kind of x how newcomers get theirs."""
+    untrained = np.setdiff1d(ids_of(trained.running.features, "user_id"), trained.running.learned)
+    items = trained.running.tasks.column("item_id").to_pylist()
+    known = set(pairs_of(trained.running.exposures))
+    met = [(int(user), item) for user in untrained for item in items[:9]]
+    new_exposures(project, [*newcomers(trained), *(pair for pair in met if pair not in known)])
+    history = "epoch,valid_loss,held_out_loss\n1,1.3,1.2\n"
+    (project / "data/ratio/history.csv").write_text(history)
+    plain = CliRunner().invoke(update_stage.app, ["new.csv"])
+    assert " such pairs; " in plain.stdout
+    shutil.rmtree(project / "data/running")
+    set_params(project, {"ratio": {"base": "users"}, "features": {"model": "table"}})
+    assert CliRunner().invoke(update_stage.app, ["new.csv"]).stdout == plain.stdout
+
+
+def test_a_network_that_does_not_tell_its_base_is_refused(trained: Trained, project: Path) -> None:
+    write_network(trained.net, project / "data/ratio/model.safetensors")
+    new_exposures(project, newcomers(trained))
+    ran = CliRunner().invoke(update_stage.app, ["new.csv"])
+    assert ran.exit_code == 1
+    assert "does not tell its base; delete it and run `dvc repro`." in ran.stderr
+
+
+@pytest.mark.parametrize("header", ["user_id,item_id", "user_id,item_id,timestamp,rating"])
+def test_a_day_without_exposures_is_nothing_new(project: Path, header: str) -> None:
+    (project / "new.csv").write_text(f"{header}\n")
+    ran = CliRunner().invoke(update_stage.app, ["new.csv"])
+    assert ran.exit_code == 0, ran.output
+    assert ran.stdout.startswith("0 new exposures; 0 new users, 0 fitted; 0 new items;")
 
 
 def test_a_new_user_is_refused_whose_further_fields_no_exposure_tells(

@@ -55,12 +55,15 @@ def _require_no_table(path: Path) -> None:
         )
 
 
-def read_own(path: Path, text_columns: Sequence[str] = TEXT_COLUMNS) -> OwnTable:
+def read_own(
+    path: Path, text_columns: Sequence[str] = TEXT_COLUMNS, *, may_be_empty: bool = False
+) -> OwnTable:
     """Read a CSV, TSV or Parquet file, its columns in plain types.
 
     Args:
         path: ends in .csv, .tsv or .parquet. In a TSV a quotation mark is a letter like any other.
         text_columns: columns of a CSV or TSV that are never guessed to be numbers.
+        may_be_empty: whether it may have no rows.
 
     Raises:
         PipelineError: not such a file, no rows, or two columns of one name.
@@ -71,7 +74,7 @@ def read_own(path: Path, text_columns: Sequence[str] = TEXT_COLUMNS) -> OwnTable
             "file with such a name."
         )
     own = open_own(path, lambda: _read_whole(path, text_columns))
-    if not own.table.num_rows:
+    if not (own.table.num_rows or may_be_empty):
         raise no_rows(path)
     return own
 

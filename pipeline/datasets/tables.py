@@ -144,7 +144,8 @@ def titled(
     if title is None:
         title = items.column(items.num_columns - 1).cast(pa.string())  # item_key if there is one
     if genres is None:
-        genres = pa.repeat(NO_GENRES, items.num_rows)
+        ends = np.zeros(items.num_rows + 1, np.int32)
+        genres = pa.ListArray.from_arrays(ends, pa.array([], pa.string()))
     return items.add_column(1, "title", title).add_column(2, "genres", genres)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from pipeline.features.directions import Directions
 from pipeline.features.extractor import OWN_FIELD, Extractor, completed
 from pipeline.features.factors import Factors
 from pipeline.features.scale import Scale
+from pipeline.model_files import read_model
 from pipeline.pairs import find, ids_of, in_rows, rows_of, shown, split_rows
 from pipeline.params import Features
 from pipeline.training.deepfm import Interactions, train_deepfm
@@ -87,6 +89,18 @@ def extract(
 
 
 CLOSED_FORM: Mapping[str, type[ClosedForm]] = {"svd": Directions, "als": Factors}
+
+
+def read_extractor(path: Path, device: torch.device) -> Extractor | ClosedForm | None:
+    """What gives newcomers their vectors, whichever wrote the file; None: they are ready-made.
+
+    Raises:
+        PipelineError: no such file, or one that is damaged.
+    """
+    _, config = read_model(path)
+    if "network" in config:
+        return Extractor.read(path, device)
+    return CLOSED_FORM[str(config["model"])].read(path) if "model" in config else None
 
 
 def closed_form(

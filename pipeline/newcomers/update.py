@@ -20,7 +20,7 @@ from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.newcomers.audience import Audience
 from pipeline.newcomers.drift import Drift
 from pipeline.newcomers.running import Running
-from pipeline.pairs import ids_of, shown
+from pipeline.pairs import called, ids_of, shown
 from pipeline.params import Base
 from pipeline.storage import matrix, vectors
 
@@ -67,12 +67,13 @@ def update(
     pairs = _not_known(new.exposures, running.exposures)
     known = _ids(running.features, "user") if fold is None else running.before
     came = np.setdiff1d(_ids(pairs, "user"), known)
+    users = _joined(running.users, new.users, "user")
     if len(came) and fold is None:
+        first = called(_rows_with(users, "user", came[:1]), "user", 0)
         raise PipelineError(
-            f"user {came[0]} is new ({len(came):,} such users), and features.model makes no "
+            f"user {first} is new ({len(came):,} such users), and features.model makes no "
             "vectors; put theirs into your table of features and run `dvc repro`."
         )
-    users = _joined(running.users, new.users, "user")
     exposures = pa.concat_tables([running.exposures, pairs])
     exposures = exposures.sort_by([("user_id", "ascending"), ("item_id", "ascending")])
     features = running.features
