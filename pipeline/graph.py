@@ -25,6 +25,7 @@ from pipeline.training.ktup import train_ktup
 from pipeline.training.session import Session
 
 SPLIT_SEED = 20_130_205  # the same triples are held out whatever the training's seed
+UNMEASURED: list[dict[str, Scalar]] = [{"triples": 0}]  # the links where none was held out
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class GraphVectors:
         x: (I, dim) of each row of the items table.
         known: (I,) items that the model knows; the others have the mean of these.
         history: a row an epoch.
-        links: how well the held-out triples are predicted; from `by_relation`.
+        links: how well the held-out triples are predicted; from `by_relation`, or a row that says
+            that there are none.
     """
 
     x: Singles
@@ -54,6 +56,9 @@ def embed_items(
 ) -> GraphVectors | None:
     """Train the model that the params name, and give every item a vector.
 
+    Where no triple can be spared, as where every item has one fact alone, all are learned from, the
+    training stops by them too, and nothing is measured.
+
     Args:
         graph: triples and each item's entity.
         exposures: gives the `learned_exposures`; asked by KTUP alone.
@@ -62,7 +67,7 @@ def embed_items(
         session: where and how to train.
 
     Returns:
-        None where the graph is so small that nothing can be held out.
+        None where there is no triple.
 
     Raises:
         PipelineError: a loss that is not a finite number, or too few exposures.
@@ -70,8 +75,10 @@ def embed_items(
     device = session.device
     parts = graph.hold_out(params.held_out_share, np.random.default_rng(SPLIT_SEED))
     learn, stop, test = (torch.from_numpy(part).to(device) for part in parts)
-    if not test.shape[1]:
+    if not learn.shape[1]:
         return None
+    if not stop.shape[1]:
+        stop = learn
     everything = torch.from_numpy(graph.triples).to(device)
     triples = Triples(learn, stop, everything, graph.entities, len(graph.relations))
     of_item = torch.from_numpy(graph.of_item).to(device)
@@ -86,8 +93,10 @@ def embed_items(
         model, history = train_translation(triples, params, seed=seed, session=session)
         x = model.entity.detach()[of_item]
     x[~known] = x[known].mean(0)
-    ranks = filtered_ranks(model, test, everything).cpu()
-    links = by_relation(ranks, test[1].cpu(), graph.relations)
+    links = UNMEASURED
+    if test.shape[1]:
+        ranks = filtered_ranks(model, test, everything).cpu()
+        links = by_relation(ranks, test[1].cpu(), graph.relations)
     return GraphVectors(x.cpu().numpy(), known.cpu().numpy(), history, links)
 
 

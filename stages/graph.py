@@ -49,7 +49,7 @@ def main(
         from pipeline import schemas
         from pipeline.datasets.triples import read_graph
         from pipeline.files import sha256
-        from pipeline.graph import embed_items, learned_exposures
+        from pipeline.graph import UNMEASURED, embed_items, learned_exposures
         from pipeline.storage import read_table, vectors, write_table
         from pipeline.text_files import write_csv
         from pipeline.training.history import rounded
@@ -78,17 +78,22 @@ def main(
         table = pa.table({"item_id": things.column("item_id"), "x": vectors(x)})
         write_table(table, out, schemas.ITEM_VECTORS)
         write_csv(rounded(made.history) if made else [{"epoch": 0}], history)
-        write_csv(made.links if made else [{"triples": 0}], links)
-        run.say(_line(made) if made else "too few triples to embed: no item has a vector")
+        write_csv(made.links if made else UNMEASURED, links)
+        run.say(_line(made) if made else "there are no triples: no item has a vector")
 
 
 def _line(made: "GraphVectors") -> str:
     """What came of it, in a line."""
     everything = made.links[0]
+    measured = "no entity has a second triple that could be held out, so nothing was measured"
+    if everything["triples"]:
+        measured = (
+            f"filtered MRR {everything['mrr']:.3f}, Hits@10 {everything['hits10']:.3f} "
+            f"on {everything['triples']:,} held-out triples"
+        )
     return (
         f"vectors of {len(made.x):,} items; {int((~made.known).sum()):,} are not in the graph and "
-        f"get the mean: filtered MRR {everything['mrr']:.3f}, Hits@10 {everything['hits10']:.3f} "
-        f"on {everything['triples']:,} held-out triples"
+        f"get the mean: {measured}"
     )
 
 

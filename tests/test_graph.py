@@ -117,9 +117,24 @@ def test_held_out_triples_are_ranked_and_told_by_relation(tables: Tables) -> Non
     assert 0.05 * count < everything["triples"] <= round(0.2 * count)
 
 
-def test_a_graph_too_small_to_hold_anything_out_is_not_embedded(tables: Tables) -> None:
-    graph = graph_of_items(tables[0].slice(0, 1))
-    assert embed_items(graph, unread, wanted(), seed=0, session=Session()) is None
+@pytest.mark.parametrize("model", ["transe", "transh", "ktup"])
+def test_where_no_triple_can_be_spared_all_are_learned_from(
+    tables: Tables, tmp_path: Path, model: str
+) -> None:
+    """A catalogue of one category an item: items of one are placed together."""
+    items, exposures, splits = tables
+    genres = pa.array([["odd", "even"][n % 2 : n % 2 + 1] for n in range(61)])
+    plain = items.set_column(1, "title", pa.array(["?"] * 61)).set_column(2, "genres", genres)
+    (line,) = run_stage((plain, exposures, splits), tmp_path / "run", model=model, max_epochs=60)
+    assert line.startswith("vectors of 61 items; 0 are not in the graph")
+    assert line.endswith(
+        "no entity has a second triple that could be held out, so nothing was measured"
+    )
+    assert read_csv(tmp_path / "run" / "links.csv") == [{"triples": "0"}]
+    x = matrix(read_table(tmp_path / "run" / "out.parquet", schemas.ITEM_VECTORS)["x"])
+    apart = np.linalg.norm(x[:, None] - x[None], axis=2)
+    alike = np.arange(61)[:, None] % 2 == np.arange(61)[None] % 2
+    assert apart[alike].mean() < apart[~alike].mean()
 
 
 def unread() -> Interactions:
@@ -179,7 +194,7 @@ def test_without_a_graph_the_stage_says_so_and_writes_zeros(tables: Tables, tmp_
     no_genres = pa.array([[]] * 61, pa.list_(pa.string()))
     bare = items.set_column(1, "title", pa.array(["?"] * 61)).set_column(2, "genres", no_genres)
     (line,) = run_stage((bare, exposures, splits), tmp_path / "run")
-    assert line == "too few triples to embed: no item has a vector"
+    assert line == "there are no triples: no item has a vector"
     x = matrix(read_table(tmp_path / "run" / "out.parquet", schemas.ITEM_VECTORS)["x"])
     assert x.shape == (61, 8)
     assert not x.any()
