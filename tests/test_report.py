@@ -28,12 +28,12 @@ from pipeline.evaluation import Tables, evaluate
 from pipeline.files import sha256
 from pipeline.model_files import write_network
 from pipeline.models.ratio import RatioNet
-from pipeline.params import Init, Params
+from pipeline.params import Init, Params, Source
 from pipeline.params_file import load_params
 from pipeline.report.artefacts import Artefacts
 from pipeline.report.choice import WELL_KNOWN, compared_tasks, portrayed_tasks
 from pipeline.report.content import Content, gather
-from pipeline.report.page import readable, render, short, signed
+from pipeline.report.page import SOURCES, readable, render, short, signed
 from pipeline.report.results import departures, extremes, paper_auc
 from pipeline.report.run_facts import NOT_RECORDED, RESTORED, RunFacts, run_facts
 from pipeline.report.similarity import _line_up
@@ -535,10 +535,20 @@ def test_one_task_is_like_itself() -> None:
 
 def test_activity_that_does_better_is_told(artefacts: Artefacts, params: Params) -> None:
     """Beside random scores it does by the held-out exposures, not by a label that is put above."""
-    age = {**artefacts.metrics["age"], "auc": 0.99}
-    found = gather(replace(artefacts, metrics={**artefacts.metrics, "age": age}), params)
-    assert "held-out exposures" in found.beaten
-    assert "age (5 classes)" not in found.beaten
+
+    def beaten(key: str, **figures: float) -> list[str]:
+        changed = {**artefacts.metrics[key], **figures}
+        found = gather(replace(artefacts, metrics={**artefacts.metrics, key: changed}), params)
+        return found.beaten
+
+    found = beaten("age", auc=0.99, ci95_high=0.995)
+    assert "held-out exposures" in found
+    assert "age (5 classes)" not in found
+    assert "held-out exposures" not in beaten("exposure", ci95_high=0.99)  # that may be chance
+
+
+def test_every_source_has_a_name_for_people() -> None:
+    assert set(SOURCES) == set(get_args(Source))
 
 
 def test_the_epoch_that_was_kept_is_that_of_the_lowest_validation_loss(content: Content) -> None:

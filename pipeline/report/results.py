@@ -126,11 +126,14 @@ def paper_auc(label: str, params: Params) -> float | None:
 
 
 def beaten_by_activity(measured: Sequence[Yardstick], figures: Mapping[str, float]) -> list[str]:
-    """The yardsticks by which users' activity alone does better, by name."""
+    """The yardsticks by which users' activity alone does better, by name.
+
+    Better than the upper end of the 95 % interval: below it that may be chance.
+    """
     return [
         one.name
         for one in measured
-        if figures[f"trivial.activity.{one.key}"] > figures[f"{one.key}.auc"]
+        if figures[f"trivial.activity.{one.key}"] > figures[f"{one.key}.ci95_high"]
     ]
 
 
