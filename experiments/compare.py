@@ -20,6 +20,10 @@ from pipeline.markdown import markdown
 app = experiment_app()
 
 EXPOSURE = ("exposure.auc", "exposure_valid.auc")
+AUCS = (  # beside those of the sections `trivial` and `leak`
+    *("auc", "ci95_low", "ci95_high", "median", "own_half", "supervised"),
+    *("perfect_label", "perfect_label_own_half", "pair_auc"),
+)
 MISSING = "-"
 
 
@@ -34,7 +38,10 @@ def main(
     seeds: Annotated[str, typer.Option(help="Seeds, with commas between.")] = "0,1,2",
     figures: Annotated[
         str | None,
-        typer.Option(help="Keys of metrics/auc.json.  [default: those of labels and exposures]"),
+        typer.Option(
+            help="Keys of metrics/auc.json; AUCs are shown x 100, all else as it is.  "
+            "[default: AUCs by labels and exposures]"
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Writes the table to this file too.")] = None,
 ) -> None:
@@ -83,13 +90,18 @@ def _choices(over: str) -> list[str]:
 
 
 def _mean_and_spread(key: str, values: Sequence[float | None]) -> str:
-    """Losses as they are, everything else x 100; "-" where a run lacks the figure."""
+    """AUCs x 100, everything else as it is; "-" where a run lacks the figure."""
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return MISSING
-    scale, digits = (1, 4) if key.startswith("loss") else (100, 2)
+    scale, digits = (100, 2) if _is_auc(key) else (1, 4)
     spread = f" ± {scale * statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
     return f"{scale * statistics.mean(known):.{digits}f}{spread}"
+
+
+def _is_auc(key: str) -> bool:
+    section, _, name = key.partition(".")
+    return section in ("trivial", "leak") or (section != "calibration" and name in AUCS)
 
 
 if __name__ == "__main__":
