@@ -67,11 +67,8 @@ def own_data(settings: Sequence[str]) -> list[Path]:
     paths = [value("graph.triples"), value("graph.items")]
     if value("data.source") == "tables" or value("features.model") == "table":
         paths.append(value("data.tables_dir"))
-    if value("data.source") == "movielens-1m":
-        from pipeline.datasets.movielens import FILES
-
-        raw = value("data.raw_dir")
-        paths += [f"{raw}/{name}" for name in FILES if raw]
+    if value("data.source") not in ("simulated", "tables"):
+        paths.append(value("data.raw_dir"))
     return [Path(str(path)) for path in paths if path]
 
 

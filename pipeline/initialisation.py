@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, assert_never
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,8 @@ from pipeline.model_files import write_model
 from pipeline.models.ratio import PreEmbeddingNet
 from pipeline.params import Init, Params
 from pipeline.pretraining import seed_ratios
+
+Averaged = Literal["learned", "mean", "histogram"]  # over the users of a task
 
 
 @dataclass(frozen=True)
@@ -59,19 +62,19 @@ def initialise(
     Raises:
         PipelineError: `graph`, and all items have the same vector.
     """
-    wanted = params.projection
-    if params.init == "random":
+    init, wanted = params.init, params.projection
+    if init == "random":
         gen = np.random.default_rng(params.seed)
         return Initialisation(
             "random", random_embeddings(examples.tasks, wanted.random_dim, gen), None
         )
-    if params.init == "graph":
+    if init == "graph":
         statistic = _telling(graph_vectors())
     else:
-        values = _user_values(examples, params, users, pre_embedding)
+        values = _user_values(init, examples, params, users, pre_embedding)
         statistic = task_means(values, examples.learned, examples.tasks)
     projection = Projection.fit(statistic, standardise=wanted.standardise, reduce=wanted.reduce)
-    return Initialisation(params.init, projection.apply(statistic), projection)
+    return Initialisation(init, projection.apply(statistic), projection)
 
 
 def _telling(vectors: Singles) -> Singles:
@@ -86,16 +89,19 @@ def _telling(vectors: Singles) -> Singles:
 
 
 def _user_values(
+    init: Averaged,
     examples: Examples,
     params: Params,
     users: pa.Table,
     pre_embedding: Callable[[], PreEmbeddingNet],
 ) -> Singles:
     """What is averaged over the users of a task, (U, d)."""
-    if params.init == "learned":
+    if init == "learned":
         return seed_ratios(pre_embedding(), examples.x)
-    if params.init == "mean":
+    if init == "mean":
         return examples.x
-    name = params.projection.histogram_label
-    classes = label_classes(users, name, params.labels[name])
-    return histogram_values(classes.codes, len(classes))
+    if init == "histogram":
+        name = params.projection.histogram_label
+        classes = label_classes(users, name, params.labels[name])
+        return histogram_values(classes.codes, len(classes))
+    assert_never(init)

@@ -61,6 +61,25 @@ def test_one_seed_has_no_spread(ran: list[str]) -> None:
     assert rows(["mean"], ["0"])["| init=mean"] == "| init=mean | 70.00 | 1.2500 | 90.00 |"
 
 
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("age.ci95_low", "50.00"),
+        ("trivial.random.age", "50.00"),
+        ("leak.age", "50.00"),
+        ("exposure.tasks", "0.5000"),
+        ("truth.rmse", "0.5000"),
+        ("calibration.visible.slope", "0.5000"),
+        ("calibration.visible.ci95_low", "0.5000"),
+    ],
+)
+def test_aucs_alone_are_shown_hundredfold(
+    ran: list[str], monkeypatch: pytest.MonkeyPatch, key: str, shown: str
+) -> None:
+    monkeypatch.setattr(module, "figure", lambda *_: 0.5)
+    assert compare([["init=mean"]], [], ["0"], [key]).endswith(f"| init=mean | {shown} |")
+
+
 def test_a_figure_that_no_run_has_is_refused(ran: list[str]) -> None:
     with pytest.raises(PipelineError, match=r"no run has age\.auk in metrics/auc\.json"):
         compare([["init=mean"]], [], ["0"], ["age.auc", "age.auk"])
@@ -122,7 +141,8 @@ def test_so_have_other_tables_of_one_s_own(tmp_path: Path, monkeypatch: pytest.M
         names.add(name_of(["data.source=tables"]))
         names.add(name_of(["init=graph", f"graph.triples={table}"]))
         names.add(name_of(["data.source=movielens-1m", "data.raw_dir=tables"], "movielens"))
-    assert len(names) == 6
+        names.add(name_of(["data.source=another", "data.raw_dir=tables"]))
+    assert len(names) == 8
     assert runs.own_data(["data.source=tables", "data.tables_dir=null"]) == []
 
 
@@ -157,7 +177,7 @@ def test_a_folder_of_any_ordinary_name_is_the_one_that_is_read(
     monkeypatch.setattr(movielens, "run_experiment", refused)
     ran = CliRunner().invoke(movielens.app, ["--raw-dir", name])
     assert ran.stderr == "movielens: enough\n"
-    assert [path.parent for path in runs.own_data(settings)] == [raw] * 3
+    assert runs.own_data(settings) == [raw]
     apply_overrides(params, settings)
     assert YAML(typ="safe").load(params)["data"]["raw_dir"] == str(raw)
     assert YAML(typ="safe").load(with_raw_dir(text, raw))["data"]["raw_dir"] == str(raw)

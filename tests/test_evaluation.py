@@ -1,7 +1,9 @@
 """The assembled figures, recomputed from the tables in the slow and obvious way."""
 
 import json
+import re
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -18,14 +20,14 @@ from pipeline import schemas
 from pipeline.datasets.simulation import draw_world, simulate
 from pipeline.errors import PipelineError
 from pipeline.evaluation import Evaluation, Tables, evaluate
-from pipeline.params import Base, Params
+from pipeline.params import FIGURES, Base, Params
 from pipeline.params_file import load_params
 from pipeline.splits import hold_out, measured_users, split_users
 from pipeline.storage import vectors, write_table
 from pipeline.tasks import select_tasks
 from pipeline.text_files import read_csv, write_csv
 from stages.evaluate import app
-from tests.worlds import count_items
+from tests.worlds import count_items, default_params
 
 ROOT = Path(__file__).parents[1]
 FEATURES_HISTORY = [
@@ -179,13 +181,23 @@ def test_the_metrics_are_the_documented_ones(found: Evaluation) -> None:
     }
     assert set(found.metrics["trivial"]["random"]) == names
     assert set(found.metrics["trivial"]["activity"]) == names
+
+
+def test_every_figure_is_explained(found: Evaluation) -> None:
     page = (ROOT / "docs" / "metrics.md").read_text()
-    assert all(
-        f"`{key}`" in page
-        for key in label
-        | {"pair_auc", "mrr", "hits10", "spearman", "rmse", "valid", "scaled", "epoch"}
-        | {"log_mean", "task_median", "slope"}
-    )
+    labels = set(default_params().labels) | {"exposure"}
+
+    def keys(part: Mapping[str, object]) -> Iterator[str]:
+        for key, value in part.items():
+            yield key
+            yield from keys(value) if isinstance(value, Mapping) else ()
+
+    explained = {part for name in re.findall("`([^` ]+)`", page) for part in name.split(".")}
+    assert set(keys(found.metrics)) - labels <= explained
+
+
+def test_no_label_can_have_the_name_of_another_figure(found: Evaluation) -> None:
+    assert set(found.metrics) - set(default_params().labels) <= set(FIGURES)
 
 
 def test_link_prediction_on_all_relations_speaks_for_the_graph(found: Evaluation) -> None:
