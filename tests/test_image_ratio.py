@@ -34,6 +34,7 @@ from pipeline.images.tasks import (
     standardised,
 )
 from pipeline.models.conv_ratio import Augment, ConvPreEmbeddingNet, ConvRatioNet, Trunk
+from pipeline.models.ratio import SeedRatios, TaskRatios
 from pipeline.models.weights import draw_layers
 from pipeline.params import Schedule
 from pipeline.scoring import score_all
@@ -122,8 +123,9 @@ def test_pairs_and_grid_are_the_textbook_network() -> None:
             for row in user.tolist()
         ]
     )
-    torch.testing.assert_close(net.of_pairs(x, e, user, task), expected)
-    torch.testing.assert_close(net.loss_of_pairs(x, e, user, task), ratio_loss(expected))
+    model = TaskRatios(net, x=x, e=e)
+    torch.testing.assert_close(model(user, task), expected)
+    torch.testing.assert_close(model.loss(user, task), ratio_loss(expected))
     grid = score_all(net, x, e)
     assert grid.shape == (4, 5)
     np.testing.assert_allclose(grid[3, 1], textbook(1, 3).item(), rtol=1e-4, atol=1e-6)
@@ -135,8 +137,9 @@ def test_an_image_that_occurs_often_goes_through_the_trunk_once() -> None:
     net.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     user, task = torch.tensor([[0, 4, 2, 4], [4, 0, 4, 2]]), torch.tensor([3, 0, 1, 1])
     set_masks(net, MaskSource(0, CPU))
-    net.of_pairs(images(5), torch.randn(4, 3), user, task)
-    net.loss_within(images(5), torch.randn(4, 3), user[0], task)
+    model = TaskRatios(net, x=images(5), e=torch.randn(4, 3))
+    model.eval()(user, task)
+    model.train().loss_within(user[0], task)
     assert seen == [3, 4]
 
 
@@ -147,7 +150,9 @@ def test_a_loss_within_the_batch_is_that_of_its_pairs_with_each_other() -> None:
     x, e, task = images(5), torch.randn(4, 3), torch.tensor([3, 0, 1])
     user, others = torch.tensor([4, 0, 2]), torch.tensor([2, 4, 0])
     logits = torch.stack([net(x[user], e[task]), net(x[others], e[task])])
-    torch.testing.assert_close(net.loss_within(x, e, user, task), ratio_loss(logits))
+    torch.testing.assert_close(
+        TaskRatios(net, x=x, e=e).loss_within(user, task), ratio_loss(logits)
+    )
 
 
 def test_a_head_of_the_pre_embedding_is_its_column() -> None:
@@ -156,8 +161,9 @@ def test_a_head_of_the_pre_embedding_is_its_column() -> None:
     net.eval()
     x, user, task = images(5, 1), torch.tensor([[0, 3], [4, 3]]), torch.tensor([5, 2])
     logits = net(x)[user, task]
-    torch.testing.assert_close(net.of_pairs(x, user, task), logits)
-    torch.testing.assert_close(net.loss_of_pairs(x, user, task), ratio_loss(logits))
+    model = SeedRatios(net, x=x)
+    torch.testing.assert_close(model(user, task), logits)
+    torch.testing.assert_close(model.loss(user, task), ratio_loss(logits))
 
 
 def test_every_parameter_gets_a_gradient_and_the_weights_follow_the_generator() -> None:
@@ -168,9 +174,8 @@ def test_every_parameter_gets_a_gradient_and_the_weights_follow_the_generator() 
         return net
 
     net = drawn(1)
-    net.of_pairs(
-        images(9), torch.randn(4, 3), torch.arange(8).view(2, 4), torch.arange(4)
-    ).square().sum().backward()
+    model = TaskRatios(net, x=images(9), e=torch.randn(4, 3))
+    model(torch.arange(8).view(2, 4), torch.arange(4)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
     weights = [net.trunk.layers[0].weight for net in (drawn(1), drawn(1), drawn(2))]
     assert torch.equal(weights[0], weights[1])

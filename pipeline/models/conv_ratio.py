@@ -15,7 +15,6 @@ from pipeline.arrays import Singles
 from pipeline.models.precision import quick
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet
 from pipeline.steps.dropout import Random
-from pipeline.steps.sampler import shifted
 
 MARGIN = 4  # black pixels around an image, out of which it is cropped again
 BLOCK = 1 << 10  # images at once where no gradient is wanted
@@ -92,6 +91,20 @@ class Trunk(nn.Module):
             return torch.cat([self._extract(part) for part in x.split(BLOCK)])
         return self._extract(self.augment(x))
 
+    def of_rows(self, x: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+        """What it makes of the images of `user` (...), and the row of each in it, (...).
+
+        An image that occurs twice goes through it once: the trunk is nearly all of the work. Not so
+        in training, where a step asks for no value, as `capture` wants it; there in bfloat16 where
+        that is quick.
+        """
+        if not self.training:
+            images, row = user.unique(return_inverse=True)
+            return self(x[images]), row
+        with quick(x):
+            h = self(x[user.reshape(-1)])
+        return h.float(), torch.arange(user.numel(), device=user.device).view(user.shape)
+
     def _extract(self, x: Tensor) -> Tensor:
         # With the channels last in memory a training step takes two thirds of the time.
         h: Tensor = self.layers(x.contiguous(memory_format=torch.channels_last))
@@ -133,20 +146,9 @@ class ConvRatioNet(RatioNet):
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         return super().forward(self.trunk(x), e)
 
-    def of_pairs(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
-        """Logits of pairs of rows: x (U, C, 32, 32), user (..., N), task (N,) -> (..., N)."""
-        h, row = _each_once(self.trunk, x, user)
-        return super().of_pairs(h, e, row, task)
-
-    def loss_of_pairs(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
-        """`ratio_loss` of what `of_pairs` gives, for user (2, N)."""
-        h, row = _each_anew(self.trunk, x, user)
-        return super().loss_of_pairs(h, e, row, task)
-
-    def loss_within(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
-        """The same for user (N,) under q_t, and the same users `shifted` under p."""
-        h, row = _each_anew(self.trunk, x, user)
-        return super().loss_of_pairs(h, e, shifted(row), task)
+    def vectors(self, x: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+        """What the trunk makes of images x (U, C, 32, 32) that users (...) name."""
+        return self.trunk.of_rows(x, user)
 
     def user_side(self, x: Tensor) -> Tensor:
         """All of f that does not depend on the task: x (U, C, 32, 32) -> (U, head)."""
@@ -183,37 +185,6 @@ class ConvPreEmbeddingNet(PreEmbeddingNet):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(self.trunk(x))
 
-    def of_pairs(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:
-        """The head of `task` (N,) only: x (U, C, 32, 32), user (..., N) -> (..., N)."""
-        h, row = _each_once(self.trunk, x, user)
-        return super().of_pairs(h, row, task)
-
-    def loss_of_pairs(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:
-        """`ratio_loss` of what `of_pairs` gives, for user (2, N)."""
-        h, row = _each_anew(self.trunk, x, user)
-        return super().loss_of_pairs(h, row, task)
-
-    def loss_within(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:
-        """The same for user (N,) under q_t, and the same users `shifted` under p."""
-        h, row = _each_anew(self.trunk, x, user)
-        return super().loss_of_pairs(h, shifted(row), task)
-
-
-def _each_once(trunk: Trunk, x: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
-    """What `trunk` makes of the images of `user` (...), and the row of each in it, (...).
-
-    An image that occurs twice goes through it once: the trunk is nearly all of the work.
-    """
-    images, row = user.unique(return_inverse=True)
-    return trunk(x[images]), row
-
-
-def _each_anew(trunk: Trunk, x: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
-    """The same for a training step: in bfloat16 where that is quick, without looking for doubles.
-
-    So the step asks for no value, as `capture` wants it.
-    """
-    row = torch.arange(user.numel(), device=user.device).view(user.shape)
-    with quick(x, wanted=trunk.training):
-        h = trunk(x[user.reshape(-1)])
-    return h.float(), row
+    def vectors(self, x: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+        """What the trunk makes of images x (U, C, 32, 32) that users (...) name."""
+        return self.trunk.of_rows(x, user)

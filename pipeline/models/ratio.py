@@ -88,6 +88,10 @@ class RatioNet(nn.Module):
         seen, head = e.split([e.shape[-1] - self.head_dim, self.head_dim], dim=-1)
         return seen, head
 
+    def vectors(self, x: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+        """What `of_pairs` and `loss_of_pairs` take of users (...), and the row of each in it."""
+        return x, user
+
     def of_pairs(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
         """Logits of pairs of rows.
 
@@ -117,10 +121,6 @@ class RatioNet(nn.Module):
         beside = inner_products(x, weight, user, task) + gather(bias, task)[:, 0]
         cost = self.linear * gather(weight.square().sum(1, keepdim=True), task).mean()
         return pair_loss(inputs, self.rest, task, beside) + cost
-
-    def loss_within(self, x: Tensor, e: Tensor, user: Tensor, task: Tensor) -> Tensor:
-        """The same for user (N,) under q_t, and the same users `shifted` under p."""
-        return self.loss_of_pairs(x, e, shifted(user), task)
 
     def loss_of_grid(self, x: Tensor, e: Tensor, weight: Tensor, base: Tensor) -> Tensor:
         """`grid_loss` of users x (U, x_dim) under tasks e (T, task_dim); weight (T, U), base (U,).
@@ -212,6 +212,10 @@ class PreEmbeddingNet(nn.Module):
         logits: Tensor = self.heads(self.rest(self.first(x)))
         return logits
 
+    def vectors(self, x: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+        """What `of_pairs` and `loss_of_pairs` take of users (...), and the row of each in it."""
+        return x, user
+
     def of_pairs(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:
         """The head of `task` (N,) only: x (U, x_dim), user (..., N) -> (..., N)."""
         h = self.rest(gather_linear(x, self.first.weight, user) + self.first.bias)
@@ -225,10 +229,6 @@ class PreEmbeddingNet(nn.Module):
         of_user, user_row = linear_rows(x, self.first.weight, user)
         inputs = [TableRows(of_user + self.first.bias, user_row)]
         return pair_loss(inputs, [*self.rest, self.heads], task)
-
-    def loss_within(self, x: Tensor, user: Tensor, task: Tensor) -> Tensor:
-        """The same for user (N,) under q_t, and the same users `shifted` under p."""
-        return self.loss_of_pairs(x, shifted(user), task)
 
 
 class TaskRatios(nn.Module):
@@ -263,17 +263,18 @@ class TaskRatios(nn.Module):
         self.register_buffer("x", x, persistent=False)
 
     def forward(self, user: Tensor, task: Tensor) -> Tensor:
-        x, user = fetch_rows(self.x, user, self.ranks)
+        x, user = self.net.vectors(*fetch_rows(self.x, user, self.ranks))
         return self.net.of_pairs(x, self.e, user, task)
 
     def loss(self, user: Tensor, task: Tensor) -> Tensor:
         """Equation 3 of pairs (2, N), row 0 under q_t, row 1 under p; faster than by the logits."""
-        x, user = fetch_rows(self.x, user, self.ranks)
+        x, user = self.net.vectors(*fetch_rows(self.x, user, self.ranks))
         return self.net.loss_of_pairs(x, self.e, user, task)
 
     def loss_within(self, user: Tensor, task: Tensor) -> Tensor:
         """Equation 3 of pairs (N,) under q_t, whose users under p are their own (`shifted`)."""
-        return self.net.loss_within(self.x, self.e, user, task)
+        x, row = self.net.vectors(self.x, user)
+        return self.net.loss_of_pairs(x, self.e, shifted(row), task)
 
     def grid_loss(self, grid: TaskGrid, task: Tensor, weight: Tensor) -> Tensor:
         """The loss of a block of the grid, as `grid.epoch` gives it."""
@@ -296,14 +297,15 @@ class SeedRatios(nn.Module):
         self.register_buffer("x", x, persistent=False)
 
     def forward(self, user: Tensor, task: Tensor) -> Tensor:
-        x, user = fetch_rows(self.x, user, self.ranks)
+        x, user = self.net.vectors(*fetch_rows(self.x, user, self.ranks))
         return self.net.of_pairs(x, user, task)
 
     def loss(self, user: Tensor, task: Tensor) -> Tensor:
         """Equation 3 of pairs (2, N), row 0 under q_t, row 1 under p; faster than by the logits."""
-        x, user = fetch_rows(self.x, user, self.ranks)
+        x, user = self.net.vectors(*fetch_rows(self.x, user, self.ranks))
         return self.net.loss_of_pairs(x, user, task)
 
     def loss_within(self, user: Tensor, task: Tensor) -> Tensor:
         """Equation 3 of pairs (N,) under q_t, whose users under p are their own (`shifted`)."""
-        return self.net.loss_within(self.x, user, task)
+        x, row = self.net.vectors(self.x, user)
+        return self.net.loss_of_pairs(x, shifted(row), task)
