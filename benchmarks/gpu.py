@@ -18,9 +18,9 @@ from benchmarks.data import EXPOSURES, TASKS, USERS, sample
 from benchmarks.page import Section
 from benchmarks.textbook import DROPOUT, HIDDEN, Textbook
 from benchmarks.timing import Spread
-from pipeline.estimation import ratio_loss
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.steps.dropout import MaskSource, set_masks
+from pipeline.steps.pair_loss import ratio_loss
 from pipeline.steps.sampler import PairSampler
 from pipeline.training.capture import Step, fastest
 

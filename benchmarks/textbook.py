@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.estimation import ratio_loss
+from pipeline.steps.pair_loss import ratio_loss
 from pipeline.steps.sampler import PairSampler
 
 HIDDEN, DROPOUT = (32, 32, 16), (0.5, 0.5, 0.3)  # Table 5

@@ -4,7 +4,7 @@ For the pre-embedding model on the seed tasks, for all tasks, and for rows of gr
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from pipeline.params import Base, Scaling, Schedule, Visible
 from pipeline.platt import UNSCALED, Platt, fit_platt
 from pipeline.ranks import ALONE, Ranks
 from pipeline.steps.dealt import alike
+from pipeline.steps.pair_loss import ratio_loss
 from pipeline.steps.sampler import CountedSampler, PairSampler
 from pipeline.training.course import Batches, make_course
 from pipeline.training.history import MISS, SCALED, Row
@@ -30,15 +31,6 @@ from pipeline.training.split import Split
 CHANCE = 2 * math.log(2)  # the loss of f = 0
 PLATEAU = 1.381  # a loss under this has left it
 PLATEAUS = {"valid_loss": PLATEAU, MISS: 0.49}  # half of all answers are wrong by chance
-
-
-def ratio_loss(logits: Tensor) -> Tensor:
-    """Equation 3 on logits (2, N): row 0 under q_t, row 1 under p. At its minimum f = log q_t/p.
-
-    Softplus is stable for large logits, where a logarithm of a sigmoid is not. Of several ratios
-    side by side, (2, N, M), each has its own loss, (M,).
-    """
-    return F.softplus(-logits[0]).mean(0) + F.softplus(logits[1]).mean(0)
 
 
 @dataclass(frozen=True)
@@ -171,8 +163,9 @@ def estimate_ratio(
             batches=batches,
         )
 
-        def mean(blocks: Sequence[Tensor], platt: Platt = UNSCALED) -> float:
-            return ranks.mean(_mean(blocks, platt), _pairs(blocks))
+        def mean(logits: Tensor, platt: Platt = UNSCALED) -> float:
+            scaled = platt.slope * logits + platt.offset
+            return ranks.mean(float(ratio_loss(scaled)), logits.shape[1])
 
         def validate() -> Row:
             valid, held_out = (_logits(model, *pairs, ranks=ranks) for pairs in course.valid)
@@ -201,39 +194,25 @@ def pair_losses(
     model: nn.Module, user: Tensor, task: Tensor, block: int = 1 << 17, *, ranks: Ranks = ALONE
 ) -> Tensor:
     """Equation 3 of each of fixed pairs (2, N) of this process, (N,), some at a time."""
-    logits = torch.cat(_logits(model, user, task, block, ranks=ranks), dim=1)
+    logits = _logits(model, user, task, block, ranks=ranks)
     return F.softplus(-logits[0]) + F.softplus(logits[1])
 
 
 def _logits(
     model: nn.Module, user: Tensor, task: Tensor, block: int = 1 << 17, *, ranks: Ranks
-) -> list[Tensor]:
-    """Of fixed pairs (2, N) of this process, block by block."""
+) -> Tensor:
+    """Of fixed pairs (2, N) of this process, (2, N), some at a time."""
     blocks = [*zip(user.split(block, dim=1), task.split(block), strict=True)]
-    return [model(u, t) for u, t in alike(blocks, ranks)]
+    return torch.cat([model(u, t) for u, t in alike(blocks, ranks)], dim=1)
 
 
-def _mean(blocks: Sequence[Tensor], platt: Platt = UNSCALED) -> float:
-    """Equation 3 of logits (2, n) in blocks, scaled; NaN where there are none."""
-    total, pairs = torch.zeros((), device=blocks[0].device), _pairs(blocks)
-    for logits in blocks:
-        if logits.shape[1]:
-            total += ratio_loss(platt.slope * logits + platt.offset) * logits.shape[1]
-    return float(total) / pairs if pairs else math.nan
-
-
-def _pairs(blocks: Sequence[Tensor]) -> int:
-    return sum(logits.shape[1] for logits in blocks)
-
-
-def _scaling(valid: Sequence[Tensor], ranks: Ranks) -> Platt:
-    """What makes the loss of the validation pairs lowest; nothing, where it turned the order round.
+def _scaling(valid: Tensor, ranks: Ranks) -> Platt:
+    """What makes the loss of validation logits (2, N) lowest; nothing if it turned the order round.
 
     Then nothing has been learned, and no order is there to keep.
     """
-    f = torch.cat([*valid], dim=1).cpu().numpy()
     common = np.array([[1.0], [0.0]])  # row 0 under q_t, row 1 under p
-    platt = fit_platt(f, common, 1 - common, ranks.sums)
+    platt = fit_platt(valid.cpu().numpy(), common, 1 - common, ranks.sums)
     return platt if platt.slope > 0 else UNSCALED
 
 

@@ -1,6 +1,5 @@
 """The network against its textbook form; the negatives it learns from."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,10 @@ from pipeline.models.deepfm import DeepFM
 from pipeline.params import Features
 from pipeline.params_file import load_params
 from pipeline.steps.dropout import MaskSource, set_masks
+from pipeline.steps.pair_loss import ratio_loss
 from pipeline.training.deepfm import (
     ContrastedPairs,
     Interactions,
-    exposure_loss,
     needed,
     pair_auc,
     train_deepfm,
@@ -76,7 +75,7 @@ def test_every_parameter_gets_a_gradient() -> None:
     codes = torch.tensor([[u % 5, u % 3] for u in range(15)])
     user = torch.arange(15).repeat(4)
     item = torch.arange(4).repeat_interleave(15)
-    exposure_loss(net(codes, user, torch.stack([item, item.flip(0)]))).backward()
+    ratio_loss(net(codes, user, torch.stack([item, item.flip(0)]))).backward()
     without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     assert not without
 
@@ -91,7 +90,7 @@ def test_the_loss_in_one_pass_is_that_of_the_logits_under_the_same_masks(
     codes = torch.stack([torch.arange(5) % size for size in sizes], 1)
     user, item = torch.randint(5, (n,), generator=gen), torch.randint(4, (2, n), generator=gen)
     found = []
-    for way in (net.loss, lambda *pairs: exposure_loss(net(*pairs))):
+    for way in (net.loss, lambda *pairs: ratio_loss(net(*pairs))):
         set_masks(net, MaskSource(7, torch.device("cpu")))
         loss = way(codes, user, item)
         found.append([loss.detach(), *torch.autograd.grad(3 * loss, list(net.parameters()))])
@@ -116,7 +115,7 @@ def test_of_many_users_a_step_looks_at_those_of_its_batch_alone() -> None:
     some, row = needed(codes, user)
     assert some[:, 0].tolist() == [0, 2, 5, 8]
     assert some[row, 0].tolist() == user.tolist()
-    losses = [exposure_loss(net(codes, user, item)), exposure_loss(net(some, row, item))]
+    losses = [ratio_loss(net(codes, user, item)), ratio_loss(net(some, row, item))]
     first, second = (torch.autograd.grad(loss, list(net.parameters())) for loss in losses)
     torch.testing.assert_close(first, second)
     assert needed(codes[:3], user)[1] is user  # fewer users than pairs: all of them
@@ -172,10 +171,6 @@ def test_the_pair_auc_is_that_of_scikit_learn_with_ties() -> None:
     assert pair_auc(logits) == pytest.approx(roc_auc_score(truth, logits.flatten()))
 
 
-def test_the_loss_of_zero_logits_is_two_ln_two() -> None:
-    assert float(exposure_loss(torch.zeros(2, 7))) == pytest.approx(2 * math.log(2))
-
-
 def planted(users: int = 60, items: int = 40) -> Interactions:
     """Even users see most even items and some odd ones, odd users the other way round."""
     gen = torch.Generator().manual_seed(0)
@@ -206,7 +201,7 @@ def test_a_planted_taste_is_learned_and_the_best_epoch_kept() -> None:
     pairs = ContrastedPairs.of(data, params.stop_share, torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = net(data.codes, *pairs.stop)
-    assert float(exposure_loss(logits)) == pytest.approx(best)
+    assert float(ratio_loss(logits)) == pytest.approx(best)
     assert pair_auc(logits) > 0.85
     own = net.user_fields[0].detach()[:, 1:]
     assert nn.functional.cosine_similarity(own[::2].mean(0), own[1::2].mean(0), dim=0) < -0.5

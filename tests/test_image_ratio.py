@@ -12,7 +12,6 @@ from pipeline.arrays import Bools, Ints
 from pipeline.auc import task_aucs
 from pipeline.datasets.images import Images, read_mnist
 from pipeline.embeddings import task_means
-from pipeline.estimation import ratio_loss
 from pipeline.examples import Examples
 from pipeline.images.params import ImageProjection, Network, seed_tasks_of, start_of
 from pipeline.images.ratio import (
@@ -39,6 +38,7 @@ from pipeline.models.weights import draw_layers
 from pipeline.params import Schedule
 from pipeline.scoring import score_all
 from pipeline.steps.dropout import MaskSource, set_masks
+from pipeline.steps.pair_loss import ratio_loss
 from pipeline.training.session import Session
 from tests.made_images import write_mnist
 

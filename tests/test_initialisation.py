@@ -13,7 +13,6 @@ from scipy.stats import kstest
 
 from pipeline.embeddings import Projection, task_means
 from pipeline.errors import PipelineError
-from pipeline.estimation import ratio_loss
 from pipeline.initialisation import Initialisation, initialise
 from pipeline.model_files import read_model
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet, TaskRatios
@@ -21,6 +20,7 @@ from pipeline.models.weights import draw_layers
 from pipeline.pairs import Pairs
 from pipeline.params import Init
 from pipeline.steps.dropout import MaskSource, set_masks
+from pipeline.steps.pair_loss import ratio_loss
 from tests.worlds import SmallWorld, default_params, small_world
 
 CPU = torch.device("cpu")

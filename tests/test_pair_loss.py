@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.estimation import ratio_loss
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet, SeedRatios, TaskRatios
 from pipeline.models.weights import draw_layers
 from pipeline.steps import pair_loss as module
 from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.steps.gather import scatter_add
+from pipeline.steps.pair_loss import ratio_loss
 
 CPU = torch.device("cpu")
 X_DIM, E_DIM, USERS, TASKS = 5, 3, 12, 6

@@ -9,12 +9,12 @@ import torch
 from scipy.stats import kstest
 from torch import Tensor, nn
 
-from pipeline.estimation import ratio_loss
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet, SeedRatios, TaskRatios
 from pipeline.models.weights import draw_layers, draw_linear
 from pipeline.params_file import load_params
 from pipeline.platt import Platt
 from pipeline.steps.dropout import MaskSource, ReluDropout, representable, set_masks
+from pipeline.steps.pair_loss import ratio_loss
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.arrays import Singles
-from pipeline.estimation import ratio_loss
 from pipeline.images.params import Network
 from pipeline.images.separate import Apart, score_apart, train_apart
 from pipeline.models.conv_ratio import Augment, Trunk
 from pipeline.models.stacked import Stacked
 from pipeline.params import Schedule
+from pipeline.steps.pair_loss import ratio_loss
 from pipeline.training.session import Session
 
 

@@ -25,6 +25,15 @@ from pipeline.steps.gather import scatter_add
 BLOCK = 1 << 13  # pairs a block on a CPU; elsewhere all at once
 
 
+def ratio_loss(logits: Tensor) -> Tensor:
+    """Equation 3 on logits (2, N): row 0 under q_t, row 1 under p. At its minimum f = log q_t/p.
+
+    Softplus is stable for large logits, where a logarithm of a sigmoid is not. Of several ratios
+    side by side, (2, N, M), each has its own loss, (M,).
+    """
+    return F.softplus(-logits[0]).mean(0) + F.softplus(logits[1]).mean(0)
+
+
 @dataclass(frozen=True)
 class TableRows:
     """A table and, for each pair, a row of it."""

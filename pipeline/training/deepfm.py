@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.models.deepfm import DeepFM
 from pipeline.params import Features
 from pipeline.ranks import ALONE, Ranks
 from pipeline.steps.dealt import alike
+from pipeline.steps.pair_loss import ratio_loss
 from pipeline.steps.sampler import batch_count
 from pipeline.training.course import Course, course_alone, course_in_shards
 from pipeline.training.history import Row
@@ -25,11 +25,6 @@ from pipeline.training.negatives import UnseenItems
 from pipeline.training.session import Session
 from pipeline.training.shards import here
 from pipeline.training.split import Split
-
-
-def exposure_loss(logits: Tensor) -> Tensor:
-    """Logistic loss of logits (2, N), row 0 exposures, row 1 negatives; 2 ln 2 for logits of 0."""
-    return F.softplus(-logits[0]).mean() + F.softplus(logits[1]).mean()
 
 
 def pair_auc(logits: Tensor) -> float:
@@ -199,7 +194,7 @@ def train_deepfm(
 
         def validate() -> Row:
             logits = logits_of(net, own.codes, *course.valid[0], ranks=ranks)
-            loss = ranks.mean(float(exposure_loss(logits)), logits.shape[1])
+            loss = ranks.mean(float(ratio_loss(logits)), logits.shape[1])
             of_all = torch.stack([torch.cat(ranks.gather(row)) for row in logits])
             return {"valid_loss": loss, "pair_auc": pair_auc(of_all)}
 
