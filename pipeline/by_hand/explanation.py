@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from scipy.sparse import csr_array
-from scipy.sparse.linalg import LinearOperator, cg
+from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from pipeline.arrays import Bools, Doubles, Ints
@@ -175,20 +175,9 @@ class Explainer:
 
     def _weights(self, target: Doubles) -> Doubles:
         """Ridge regression of `target` (U,) on the centred exposures: a weight an item, (I,)."""
-        rows, usual = self.weighted, self.usual
-        norm = np.asarray(rows.multiply(rows).sum(axis=1)).ravel() - 2 * (rows @ usual)
-        ridge = RIDGE * (norm + usual @ usual).mean()
-
-        def gram(dual: Doubles) -> Doubles:
-            """The centred exposures times their transpose, and the ridge, times `dual` (U,)."""
-            of_item = rows.T @ dual - usual * dual.sum()
-            product: Doubles = rows @ of_item - usual @ of_item + ridge * dual
-            return product
-
-        users = len(target)
-        operator = LinearOperator((users, users), matvec=gram, dtype=np.float64)
-        dual, _ = cg(operator, target, rtol=TOLERANCE, maxiter=500)
-        weights: Doubles = rows.T @ dual - usual * dual.sum()
+        mean_square = self.weighted.power(2).sum() / len(target) - self.usual @ self.usual
+        ridge = Ridge(RIDGE * mean_square, solver="sparse_cg", tol=TOLERANCE, max_iter=500)
+        weights: Doubles = ridge.fit(self.weighted, target).coef_
         return weights
 
     def _likeness(self, task: int) -> Doubles:
