@@ -22,7 +22,7 @@ from pipeline.auc import Sides
 from pipeline.errors import PipelineError
 from pipeline.images.params import ON_FEATURES, CellSchedule, ImageParams
 from pipeline.images.ratio import image_values
-from pipeline.images.similarity import agreement, cosine_similarity, overlap
+from pipeline.images.similarity import agreement, overlap
 from pipeline.images.tables import Measured, Results, by_k, gain, generalisation
 from pipeline.images.tasks import category_sides, choices
 from pipeline.models.ratio import PreEmbeddingNet
@@ -509,11 +509,6 @@ def test_similarity_is_the_share_of_common_categories() -> None:
     noise = agreement(random, active, 20, np.random.default_rng(0))
     assert noise.coordinates == 20
     assert abs(noise.spearman) < 0.1
-
-
-def test_a_cosine_is_that_of_the_angle_and_zero_for_nothing() -> None:
-    cosine = cosine_similarity(np.array([[3.0, 0.0], [1.0, 1.0], [0.0, 0.0]]))
-    np.testing.assert_allclose(cosine[0], [1, 2**-0.5, 0], atol=1e-12)
 
 
 def test_a_rate_falls_to_nothing_along_half_a_cosine_or_stays() -> None:

@@ -22,6 +22,7 @@ import pyarrow as pa
 import torch
 from scipy.sparse import csr_array
 from sklearn.linear_model import Ridge
+from sklearn.metrics.pairwise import cosine_similarity
 from torch import Tensor
 
 from pipeline.arrays import Bools, Doubles, Ints
@@ -182,8 +183,7 @@ class Explainer:
 
     def _likeness(self, task: int) -> Doubles:
         e = self.net.seen(self.e)
-        centred = e - e.mean(0)
-        unit = (centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-12)).numpy()
+        centred = (e - e.mean(0)).numpy()
         likeness = np.full(self.met.shape[1], np.nan)
-        likeness[self.item] = unit @ unit[task]
+        likeness[self.item] = cosine_similarity(centred, centred[[task]])[:, 0]
         return likeness

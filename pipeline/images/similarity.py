@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import spearmanr
+from sklearn.metrics.pairwise import cosine_similarity
 
-from pipeline.arrays import Bools, Doubles, Floats, Ints, Singles
+from pipeline.arrays import Bools, Doubles, Ints, Singles
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,6 @@ def overlap(active: Bools) -> Ints:
     return shared
 
 
-def cosine_similarity(e: Floats) -> Doubles:
-    """Cosine of the angle between any two rows of e (M, d), (M, M); a row of zeros has 0."""
-    rows = e.astype(np.float64)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
-    cosine: Doubles = rows @ rows.T
-    return cosine
-
-
 def agreement(
     statistic: Singles, active: Bools, coordinates: int, gen: np.random.Generator
 ) -> Agreement:
@@ -58,7 +50,7 @@ def agreement(
         gen: draws them.
     """
     chosen = gen.permutation(statistic.shape[1])[:coordinates]
-    cosine = cosine_similarity((statistic - statistic.mean(0))[:, chosen])
+    cosine = cosine_similarity((statistic - statistic.mean(0))[:, chosen].astype(np.float64))
     pairs = np.triu_indices(len(active), k=1)
     # Rounded, so that equal similarities are ties whatever their last bits.
     rank = spearmanr(overlap(active)[pairs], cosine[pairs].round(5)).statistic

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.metrics.pairwise import cosine_similarity
 
 from pipeline.arrays import Ints, Singles
 from pipeline.embedding_matrix import embedding_matrix
@@ -34,20 +35,12 @@ def similarity(artefacts: Artefacts, source: Source) -> Similarity:
     rows = compared_tasks(artefacts.tasks, source)
     trained = artefacts.net.seen(torch.from_numpy(end)).numpy()
     if source != "movielens-1m":
-        rows = rows[_line_up(_cosines(trained, rows))]
+        rows = rows[_line_up(cosine_similarity(trained[rows]))]
     return Similarity(
         titles=artefacts.task_items.column("title").take(rows).to_pylist(),
-        start=_cosines(start, rows),
-        trained=_cosines(trained, rows),
+        start=cosine_similarity(start[rows]),
+        trained=cosine_similarity(trained[rows]),
     )
-
-
-def _cosines(embeddings: Singles, rows: Ints) -> Singles:
-    e = embeddings[rows]
-    length = np.linalg.norm(e, axis=1, keepdims=True)
-    unit = np.divide(e, length, out=np.zeros_like(e), where=length > 0)
-    cosines: Singles = unit @ unit.T
-    return cosines
 
 
 def _line_up(cosines: Singles) -> Ints:
