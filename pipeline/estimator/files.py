@@ -79,7 +79,7 @@ def restore(
     """
     settings = cast(dict[str, Any], config)
     detector.set_params(**settings["params"] | {"hidden": tuple(settings["params"]["hidden"])})
-    detector.calibrated_for_ = settings.get("calibrated_for", detector.alpha)  # not in older files
+    detector.calibrated_for_ = settings["calibrated_for"]
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     detector.moments_ = GroupMoments.from_tensors(under("moments.", tensors))
     detector.scaler_ = StandardScaler()
@@ -89,8 +89,7 @@ def restore(
     if settings["columns"] is not None:
         detector.feature_names_in_ = np.array(settings["columns"], object)
     detector.tasks_ = np.array(settings["tasks"])
-    every = np.ones(len(detector.tasks_), bool)
-    detector.learned_ = arrays.get("learned", every)  # not in older files
+    detector.learned_ = arrays["learned"]
     detector.net_ = RatioNet(**settings["network"]).eval()
     detector.net_.load_state_dict(under("net.", tensors))
     detector.projection_ = Projection.from_tensors(under("projection.", tensors))
