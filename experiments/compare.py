@@ -12,12 +12,13 @@ from typing import Annotated
 import typer
 
 from experiments.runs import METRICS, figure, labels, name_of, run_experiment
-from experiments.shell import experiment_app, telling
+from experiments.shell import telling
 from pipeline.errors import PipelineError
 from pipeline.files import write_bytes
 from pipeline.markdown import markdown
+from stages.shell import stage_app
 
-app = experiment_app()
+app = stage_app()
 
 EXPOSURE = ("exposure.auc", "exposure_valid.auc")
 AUCS = (  # beside those of the sections `trivial` and `leak`

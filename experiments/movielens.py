@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from experiments.runs import METRICS, figure, git, name_of, quoted, read_from, run_experiment
-from experiments.shell import experiment_app, telling
+from experiments.shell import telling
 from pipeline.files import write_bytes
+from stages.shell import stage_app
 
-app = experiment_app()
+app = stage_app()
 
 NAME = "movielens"
 KEPT = Path("metrics/movielens/auc.json")

@@ -13,17 +13,18 @@ import typer
 from matplotlib.figure import Figure
 
 from experiments.runs import counts_of
-from experiments.shell import experiment_app, telling
+from experiments.shell import telling
 from pipeline.files import write_bytes
 from pipeline.params import Params
 from pipeline.params_file import load_params
 from pipeline.plots import COMMON, COMMON_SOFT, MUTED, as_svg
 from pipeline.text_files import write_csv
+from stages.shell import stage_app
 
 if TYPE_CHECKING:
     from pipeline.newcomers.new_items import Point
 
-app = experiment_app()
+app = stage_app()
 KEYS = ("init", "seed", "features", "pretrain", "projection", "labels", "ratio", "evaluate")
 
 

@@ -18,7 +18,7 @@ import typer
 from matplotlib.figure import Figure
 
 from experiments.runs import counts_of, figure, name_of, quoted, read_from, run_experiment
-from experiments.shell import experiment_app, telling
+from experiments.shell import telling
 from pipeline.arrays import Doubles
 from pipeline.errors import PipelineError
 from pipeline.files import write_bytes
@@ -26,10 +26,11 @@ from pipeline.markdown import markdown
 from pipeline.params import SeedMethod
 from pipeline.plots import LINES, as_svg
 from pipeline.text_files import write_csv
+from stages.shell import stage_app
 
 Key = tuple[str, int]  # a method and a number of seed tasks
 
-app = experiment_app()
+app = stage_app()
 
 CHANCE = "random"
 LOSS = "loss"

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 from experiments.folder import JobsOption, run_folder
-from experiments.shell import experiment_app
+from stages.shell import stage_app
 
-app = experiment_app()
+app = stage_app()
 
 FOLDER = Path("experiments/table1")
 
