@@ -117,7 +117,6 @@ class Features(Schedule):
     user_fields: Annotated[list[str], Field(min_length=1)]
     min_users: Count
     f_dim: Count
-    directions: Annotated[int, Field(ge=0)]
     als: Als
     activity: bool
     visible: Visible
@@ -136,10 +135,6 @@ class Features(Schedule):
             )
         if len(set(self.user_fields)) < len(self.user_fields):
             raise ValueError("user_fields must be distinct")
-        if self.directions and self.model != "deepfm":
-            raise ValueError(
-                f"directions are appended to DeepFM's vectors; for model {self.model} set them to 0"
-            )
         if self.activity and self.model in ("table", "latents"):
             raise ValueError(
                 f"activity is appended to vectors that are learned; for model {self.model} set it "

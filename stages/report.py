@@ -10,7 +10,7 @@ from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, s
 app = stage_app()
 PARAM_KEYS = (
     *("init", "seed", "data.source", "labels", "features.model", "features.user_fields"),
-    *("features.activity", "features.directions", "projection.histogram_label"),
+    *("features.activity", "projection.histogram_label"),
     *("features.min_users", "features.visible"),
     *("ratio.base", "ratio.visible", "ratio.linear", "ratio.mode", "ratio.stop"),
     "ratio.scaling",

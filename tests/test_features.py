@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from pipeline import schemas
 from pipeline.datasets.simulation import draw_world, simulate
 from pipeline.errors import PipelineError
-from pipeline.features.directions import Directions
 from pipeline.features.extraction import Extraction, extract, genre_shares
 from pipeline.features.extractor import Extractor
 from pipeline.features.scale import Scale
@@ -334,25 +333,6 @@ def test_a_closed_form_needs_no_training_and_sees_visible_exposures_alone(
     write_table(exposures.filter(pa.array(~held_out)), file, schemas.EXPOSURES)
     assert CliRunner().invoke(app).exit_code == 0
     assert outputs(project) == once
-
-
-@pytest.mark.parametrize("visible", ["all", "train"])
-def test_directions_stand_between_deepfm_s_vector_and_the_activity(
-    tables: Tables, visible: str, tmp_path: Path
-) -> None:
-    users, _, exposures, _ = tables
-    made = extracted(tables, activity=True, visible=visible, directions=5)
-    plain = extracted(tables, activity=True, visible=visible)
-    assert made.x.shape == (150, 14)
-    np.testing.assert_array_equal(made.x[:, [*range(8), 13]], plain.x)
-    shown = exposures.filter(pa.array(~exposures.column("held_out").to_numpy()))
-    alone = Directions.fit(users, shown, made.trained, f_dim=5, activity=False)
-    np.testing.assert_allclose(made.x[:, 8:13], alone.vectors(users, shown), atol=1e-5)
-    made.extractor.write(tmp_path / "model.safetensors")
-    again = Extractor.read(tmp_path / "model.safetensors", CPU)
-    of_trained = shown.filter(pa.array(made.trained[shown["user_id"].to_numpy() - 1]))
-    x = again.vectors(users.filter(pa.array(made.trained)), of_trained)
-    np.testing.assert_array_equal(x, made.x[made.trained])
 
 
 def test_latents_are_the_simulation_s_own_standardised(project: Path) -> None:

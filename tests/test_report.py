@@ -403,13 +403,11 @@ def test_settings_that_are_not_the_papers_are_told(params: Params) -> None:
             **{"scaling": "platt", "freeze_e": True, "hidden": [8, 4], "dropout": [0.1, 0.1]},
         }
     )
-    features = features.model_copy(
-        update={"activity": True, "min_users": 10, "visible": "train", "directions": 5}
-    )
+    features = features.model_copy(update={"activity": True, "min_users": 10, "visible": "train"})
     other = alike.model_copy(update={"features": features, "ratio": ratio, "init": "mean"})
     told = departures(other)
     words = (
-        *("fewer than 10 users", "training users alone", "an SVD of", "user's activity"),
+        *("fewer than 10 users", "training users alone", "user's activity"),
         *("base p is uniform", "with every training user", "visible exposures of all users"),
         *("validation users' AUC", "one slope", "stay where they start", "layers are 8-4 wide"),
         *("dropout is 0.1, 0.1", "head that is linear", "no embedding called"),

@@ -11,10 +11,9 @@ import pyarrow as pa
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
-from pipeline.arrays import Bools, Ints, Singles
+from pipeline.arrays import Bools, Singles
 from pipeline.errors import PipelineError
 from pipeline.features.closed_form import ClosedForm
-from pipeline.features.scale import Scale
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,6 @@ class Directions(ClosedForm):
             activity=activity,
         )
 
-    @classmethod
-    def unscaled(cls, items: Ints, v: Singles) -> Self:
-        """The directions `v` (I, k) of `items` (I,), for coordinates as they are."""
-        return cls(items, v, Scale.identity(v.shape[1]), activity=False)
-
     def coordinates(self, seen: csr_array) -> Singles:
         """Products with the directions."""
         x: Singles = seen @ self.v
@@ -61,8 +55,8 @@ def main_directions(seen: csr_array, k: int) -> Singles:
     if k > (most := max(min(users, items) - 1, 0)):
         raise PipelineError(
             f"features: {k} directions are wanted, but the visible exposures of {users:,} users "
-            f"to {items:,} items have at most {most:,} to be computed; set features.f_dim, or "
-            "features.directions, to fewer."
+            f"to {items:,} items have at most {most:,} to be computed; set features.f_dim "
+            "to fewer."
         )
     _, d, v = svds(seen.astype(np.float64), k=k, v0=np.ones(min(seen.shape)))
     v = v[np.argsort(-d)]

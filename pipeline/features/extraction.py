@@ -13,9 +13,9 @@ from pipeline.arrays import Bools, Codes, Ints, Singles
 from pipeline.errors import PipelineError
 from pipeline.features.closed_form import ClosedForm
 from pipeline.features.directions import Directions
-from pipeline.features.extractor import OWN_FIELD, Extractor, completed
+from pipeline.features.extractor import OWN_FIELD, Extractor
 from pipeline.features.factors import Factors
-from pipeline.features.scale import Scale
+from pipeline.features.scale import Scale, with_activity
 from pipeline.model_files import read_model
 from pipeline.pairs import find, ids_of, in_rows, rows_of, shown, split_rows
 from pipeline.params import Features
@@ -30,7 +30,7 @@ class Extraction:
     """A trained extractor, and what came out of it."""
 
     extractor: Extractor
-    x: Singles  # (U, f_dim + directions, and one more with the activity) a row a user
+    x: Singles  # (U, f_dim, and one more with the activity) a row a user
     trained: Bools  # (U,) whom DeepFM was trained on; the others are folded in
     history: list[Row]
 
@@ -70,14 +70,9 @@ def extract(
     net, history = train_deepfm(data, params, seed=seed, session=session)
     with torch.no_grad():
         raw = net.embed_users(data.codes)[..., 1:].flatten(1).cpu()
-    directions = None
-    if params.directions:
-        everybody = np.ones(len(known), bool)
-        directions = Directions.fit(
-            known, learned, everybody, f_dim=params.directions, activity=False
-        )
-    raw = completed(raw, known, learned, directions, params.activity)
-    extractor = Extractor(net, fields, item_ids, Scale.of(raw), params.activity, directions)
+    if params.activity:
+        raw = with_activity(raw, known, learned)
+    extractor = Extractor(net, fields, item_ids, Scale.of(raw), params.activity)
     x = np.empty((len(users), raw.shape[1]), np.float32)
     x[trained] = extractor.vectors(known, learned)
     x[~trained] = extractor.newcomers(

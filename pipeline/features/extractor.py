@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pipeline.arrays import Codes, Ints, Singles
 from pipeline.errors import PipelineError
-from pipeline.features.directions import Directions
 from pipeline.features.fold_in import Prior, fold_in
 from pipeline.features.scale import Scale, with_activity
 from pipeline.model_files import MISFITS, read_model, under, write_model
@@ -37,7 +36,6 @@ class Extractor:
         scale: of x over the users it was trained on.
         activity: whether x ends with the user's log activity, which the embeddings do not hold:
             DeepFM contrasts as many negatives as a user has exposures.
-        directions: of the exposures, along which x has coordinates besides; None for none.
     """
 
     net: DeepFM
@@ -45,7 +43,6 @@ class Extractor:
     items: Ints
     scale: Scale
     activity: bool = False
-    directions: Directions | None = None
 
     def vectors(self, users: pa.Table, exposures: pa.Table) -> Singles:
         """Standardised x (n, d) of users that it was trained on, and of their exposures."""
@@ -72,8 +69,7 @@ class Extractor:
         user = rows_of(ids, ids_of(users, "user_id"), "user")
         codes = self._codes(users)
         own = list(self.fields).index(OWN_FIELD) if OWN_FIELD in self.fields else None
-        further = 0 if self.directions is None else self.directions.v.shape[1]
-        x = torch.empty(len(codes), len(self.scale.mean) - further - self.activity)
+        x = torch.empty(len(codes), len(self.scale.mean) - self.activity)
         for start in range(0, len(codes), AT_ONCE):
             part = slice(*np.searchsorted(user, [start, start + AT_ONCE]))
             rows = torch.from_numpy(user[part] - start).to(codes.device)
@@ -105,9 +101,6 @@ class Extractor:
         tensors |= {f"codes.{name}": as_tensor(codes) for name, codes in self.fields.items()}
         tensors |= {"items": torch.from_numpy(self.items)}
         tensors |= {"mean": self.scale.mean, "scale": self.scale.scale}
-        if self.directions is not None:
-            tensors |= {"directions.items": torch.from_numpy(self.directions.items)}
-            tensors |= {"directions.v": torch.from_numpy(self.directions.v)}
         config = {
             "user_fields": list(self.fields),
             "network": self.net.config,
@@ -146,36 +139,18 @@ class Extractor:
         net.load_state_dict(under("net.", tensors))
         scale = Scale(tensors["mean"], tensors["scale"])
         activity = bool(config["activity"])
-        directions = None
-        if "directions.v" in tensors:
-            directions = Directions.unscaled(
-                tensors["directions.items"].numpy(), tensors["directions.v"].numpy()
-            )
         items = tensors["items"].numpy()
-        return cls(net.to(device).eval(), fields, items, scale, activity, directions)
+        return cls(net.to(device).eval(), fields, items, scale, activity)
 
     @cached_property
     def _prior(self) -> Prior:
         return Prior.of(self.net)
 
     def _standardised(self, x: Tensor, users: pa.Table, exposures: pa.Table) -> Singles:
-        raw = completed(x.cpu(), users, exposures, self.directions, self.activity)
-        standardised: Singles = self.scale.apply(raw).numpy()
+        x = with_activity(x.cpu(), users, exposures) if self.activity else x.cpu()
+        standardised: Singles = self.scale.apply(x).numpy()
         return standardised
 
     def _codes(self, users: pa.Table) -> Tensor:
         columns = [find(raw_codes(users, name), codes) for name, codes in self.fields.items()]
         return torch.from_numpy(np.stack(columns, 1)).to(self.net.genres.device)
-
-
-def completed(
-    x: Tensor, users: pa.Table, exposures: pa.Table, directions: Directions | None, activity: bool
-) -> Tensor:
-    """Append to DeepFM's vectors (n, d) what else the exposures tell of the users, if wanted.
-
-    Raises:
-        PipelineError: an exposure of somebody who is not among `users`.
-    """
-    if directions is not None:
-        x = torch.cat([x, directions.raw(users, exposures)], 1)
-    return with_activity(x, users, exposures) if activity else x

@@ -57,8 +57,8 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
     """Gather the content of the report.
 
     Reads the params init, seed, data.source, labels, features.model, features.user_fields,
-    features.activity, features.directions, features.min_users, features.visible,
-    projection.histogram_label, ratio.base, ratio.visible, ratio.linear, ratio.mode, ratio.stop,
+    features.activity, features.min_users, features.visible, projection.histogram_label,
+    ratio.base, ratio.visible, ratio.linear, ratio.mode, ratio.stop,
     ratio.scaling, ratio.freeze_e, ratio.hidden, ratio.dropout, evaluate.labels, evaluate.users,
     pretrain.seed_tasks, graph.model, graph.triples, tasks.min_exposures and tasks.keep_share.
 

@@ -156,8 +156,6 @@ def departures(params: Params) -> list[str]:
         found.append(f"codes of fewer than {features.min_users} users share an embedding")
     if features.model == "deepfm" and features.visible == "train":
         found.append("DeepFM saw training users alone; the paper's all users")
-    if features.directions:
-        found.append("an SVD of the exposures is part of the user vectors; not of the paper's")
     if features.model in ("deepfm", "svd", "als") and features.activity:
         found.append("user vectors end with the user's activity; the paper's do not")
     if params.ratio.base == "users":
