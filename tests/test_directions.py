@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from pipeline.errors import PipelineError
 from pipeline.features.directions import Directions
 from pipeline.features.extractor import Extractor
+from pipeline.params import Features
 
 USERS, ITEMS = 60, 25
 
@@ -39,7 +40,8 @@ def fit(
 ) -> Directions:
     everybody = np.ones(USERS, bool)
     chosen = everybody if visible is None else visible
-    return Directions.fit(users, exposures, chosen, **{"f_dim": 5, "activity": False, **how})
+    params = Features.model_construct(**{"f_dim": 5, "activity": False, **how})
+    return Directions.fit(users, exposures, chosen, params, seed=0)
 
 
 def test_vectors_are_left_singular_vectors_standardised(

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array, csr_matrix
 from pipeline.errors import PipelineError
 from pipeline.features.directions import Directions
 from pipeline.features.factors import Factors, item_factors, solve
-from pipeline.params import Als
+from pipeline.params import Als, Features
 
 USERS, ITEMS = 50, 20
 PARAMS = Als(penalty=2.0, confidence=3.0, iterations=10)
@@ -78,10 +78,12 @@ def test_a_user_s_vector_needs_their_exposures_alone(seen: csr_array, tmp_path: 
     users = pa.table({"user_id": np.arange(USERS) * 3})
     exposures = pa.table({"user_id": user * 3, "item_id": item * 10})
     visible = np.arange(USERS) < 40
-    made = Factors.fit(users, exposures, visible, f_dim=4, activity=True, params=PARAMS, seed=0)
+    params = Features.model_construct(f_dim=4, activity=True, als=PARAMS)
+    made = Factors.fit(users, exposures, visible, params, seed=0)
     x = made.vectors(users, exposures)
     assert x.shape == (USERS, 5)
-    wide = Factors.fit(users, exposures, visible, f_dim=60, activity=False, params=PARAMS, seed=0)
+    params = Features.model_construct(f_dim=60, activity=False, als=PARAMS)
+    wide = Factors.fit(users, exposures, visible, params, seed=0)
     assert wide.vectors(users, exposures).shape == (USERS, 60)  # of 40 users, which no SVD has
     np.testing.assert_allclose(x[:40].mean(0), 0, atol=1e-5)
     one = exposures.filter(pa.array(exposures["user_id"].to_numpy() == 135))

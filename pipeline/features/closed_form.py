@@ -5,7 +5,7 @@ two kinds.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self, cast
@@ -21,6 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.features.scale import Scale, with_activity
 from pipeline.model_files import MISFITS, read_model, write_model
 from pipeline.pairs import exposure_matrix, ids_of, rows_of
+from pipeline.params import Features
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class ClosedForm(ABC):
         v: vectors of items, (I, f_dim).
         scale: of x over the users it was fitted to.
         activity: whether x ends with the user's log activity.
+        settings: numbers that `coordinates` depends on besides `v`.
     """
 
     items: Ints
     v: Singles
     scale: Scale
     activity: bool
+    settings: Mapping[str, float]
 
     model: ClassVar[str]  # its name in features.model
 
@@ -45,22 +48,19 @@ class ClosedForm(ABC):
     def coordinates(self, seen: csr_array) -> Singles:
         """Vectors (n, f_dim) of users who have met `seen`, (n, I) of 0 and 1."""
 
-    @property
-    def settings(self) -> Mapping[str, float]:
-        """Numbers that `coordinates` depends on besides `v`."""
+    @classmethod
+    @abstractmethod
+    def learn(cls, seen: csr_array, params: Features, seed: int) -> Singles:
+        """Vectors of items (I, f_dim), from who has met what, (U, I) of 0 and 1."""
+
+    @classmethod
+    def settings_of(cls, params: Features) -> dict[str, float]:
+        """The `settings` of the params."""
         return {}
 
     @classmethod
-    def fitted(
-        cls,
-        users: pa.Table,
-        exposures: pa.Table,
-        visible: Bools,
-        learn: Callable[[csr_array], Singles],
-        *,
-        f_dim: int,
-        activity: bool,
-        **settings: float,
+    def fit(
+        cls, users: pa.Table, exposures: pa.Table, visible: Bools, params: Features, *, seed: int
     ) -> Self:
         """Learn items' vectors from the exposures of the users who are `visible`.
 
@@ -68,17 +68,16 @@ class ClosedForm(ABC):
             users: user_id, sorted.
             exposures: what may be seen: no held-out ones.
             visible: (U,) whose exposures may be learned from.
-            learn: from who has met what, (U, I) of 0 and 1, to items' vectors, (I, f_dim).
-            f_dim: how many numbers a vector.
-            activity: append the log of a user's number of exposures.
-            settings: of the class.
+            params: how.
+            seed: of where they start.
         """
         user = rows_of(ids_of(exposures, "user_id"), ids_of(users, "user_id"), "user")
         learned = exposures.filter(pa.array(visible[user]))
         items = np.unique(ids_of(learned, "item_id"))
         known = users.filter(pa.array(visible))
         seen = exposure_matrix(learned, ids_of(known, "user_id"), items)
-        plain = cls(items, learn(seen), Scale.identity(f_dim + activity), activity, **settings)
+        v, scale = cls.learn(seen, params, seed), Scale.identity(params.f_dim + params.activity)
+        plain = cls(items, v, scale, params.activity, cls.settings_of(params))
         return replace(plain, scale=Scale.of(plain.raw(known, learned)))
 
     def raw(self, users: pa.Table, exposures: pa.Table) -> Tensor:
@@ -107,7 +106,7 @@ class ClosedForm(ABC):
                 "user_fields": [],
                 "activity": self.activity,
                 "model": self.model,
-                "settings": self.settings,
+                "settings": dict(self.settings),
             },
             path,
         )
@@ -128,7 +127,7 @@ class ClosedForm(ABC):
                 tensors["v"].numpy(),
                 Scale(tensors["mean"], tensors["scale"]),
                 bool(config["activity"]),
-                **cast(dict[str, float], config["settings"]),
+                cast(dict[str, float], config["settings"]),
             )
         except MISFITS as error:
             raise PipelineError(

@@ -4,16 +4,16 @@ The users x items matrix is S ~ U D V'; a user's vector is their row of S V.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
-from pipeline.arrays import Bools, Singles
+from pipeline.arrays import Singles
 from pipeline.errors import PipelineError
 from pipeline.features.closed_form import ClosedForm
+from pipeline.params import Features
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,9 @@ class Directions(ClosedForm):
     model: ClassVar[str] = "svd"
 
     @classmethod
-    def fit(
-        cls, users: pa.Table, exposures: pa.Table, visible: Bools, *, f_dim: int, activity: bool
-    ) -> Self:
-        """Fit to the exposures of the users who are `visible`; see `ClosedForm.fitted`."""
-        return cls.fitted(
-            users,
-            exposures,
-            visible,
-            lambda seen: main_directions(seen, f_dim),
-            f_dim=f_dim,
-            activity=activity,
-        )
+    def learn(cls, seen: csr_array, params: Features, seed: int) -> Singles:
+        """The main directions of the exposures."""
+        return main_directions(seen, params.f_dim)
 
     def coordinates(self, seen: csr_array) -> Singles:
         """Products with the directions."""

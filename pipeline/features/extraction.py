@@ -1,8 +1,7 @@
 """From tables to user vectors: whom DeepFM learns from, and everybody's x."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -107,13 +106,7 @@ def closed_form(
         PipelineError: fewer users or items than numbers are wanted.
     """
     visible = visible_users(users, splits, params)
-    fits: dict[str, Callable[..., ClosedForm]] = {
-        "svd": Directions.fit,
-        "als": partial(Factors.fit, params=params.als, seed=seed),
-    }
-    return fits[params.model](
-        users, shown(exposures), visible, f_dim=params.f_dim, activity=params.activity
-    )
+    return CLOSED_FORM[params.model].fit(users, shown(exposures), visible, params, seed=seed)
 
 
 def visible_users(users: pa.Table, splits: pa.Table, params: Features) -> Bools:

@@ -10,16 +10,15 @@ With the items' factors held fixed, a user's are the solution of one small linea
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 import torch
 from scipy.sparse import csr_array
 
-from pipeline.arrays import Bools, Singles
+from pipeline.arrays import Singles
 from pipeline.features.closed_form import ClosedForm
-from pipeline.params import Als
+from pipeline.params import Als, Features
 
 AT_ONCE = 1024  # systems solved together, which bounds the memory
 
@@ -28,43 +27,21 @@ AT_ONCE = 1024  # systems solved together, which bounds the memory
 class Factors(ClosedForm):
     """A user's factors; `v` are the items' factors."""
 
-    penalty: float
-    confidence: float
-
     model: ClassVar[str] = "als"
 
     @classmethod
-    def fit(
-        cls,
-        users: pa.Table,
-        exposures: pa.Table,
-        visible: Bools,
-        *,
-        f_dim: int,
-        activity: bool,
-        params: Als,
-        seed: int,
-    ) -> Self:
-        """Fit to the exposures of the users who are `visible`; see `ClosedForm.fitted`."""
-        return cls.fitted(
-            users,
-            exposures,
-            visible,
-            lambda seen: item_factors(seen, f_dim, params, seed),
-            f_dim=f_dim,
-            activity=activity,
-            penalty=params.penalty,
-            confidence=params.confidence,
-        )
+    def learn(cls, seen: csr_array, params: Features, seed: int) -> Singles:
+        """The items' factors."""
+        return item_factors(seen, params.f_dim, params.als, seed)
+
+    @classmethod
+    def settings_of(cls, params: Features) -> dict[str, float]:
+        """Those of ALS that `solve` takes."""
+        return {"penalty": params.als.penalty, "confidence": params.als.confidence}
 
     def coordinates(self, seen: csr_array) -> Singles:
         """The users' factors."""
-        return solve(seen, self.v, penalty=self.penalty, confidence=self.confidence)
-
-    @property
-    def settings(self) -> dict[str, float]:
-        """What `coordinates` depends on besides `v`."""
-        return {"penalty": self.penalty, "confidence": self.confidence}
+        return solve(seen, self.v, **self.settings)
 
 
 def item_factors(seen: csr_array, k: int, params: Als, seed: int) -> Singles:
