@@ -18,7 +18,7 @@ from pipeline.models.graph import TransE
 from pipeline.pairs import ids_of, in_rows, rows_of, split_rows
 from pipeline.params import Graph
 from pipeline.text_files import Scalar
-from pipeline.training.deepfm import Interactions
+from pipeline.training.contrast import Exposed
 from pipeline.training.graph import Triples, train_translation
 from pipeline.training.history import Row
 from pipeline.training.ktup import train_ktup
@@ -48,7 +48,7 @@ class GraphVectors:
 
 def embed_items(
     graph: KnowledgeGraph,
-    exposures: Callable[[], Interactions],
+    exposures: Callable[[], Exposed],
     params: Graph,
     *,
     seed: int,
@@ -102,7 +102,7 @@ def embed_items(
 
 def learned_exposures(
     exposures: pa.Table, splits: pa.Table, items: pa.Table, device: torch.device
-) -> Interactions:
+) -> Exposed:
     """The exposures of training users; none of theirs is held out.
 
     Users who have seen every item have no negatives, and are left out.
@@ -124,9 +124,9 @@ def learned_exposures(
             "who have seen every item do not count); it needs more. Set graph.model to transh."
         )
     distinct, row = np.unique(user[chosen], return_inverse=True)
-    return Interactions(
+    return Exposed(
         torch.from_numpy(row).to(device),
         torch.from_numpy(item[chosen]).to(device),
-        codes=torch.empty(len(distinct), 0),
-        genres=torch.empty(len(item_ids), 0),
+        len(distinct),
+        len(item_ids),
     )

@@ -15,11 +15,10 @@ from pipeline.params import Features
 from pipeline.params_file import load_params
 from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.steps.pair_loss import ratio_loss
+from pipeline.training.contrast import ContrastedPairs, pair_auc
 from pipeline.training.deepfm import (
-    ContrastedPairs,
     Interactions,
     needed,
-    pair_auc,
     train_deepfm,
 )
 from pipeline.training.negatives import UnseenItems
@@ -198,7 +197,7 @@ def test_a_planted_taste_is_learned_and_the_best_epoch_kept() -> None:
     assert [*history[0]] == ["epoch", "train_loss", "valid_loss", "pair_auc"]
     best = min(row["valid_loss"] for row in history)
     assert best < history[-1]["valid_loss"]  # it went on until the loss rose
-    pairs = ContrastedPairs.of(data, params.stop_share, torch.Generator().manual_seed(0))
+    pairs = ContrastedPairs.of(data.exposed, params.stop_share, torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = net(data.codes, *pairs.stop)
     assert float(ratio_loss(logits)) == pytest.approx(best)
@@ -216,7 +215,7 @@ def test_training_is_a_function_of_its_seed() -> None:
 
 def test_an_epoch_contrasts_every_pair_once_but_those_kept_for_early_stopping() -> None:
     data = planted()
-    pairs = ContrastedPairs.of(data, 0.25, torch.Generator().manual_seed(0))
+    pairs = ContrastedPairs.of(data.exposed, 0.25, torch.Generator().manual_seed(0))
     visible = (data.user * 40 + data.item).tolist()
     for _ in range(2):
         batches = [(u * 40 + i).tolist() for u, i in pairs.epoch(batch_size=100)]

@@ -20,7 +20,7 @@ from pipeline.params_file import load_params
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import matrix, read_table, vectors, write_table
 from pipeline.text_files import read_csv
-from pipeline.training.deepfm import Interactions
+from pipeline.training.contrast import Exposed
 from pipeline.training.session import Session
 from stages.graph import app
 
@@ -86,7 +86,7 @@ def test_only_exposures_of_training_users_are_learned_from(tables: Tables) -> No
     pairs = exposures.to_pandas().merge(splits.to_pandas())
     train = pairs[pairs.split == "train"]
     users = train.user_id.unique()
-    assert len(learned.codes) == len(users)
+    assert learned.users == len(users)
     assert users[learned.user.numpy()].tolist() == train.user_id.tolist()
     assert (learned.item.numpy() + 1).tolist() == train.item_id.tolist()
 
@@ -137,7 +137,7 @@ def test_where_no_triple_can_be_spared_all_are_learned_from(
     assert apart[alike].mean() < apart[~alike].mean()
 
 
-def unread() -> Interactions:
+def unread() -> Exposed:
     raise AssertionError("no exposure is asked for")
 
 

@@ -13,7 +13,7 @@ from pipeline.models.graph import TransE, TransH
 from pipeline.models.ktup import KTUP
 from pipeline.params import Graph
 from pipeline.params_file import load_params
-from pipeline.training.deepfm import Interactions
+from pipeline.training.contrast import Exposed
 from pipeline.training.graph import Corruption, Triples, margin_loss, train_translation
 from pipeline.training.ktup import preference_loss, train_ktup
 from pipeline.training.session import Session
@@ -280,7 +280,7 @@ def test_a_loss_that_is_not_finite_says_what_to_change() -> None:
         train_translation(data, wanted(lr=1e30), seed=0, session=Session())
 
 
-def tastes(users: int = 40, items: int = 30) -> tuple[Triples, Interactions, Tensor]:
+def tastes(users: int = 40, items: int = 30) -> tuple[Triples, Exposed, Tensor]:
     """Items of two kinds, as the graph tells; even users see the one kind, odd ones the other.
 
     Entities are the items, then the kinds; the last two items have no entity.
@@ -291,7 +291,7 @@ def tastes(users: int = 40, items: int = 30) -> tuple[Triples, Interactions, Ten
     alike = (torch.arange(users)[:, None] + torch.arange(items)) % 2 == 0
     seen = torch.rand(users, items, generator=gen) < torch.where(alike, 0.7, 0.1)
     user, of_user = seen.nonzero().unbind(1)
-    exposures = Interactions(user, of_user, torch.empty(users, 0), torch.empty(items, 0))
+    exposures = Exposed(user, of_user, users, items)
     of_item = torch.cat([item, torch.tensor([-1, -1])])
     return Triples(triples[:, 4:], triples[:, :4], triples, items + 2, 1), exposures, of_item
 

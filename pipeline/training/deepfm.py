@@ -5,9 +5,7 @@ visible exposures are learned from. Held-out pairs stay eligible as negatives: w
 network would know them by that.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -17,22 +15,12 @@ from pipeline.params import Features
 from pipeline.ranks import ALONE, Ranks
 from pipeline.steps.dealt import alike
 from pipeline.steps.pair_loss import ratio_loss
-from pipeline.steps.sampler import batch_count
+from pipeline.training.contrast import ContrastedPairs, Exposed, pair_auc
 from pipeline.training.course import Course, course_alone, course_in_shards
 from pipeline.training.history import Row
 from pipeline.training.loop import fit
-from pipeline.training.negatives import UnseenItems
 from pipeline.training.session import Session
-from pipeline.training.shards import here
 from pipeline.training.split import Split
-
-
-def pair_auc(logits: Tensor) -> float:
-    """Chance that an exposure outscores a negative, from logits (2, N); ties count half."""
-    negatives = logits[1].sort().values
-    below = torch.searchsorted(negatives, logits[0])
-    not_above = torch.searchsorted(negatives, logits[0], right=True)
-    return float((below + not_above).double().mean()) / (2 * len(negatives))
 
 
 @dataclass(frozen=True)
@@ -52,6 +40,11 @@ class Interactions:
     genres: Tensor
 
     @property
+    def exposed(self) -> Exposed:
+        """Who was exposed to what, without fields and genres."""
+        return Exposed(self.user, self.item, len(self.codes), len(self.genres))
+
+    @property
     def fields_of_users(self) -> list[int]:
         """The fields that have a code a user, as the user id has."""
         rows = torch.arange(len(self.codes), device=self.codes.device)
@@ -67,90 +60,6 @@ class Interactions:
         own = self.user % ranks.size == ranks.rank
         user, item = self.user[own] // ranks.size, self.item[own]
         return replace(self, user=user, item=item, codes=codes)
-
-
-@dataclass(frozen=True)
-class ContrastedPairs:
-    """The pairs to learn from and those to stop by, each with one negative.
-
-    Negatives are uniform over the items, less what their user has seen, be it to learn from or to
-    stop by.
-
-    Attributes:
-        user, item: to learn from, (N,).
-        stop: to stop by, user (S,) and item (2, S), whose negatives in row 1 are fixed.
-        unseen: where negatives are drawn.
-        gen: what draws.
-    """
-
-    user: Tensor
-    item: Tensor
-    stop: tuple[Tensor, Tensor]
-    unseen: UnseenItems
-    gen: torch.Generator
-
-    @classmethod
-    def of(cls, data: Interactions, stop_share: float, gen: torch.Generator) -> Self:
-        """Choose those to stop by."""
-        unseen = _unseen(data)
-        order = torch.randperm(len(data.user), generator=gen, device=data.user.device)
-        n_stop = min(max(1, round(stop_share * len(order))), len(order) - 1)
-        stop, learn = order[:n_stop].sort().values, order[n_stop:].sort().values
-        fixed = _contrast(data.user[stop], data.item[stop], unseen, gen)
-        return cls(data.user[learn], data.item[learn], fixed, unseen, gen)
-
-    def in_shards(self, own: Interactions, ranks: Ranks) -> list[Self]:
-        """Those of each shard on this process, to which users are dealt out.
-
-        `own` are the interactions of all of its users, who are counted as there from here on.
-        """
-        shards, unseen, (user, item) = here(ranks), _unseen(own), self.stop
-        count = len(shards) * ranks.size
-        return [
-            replace(
-                self,
-                user=self.user[learn] // ranks.size,
-                item=self.item[learn],
-                stop=(user[stop] // ranks.size, item[:, stop]),
-                unseen=unseen,
-            )
-            for learn, stop in (
-                (self.user % count == shard, user % count == shard) for shard in shards
-            )
-        ]
-
-    def epoch(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every pair once, in random order: user (N,), item (2, N) with fresh negatives in row 1.
-
-        Batches are of nearly equal size. Within one the pairs are sorted by user, which gathers
-        and searches go through faster and the loss does not see.
-        """
-        order = self._order(self.gen)
-        yield from self._batches(order.chunk(batch_count(len(order), batch_size)), self.gen)
-
-    def in_steps(self, steps: int, gen: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `epoch`, in so many batches, some of them empty where there are fewer pairs."""
-        yield from self._batches(self._order(gen).tensor_split(steps), gen)
-
-    def _order(self, gen: torch.Generator) -> Tensor:
-        return torch.randperm(len(self.user), generator=gen, device=self.user.device)
-
-    def _batches(
-        self, rows: Iterable[Tensor], gen: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        for some in rows:
-            in_order = some.sort().values
-            yield _contrast(self.user[in_order], self.item[in_order], self.unseen, gen)
-
-
-def _unseen(data: Interactions) -> UnseenItems:
-    return UnseenItems.of(data.user, data.item, users=len(data.codes), items=len(data.genres))
-
-
-def _contrast(
-    user: Tensor, item: Tensor, unseen: UnseenItems, gen: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    return user, torch.stack([item, unseen.draw(user, gen)])
 
 
 def train_deepfm(
@@ -232,7 +141,7 @@ def _make_course(
     Whichever process they lie on, the pairs to stop by are the same.
     """
     gen = torch.Generator(data.user.device).manual_seed(seed)
-    pairs = ContrastedPairs.of(data, params.stop_share, gen)
+    pairs = ContrastedPairs.of(data.exposed, params.stop_share, gen)
 
     def loss(user: Tensor, item: Tensor) -> Tensor:
         return net.loss(*needed(own.codes, user), item, ranks)
@@ -242,7 +151,7 @@ def _make_course(
         return course_alone(
             net, loss, lambda _: pairs.epoch(size), [pairs.stop], gen=gen, seed=seed
         )
-    parts = pairs.in_shards(own, ranks)
+    parts = pairs.in_shards(own.exposed, ranks)
     user, item = (torch.cat(column, -1) for column in zip(*(p.stop for p in parts), strict=True))
     return course_in_shards(
         net, loss, parts, [(user, item)], batch_size=size, seed=seed, ranks=ranks

@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.models.graph import TransH
 from pipeline.models.ktup import KTUP
 from pipeline.params import Graph
-from pipeline.training.deepfm import ContrastedPairs, Interactions, pair_auc
+from pipeline.training.contrast import ContrastedPairs, Exposed, pair_auc
 from pipeline.training.graph import Corruption, Triples, margin_loss
 from pipeline.training.history import Row
 from pipeline.training.loop import fit
@@ -23,7 +23,7 @@ def preference_loss(distances: Tensor) -> Tensor:
 
 def train_ktup(
     triples: Triples,
-    exposures: Interactions,
+    exposures: Exposed,
     of_item: Tensor,
     params: Graph,
     *,
@@ -54,7 +54,7 @@ def train_ktup(
     """
     device = of_item.device
     graph = TransH(entities=triples.entities, relations=triples.relations, dim=params.dim)
-    model = KTUP(graph, of_item=of_item.cpu(), users=len(exposures.codes))
+    model = KTUP(graph, of_item=of_item.cpu(), users=exposures.users)
     model.draw_weights(torch.Generator().manual_seed(seed))
     model.to(device)
     gen = torch.Generator(device).manual_seed(seed)
