@@ -43,7 +43,7 @@ def main(
 ) -> None:
     """Measure how good tasks are that are placed by their first exposures, without training."""
     with telling("new_items"):
-        numbers = counts_of("--counts", counts)
+        numbers = counts_of(counts)
         wanted = load_params(params, *KEYS)
         points = [_rounded(point) for point in _measured(data, wanted, numbers)]
         write_csv([asdict(point) for point in points], out / "new_items.csv")

@@ -93,15 +93,15 @@ def _require_ascii(project: Path) -> None:
         )
 
 
-def counts_of(option: str, text: str) -> list[int]:
-    """The numbers of an option such as `--counts 5,10`, all above 0.
+def counts_of(text: str) -> list[int]:
+    """The numbers of the option `--counts`, such as 5,10, all above 0.
 
     Raises:
         PipelineError: it is something else.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch("[1-9][0-9]*", part) for part in parts):
-        raise PipelineError(f"{option} {text}: expected whole numbers above 0, as in 5,10.")
+        raise PipelineError(f"--counts {text}: expected whole numbers above 0, as in 5,10.")
     return [int(part) for part in parts]
 
 

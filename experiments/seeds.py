@@ -58,9 +58,7 @@ def main(
     """
     settings = [*(fixed or []), *([f"data.raw_dir={quoted(raw_dir)}"] if raw_dir else [])]
     with telling("seeds"):
-        rows = compared(
-            _run_all(methods.split(","), counts_of("--counts", counts), seeds.split(","), settings)
-        )
+        rows = compared(_run_all(methods.split(","), counts_of(counts), seeds.split(","), settings))
         table = as_table(rows, len(seeds.split(",")))
         write_csv([asdict(row) for row in rows], out / "seeds.csv")
         write_bytes(table.encode(), out / "seeds.md")

@@ -50,7 +50,7 @@ def main(
         from pipeline.pairs import ids_of
         from pipeline.parts import read_exposures_to
         from pipeline.pretraining import pretrain
-        from pipeline.seeds import choose_seed_tasks
+        from pipeline.seed_tasks import choose_seed_tasks
         from pipeline.storage import read_table, write_table
         from pipeline.text_files import write_csv
         from pipeline.training.history import best_row, kept_epoch, rounded

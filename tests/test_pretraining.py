@@ -16,7 +16,7 @@ from pipeline.models.weights import draw_layers
 from pipeline.pairs import Pairs
 from pipeline.params import Base
 from pipeline.pretraining import Pretraining, pretrain, seed_ratios
-from pipeline.seeds import random_seed_tasks
+from pipeline.seed_tasks import random_seed_tasks
 from pipeline.training.session import Session
 from tests.worlds import default_params, small_world
 

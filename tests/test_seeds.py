@@ -1,124 +1,111 @@
-"""Seed tasks: each way of choosing them against its definition, on points one can look at."""
+"""The comparison of ways to choose seed tasks: paired figures by hand, its table and its figure."""
 
-from itertools import combinations
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from pipeline import seeds
-from pipeline.examples import Examples
-from pipeline.pairs import Pairs
-from pipeline.params import Pretrain, SeedMethod
-from pipeline.params_file import load_params
-from pipeline.seeds import choose_seed_tasks, facility, farthest, kmeans_pp
-
-ROOT = Path(__file__).parents[1]
-METHODS = get_args(SeedMethod)
+from experiments import runs, seeds
+from experiments.seeds import Compared, app, compared
+from pipeline.text_files import read_csv
 
 
-def wanted(**changed: object) -> Pretrain:
-    return load_params(ROOT / "params.yaml", "pretrain").pretrain.model_copy(update=changed)
+def outcome(loss: float, *aucs: float) -> seeds.Outcome:
+    return {"loss": np.array([loss]), "age": np.array(aucs)}
 
 
-def clusters(each: int = 30) -> np.ndarray:
-    """Four far clusters, of which the first is by far the largest: (6 each, 2)."""
-    gen = np.random.default_rng(0)
-    centres = np.repeat([[0, 0], [40, 0], [0, 40], [40, 40]], [3 * each, each, each, each], axis=0)
-    return centres + gen.normal(0, 1, (6 * each, 2))
+RUNS = {
+    ("random", 10): [outcome(1.3, 0.5, 0.6, np.nan), outcome(1.2, 0.7, 0.8, np.nan)],
+    ("farthest", 10): [outcome(1.2, 0.6, 0.6, np.nan), outcome(1.1, 0.9, 0.8, np.nan)],
+}
 
 
-def examples(means: np.ndarray) -> Examples:
-    """A user a task, who has its mean for a vector; the last task has an exposure of no training
-    user only."""
-    tasks = len(means)
-    rows = np.arange(tasks)
-    pairs = Pairs(rows, rows, np.zeros(tasks, bool))
-    return Examples(means.astype(np.float32), pairs, rows[:-1], rows[-1:], tasks)
+def row(method: str, figure: str) -> Compared:
+    return next(r for r in compared(RUNS) if (r.method, r.figure) == (method, figure))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_seed_tasks_are_distinct_rising_and_have_a_training_exposure(method: str) -> None:
-    data = examples(clusters(each=2))  # 12 tasks, 11 with a training exposure
-    for seed_tasks in (1, 5, 11):
-        params = wanted(seed_method=method, seed_tasks=seed_tasks)
-        chosen = choose_seed_tasks(data, params, np.random.default_rng(0))
-        assert chosen.dtype == np.int64
-        assert len(chosen) == seed_tasks
-        assert (np.diff(chosen) > 0).all()
-        assert 11 not in chosen
+def test_a_gain_is_paired_by_seed_and_task() -> None:
+    """The gains are .1 and 0 with the first seed, .2 and 0 with the second."""
+    found = row("farthest", "age")
+    assert found.mean == pytest.approx((0.6 + 0.85) / 2)
+    assert found.spread == pytest.approx(np.std([0.6, 0.85], ddof=1))
+    assert found.gain == pytest.approx(0.075)
+    over_seeds = np.std([0.05, 0.1], ddof=1) / 2**0.5
+    over_tasks = np.std([0.15, 0.0], ddof=1) / 2**0.5
+    assert found.noise == pytest.approx((over_seeds**2 + over_tasks**2) ** 0.5)
+    assert not found.beyond_noise
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_tasks_may_coincide(method: str) -> None:
-    data = examples(np.ones((9, 3)))
-    params = wanted(seed_method=method, seed_tasks=8)
-    chosen = choose_seed_tasks(data, params, np.random.default_rng(0))
-    assert chosen.tolist() == list(range(8))
+def test_chance_gains_nothing_over_itself() -> None:
+    found = row("random", "age")
+    assert (found.gain, found.noise, found.beyond_noise) == (0, 0, False)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_all_tasks_with_an_exposure_are_chosen_where_more_are_asked_for(method: str) -> None:
-    """The twelfth has none."""
-    few = wanted(seed_tasks=12, seed_method=method)
-    chosen = choose_seed_tasks(examples(clusters(each=2)), few, np.random.default_rng(0))
-    assert chosen.tolist() == list(range(11))
+def test_the_loss_is_paired_by_seed() -> None:
+    found = row("farthest", "loss")
+    assert found.gain == pytest.approx(-0.1)
+    assert found.noise == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("method", ["kmeans++", "farthest", "facility"])
-def test_all_but_chance_find_every_cluster(method: str) -> None:
-    points = clusters()
-    found = [
-        {tuple(points[row].round(-1) // 40) for row in rows}
-        for gen in map(np.random.default_rng, range(20))
-        for rows in [seeds._METHODS[method](points, 4, gen)]
+def faked(name: str, settings: list[str]) -> dict[str, object]:
+    assert name == name.strip("-").replace("+", "")
+    return {"loss": {"valid": 1.25 if "pretrain.seed_method=random" in settings else 1.2}}
+
+
+def test_the_command_runs_every_combination_and_writes_what_came_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice from the same runs come the same bytes."""
+    asked: list[list[str]] = []
+
+    def run(name: str, settings: list[str]) -> dict[str, object]:
+        asked.append(settings)
+        return faked(name, settings)
+
+    def read(name: str, path: str) -> str:
+        better = 0.02 if "facility" in name else 0.0
+        luck = np.random.default_rng(len(name)).normal(0, 0.001, 30)
+        rows = [f"{t},{t + 1},age,{0.6 + better + luck[t]:.6f},5,5" for t in range(30)]
+        return "\n".join(["task_id,item_id,label,auc,n_nominal,n_anomalous", *rows]) + "\n"
+
+    monkeypatch.setattr(seeds, "run_experiment", run)
+    monkeypatch.setattr(runs, "git", lambda *_: "")
+    monkeypatch.setattr(seeds, "read_from", read)
+    for folder in ("one", "two"):
+        given = ["-S", "ratio.base=users", "--counts=10,64", "--seeds=0,1", "--raw-dir=/a b"]
+        result = CliRunner().invoke(app, [*given, f"--out={tmp_path / folder}"])
+        assert result.exit_code == 0, result.output
+    assert len(asked) == 2 * 4 * 2 * 2
+    assert asked[3] == [
+        *("ratio.base=users", 'data.raw_dir="/a b"', "pretrain.seed_method=random"),
+        *("pretrain.seed_tasks=64", "seed=1"),
     ]
-    assert sum(len(one) == 4 for one in found) >= 19
+    lines = result.stdout.splitlines()
+    assert lines[0] == "| M0 | seed tasks | loss (gain) | age (gain) |"
+    assert lines[2].startswith("| 10 | random | 1.2500 ± 0.0000 | 6")
+    assert [line.split("**")[1][:4] for line in lines if "facility" in line] == ["+2.0", "+2.0"]
+    for name in ("seeds.csv", "seeds.md", "seeds.svg"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    rows = read_csv(tmp_path / "one" / "seeds.csv")
+    assert len(rows) == 4 * 2 * 2
+    assert [*rows[0]] == ["method", "seed_tasks", "figure", "mean", "spread", "gain", "noise"]
 
 
-def test_chance_misses_clusters() -> None:
-    data = examples(clusters())
-    params = wanted(seed_method="random", seed_tasks=4)
-    rows = [choose_seed_tasks(data, params, np.random.default_rng(seed)) for seed in range(20)]
-    assert np.mean([len({tuple(data.x[r].round(-1) // 40) for r in one}) for one in rows]) < 3.2
+def test_the_committed_figure_and_page_follow_from_the_committed_table() -> None:
+    folder = Path(__file__).parents[1] / "metrics/seeds"
+    kinds = (str, int, str, *[float] * 4)
+    rows = [
+        Compared(*(kind(value) for kind, value in zip(kinds, row.values(), strict=True)))
+        for row in read_csv(folder / "seeds.csv")
+    ]
+    assert seeds.figure_of(rows) == (folder / "seeds.svg").read_text()
+    assert seeds.as_table(rows, seeds=5) == (folder / "seeds.md").read_text()
 
 
-def test_kmeans_pp_draws_by_squared_distance() -> None:
-    """From 0 the points 1 and 3 are drawn one time to nine, from 1 by 1 : 4, from 3 by 9 : 4."""
-    points = np.array([[0.0], [1.0], [3.0]])
-    drawn = [tuple(kmeans_pp(points, 2, np.random.default_rng(seed))) for seed in range(6000)]
-    share = {pair: drawn.count(pair) / 6000 for pair in set(drawn)}
-    expected = {(0, 1): 1 / 30, (0, 2): 9 / 30, (1, 0): 1 / 15, (1, 2): 4 / 15}
-    expected |= {(2, 0): 9 / 39, (2, 1): 4 / 39}
-    assert share == pytest.approx(expected, abs=0.02)
-
-
-def test_each_farthest_row_is_the_farthest_from_those_before_it() -> None:
-    points = np.random.default_rng(1).normal(size=(40, 3))
-    rows = farthest(points, 12, np.random.default_rng(0))
-    for n in range(1, 12):
-        near = np.array([min(np.linalg.norm(p - points[r]) for r in rows[:n]) for p in points])
-        assert near[rows[n]] == pytest.approx(near.max())
-
-
-def total(points: np.ndarray, rows: list[int], most: float) -> float:
-    """Sum of squared distances to the nearest of `rows`, none more than `most`."""
-    return sum(min([most, *(((p - points[r]) ** 2).sum() for r in rows)]) for p in points)
-
-
-def test_facility_adds_the_row_that_lowers_the_sum_the_most() -> None:
-    points = np.random.default_rng(2).normal(size=(25, 2))
-    most = ((points - points.mean(0)) ** 2).sum(1).max()
-    rows = facility(points, 6, np.random.default_rng(0)).tolist()
-    for n in range(6):
-        sums = [total(points, [*rows[:n], candidate], most) for candidate in range(25)]
-        assert rows[n] == int(np.argmin(sums))
-
-
-def test_facility_is_near_the_best_there_is() -> None:
-    points = np.random.default_rng(3).normal(size=(12, 2))
-    most = ((points - points.mean(0)) ** 2).sum(1).max()
-    saved = 12 * most - total(points, facility(points, 3, np.random.default_rng(0)).tolist(), most)
-    best = max(12 * most - total(points, list(c), most) for c in combinations(range(12), 3))
-    assert saved >= (1 - 1 / np.e) * best
+@pytest.mark.parametrize("methods", ["farthest", "random,nearest"])
+def test_chance_must_be_among_the_methods_and_all_must_be_known(methods: str) -> None:
+    result = CliRunner().invoke(app, [f"--methods={methods}"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"seeds: --methods {methods}: expected some of random,kmeans++")
+    assert result.stderr.count("\n") == 1

@@ -24,7 +24,7 @@ from pipeline.models.weights import device_of
 from pipeline.params import Schedule
 from pipeline.pretraining import Pretraining, pretrain_network, seed_ratios
 from pipeline.scoring import score_all
-from pipeline.seeds import random_seed_tasks
+from pipeline.seed_tasks import random_seed_tasks
 from pipeline.training.session import Session
 
 BLOCK = 1 << 12  # images that are encoded at once

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+LAYERS = 4  # of a net (paper)
+
 
 class MaskedLinear(nn.Linear):
     """A fully connected layer of which only some weights count.
@@ -27,7 +29,7 @@ class MaskedLinear(nn.Linear):
         return F.linear(x, self.weight * self.mask, self.bias)
 
 
-def masked_net(width: int, hidden: int, layers: int = 4) -> nn.Sequential:
+def masked_net(width: int, hidden: int) -> nn.Sequential:
     """Masked layers with ReLU between them, from `width` inputs to as many outputs.
 
     A hidden unit of degree k sees the inputs before k. Units take the degrees 1, ..., width - 1 in
@@ -36,12 +38,11 @@ def masked_net(width: int, hidden: int, layers: int = 4) -> nn.Sequential:
     Args:
         width: of the input and the output.
         hidden: width of every layer between.
-        layers: number of masked layers (paper: 4).
 
     Shape: (..., width) -> (..., width).
     """
     degree = 1 + torch.arange(hidden) % max(1, width - 1)
-    inner = [degree] * (layers - 1)
+    inner = [degree] * (LAYERS - 1)
     # Input i counts as degree i + 1: what sees it is of at least that degree. Output i sees what
     # is of degree i at most.
     sees = [*inner, torch.arange(width)]

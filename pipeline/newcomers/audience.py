@@ -12,7 +12,7 @@ from pipeline.pairs import find
 
 @dataclass(frozen=True)
 class Audience:
-    """Running sums over the audiences of items: of all tasks, and of all items that came later.
+    """Running sums over the audiences of items: of tasks, and of those nobody had met before.
 
     Attributes:
         item_id: (I,) rising.

@@ -25,7 +25,7 @@ from pipeline.pairs import Pairs, ids_of, in_rows, rows_of, shown, split_rows, t
 from pipeline.params import Params
 from pipeline.pretraining import pretrain
 from pipeline.scoring import score_all
-from pipeline.seeds import choose_seed_tasks
+from pipeline.seed_tasks import choose_seed_tasks
 from pipeline.storage import vectors
 from pipeline.training.session import Session
 from pipeline.yardsticks import exposure_sides

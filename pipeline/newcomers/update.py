@@ -1,7 +1,8 @@
 """Take in new exposures without training: of known users and items, and of new ones.
 
-What is computed grows with what is new: the vectors of those users who came later and have new
-exposures, the sums over the audiences they belong to, the tasks that came later.
+What is fitted and added up grows with what is new: the vectors of those users who came later and
+have new exposures, the sums over the audiences they belong to, the tasks that came later. The
+tables are read, put in order and written whole.
 """
 
 from collections.abc import Callable
@@ -69,7 +70,7 @@ def update(
     came = np.setdiff1d(_ids(pairs, "user"), known)
     users = _joined(running.users, new.users, "user")
     if len(came) and fold is None:
-        first = called(_rows_with(users, "user", came[:1]), "user", 0)
+        first = called(_rows_with(users, came[:1]), "user", 0)
         raise PipelineError(
             f"user {first} is new ({len(came):,} such users), and features.model makes no "
             "vectors; put theirs into your table of features and run `dvc repro`."
@@ -78,7 +79,7 @@ def update(
     exposures = exposures.sort_by([("user_id", "ascending"), ("item_id", "ascending")])
     features = running.features
     if fold is not None and len(came):
-        x = fold(_rows_with(users, "user", came), shown(_rows_with(exposures, "user", came)))
+        x = fold(_rows_with(users, came), shown(_rows_with(exposures, came)))
         features = _replaced(features, came, x)
     moved = replace(
         running,
@@ -123,10 +124,10 @@ def _ids(table: pa.Table, who: str) -> Ints:
     return ids_of(table, f"{who}_id")
 
 
-def _rows_with(table: pa.Table, who: str, ids: Ints) -> pa.Table:
-    """The rows of users, or of items, in a table that is sorted by them."""
-    known = _ids(table, who)
-    start, end = (np.searchsorted(known, ids, side) for side in ("left", "right"))
+def _rows_with(table: pa.Table, users: Ints) -> pa.Table:
+    """The rows of some users in a table that is sorted by them."""
+    known = _ids(table, "user")
+    start, end = (np.searchsorted(known, users, side) for side in ("left", "right"))
     length = end - start
     before = np.cumsum(length) - length
     return table.take(np.arange(length.sum()) + np.repeat(start - before, length))
@@ -135,7 +136,7 @@ def _rows_with(table: pa.Table, who: str, ids: Ints) -> pa.Table:
 def _not_known(new: pa.Table, known: pa.Table) -> pa.Table:
     """The new pairs among `new`, as exposures that are not held out."""
     keys = ["user_id", "item_id"]
-    of_these = _rows_with(known, "user", np.unique(_ids(new, "user"))).select(keys)
+    of_these = _rows_with(known, np.unique(_ids(new, "user"))).select(keys)
     pairs = new.join(of_these, keys, join_type="left anti").sort_by(
         [(k, "ascending") for k in keys]
     )
@@ -164,12 +165,12 @@ def _audience(running: Running, moved: Running, pairs: pa.Table, came: Ints) -> 
     there = np.intersect1d(came, _ids(running.features, "user"))
     of_others = pairs.filter(pa.array(~np.isin(_ids(pairs, "user"), came)))
     for exposures, features, sign in (
-        (shown(_rows_with(running.exposures, "user", there)), running.features, -1),
-        (shown(_rows_with(moved.exposures, "user", came)), moved.features, 1),
+        (shown(_rows_with(running.exposures, there)), running.features, -1),
+        (shown(_rows_with(moved.exposures, came)), moved.features, 1),
         (of_others, moved.features, 1),
     ):
         who, user = np.unique(_ids(exposures, "user"), return_inverse=True)
-        x = matrix(_rows_with(features, "user", who).column("x"))
+        x = matrix(_rows_with(features, who).column("x"))
         counts = (np.isin(who, running.learned) | np.isin(who, came))[user]
         audience = audience.add(_ids(exposures, "item"), user, x, counts=counts, sign=sign)
     return audience

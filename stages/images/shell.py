@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from pipeline.images.params import Dataset
+from pipeline.images.params import Dataset, ImageParams
+from pipeline.params_file import load_sections
 from stages.images.folder import run_info
 from stages.shell import Run, running
-
-if TYPE_CHECKING:
-    from pipeline.images.params import ImageParams
 
 DatasetOption = Annotated[Dataset, typer.Option(help="Which images.")]
 KOption = Annotated[int, typer.Option(min=1, max=5, help="Number of active categories.")]
@@ -30,19 +29,13 @@ def image_stage(
     outputs: Sequence[Path],
     root: Path,
     on_device: bool = True,
-) -> "Iterator[Run[ImageParams]]":
+) -> Iterator[Run[ImageParams]]:
     """Run a stage's body with the params `keys`; see `running`.
 
     The device is prepared before the body computes anything, for threads take over what is set
     by then; but not for a stage that has no use of it (`on_device` is False).
     """
-
-    def load() -> "ImageParams":
-        from pipeline.images.params import ImageParams
-        from pipeline.params_file import load_sections
-
-        return load_sections(ImageParams, params_file, *keys)
-
+    load = partial(load_sections, ImageParams, params_file, *keys)
     with running(name, load, outputs=outputs, run_info=run_info(root)) as run:
         run.refuse_several()
         if on_device:
