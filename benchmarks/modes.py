@@ -23,8 +23,7 @@ from pipeline.arrays import Singles
 from pipeline.conditional import train_conditional
 from pipeline.embedding_matrix import embedding_matrix
 from pipeline.examples import Examples
-from pipeline.params import Ratio
-from pipeline.params_file import load_params
+from pipeline.params import Ratio, load_params
 from pipeline.storage import read_table
 from pipeline.training.history import Row, best_row
 from pipeline.training.session import Session

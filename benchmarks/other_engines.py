@@ -25,8 +25,7 @@ from benchmarks.engines import PARTITIONS, exposures, measured, write_params
 from benchmarks.page import Section, machine
 from benchmarks.stages import ROOT
 from pipeline.arrays import Bools, Ints
-from pipeline.params import Data
-from pipeline.params_file import load_params
+from pipeline.params import Data, load_params
 from pipeline.parts import part_name, part_of
 from pipeline.spark.exposures import rising
 from pipeline.splits import split_of

@@ -15,7 +15,7 @@ from benchmarks.timing import Race, race
 from pipeline.estimation import Estimation, estimate_ratio
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.models.weights import draw_layers
-from pipeline.params import Schedule
+from pipeline.sections import Schedule
 from pipeline.steps.sampler import PairSampler
 from pipeline.training.session import Session
 

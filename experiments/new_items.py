@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from experiments.runs import counts_of
 from experiments.shell import telling
 from pipeline.files import write_bytes
-from pipeline.params import Params
-from pipeline.params_file import load_params
+from pipeline.params import Params, load_params
 from pipeline.plots import COMMON, COMMON_SOFT, MUTED, as_svg
 from pipeline.text_files import write_csv
 from stages.shell import stage_app

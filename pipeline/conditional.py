@@ -6,6 +6,7 @@ Scores are log ratios log q_t(x)/p(x) in nats: HIGH = common user, LOW = fresh (
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,9 +19,9 @@ from pipeline.estimation import estimate_ratio, make_estimation
 from pipeline.examples import Examples
 from pipeline.models.ratio import RatioNet, TaskRatios, head_dim
 from pipeline.models.weights import draw_layers
-from pipeline.params import Base, Ratio, Scaling, Schedule, Stop, Visible
 from pipeline.platt import Platt
 from pipeline.scoring import score_all
+from pipeline.sections import Base, Scaling, Schedule, Stop, Visible
 from pipeline.steps.dealt import fetch_rows
 from pipeline.steps.grid import TaskGrid
 from pipeline.steps.sampler import PairSampler
@@ -29,6 +30,9 @@ from pipeline.training.history import MISS, Row, best_row
 from pipeline.training.session import Session
 from pipeline.watch import watch_auc
 from pipeline.yardsticks import exposure_sides
+
+if TYPE_CHECKING:
+    from pipeline.params import Ratio
 
 WATCHED = 1 << 22  # scores behind the AUC of an epoch, at most
 FETCHED = 1 << 16  # vectors of users that are fetched at a time for it
@@ -47,7 +51,7 @@ def train_conditional(
     examples: Examples,
     task_init: Singles,
     *,
-    params: Ratio,
+    params: "Ratio",
     seed: int,
     session: Session,
 ) -> Conditional:

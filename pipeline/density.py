@@ -15,7 +15,7 @@ from pipeline.estimation import make_estimation
 from pipeline.examples import Examples
 from pipeline.models.gaussian import ConditionalGaussian
 from pipeline.models.maf import ConditionalMaf, lowest_where_undefined
-from pipeline.params import Schedule
+from pipeline.sections import Schedule
 from pipeline.steps.sampler import PairSampler
 from pipeline.training.history import Row
 from pipeline.training.loop import fit

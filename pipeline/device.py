@@ -5,7 +5,7 @@ import os
 import torch
 
 from pipeline.errors import PipelineError
-from pipeline.params import Runtime
+from pipeline.sections import Runtime
 
 
 def prepare_cpu(runtime: Runtime) -> torch.device:

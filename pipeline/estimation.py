@@ -16,9 +16,9 @@ from pipeline.arrays import Bools, Ints
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.pairs import in_rows
-from pipeline.params import Base, Scaling, Schedule, Visible
 from pipeline.platt import UNSCALED, Platt, fit_platt
 from pipeline.ranks import ALONE, Ranks
+from pipeline.sections import Base, Scaling, Schedule, Visible
 from pipeline.steps.dealt import alike
 from pipeline.steps.pair_loss import ratio_loss
 from pipeline.steps.sampler import CountedSampler, PairSampler

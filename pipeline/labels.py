@@ -6,6 +6,7 @@ Labels choose the tasks and measure the scores; nothing learns from them unless 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,9 @@ import pyarrow.compute as pc
 from pipeline.arrays import Bools, Ints
 from pipeline.errors import PipelineError
 from pipeline.pairs import called
-from pipeline.params import Label
+
+if TYPE_CHECKING:
+    from pipeline.params import Label
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Classes:
         return len(self.names)
 
 
-def label_classes(users: pa.Table, name: str, label: Label) -> Classes:
+def label_classes(users: pa.Table, name: str, label: "Label") -> Classes:
     """The class of every user under the label `name`.
 
     Without bins the classes are the column's distinct values; with bins, the intervals between
@@ -47,13 +50,13 @@ def label_classes(users: pa.Table, name: str, label: Label) -> Classes:
     return classes
 
 
-def require_classes(users: pa.Table, labels: Mapping[str, Label]) -> None:
+def require_classes(users: pa.Table, labels: Mapping[str, "Label"]) -> None:
     """Raise what `label_classes` raises for the first label that the users table cannot give."""
     for name, label in labels.items():
         label_classes(users, name, label)
 
 
-def _classes(users: pa.Table, name: str, label: Label) -> Classes:
+def _classes(users: pa.Table, name: str, label: "Label") -> Classes:
     column = _complete_column(users, name, label)
     if label.bins is None:
         values, codes = np.unique(column.to_numpy(), return_inverse=True)
@@ -98,7 +101,7 @@ def task_classes(tasks: pa.Table, name: str, classes: int) -> tuple[Ints, Ints, 
     return nominal, anomalous, kept
 
 
-def _complete_column(users: pa.Table, name: str, label: Label) -> pa.ChunkedArray:
+def _complete_column(users: pa.Table, name: str, label: "Label") -> pa.ChunkedArray:
     if label.column not in users.column_names:
         raise PipelineError(
             f"params.yaml: labels.{name} needs the column {label.column} of the users table, "

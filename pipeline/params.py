@@ -1,29 +1,31 @@
 """What params.yaml holds, as typed, checked values; `params_file.py` reads it."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    model_validator,
+from pydantic import AfterValidator, Field, model_validator
+
+from pipeline.params_file import load_sections
+from pipeline.sections import (
+    Base,
+    Count,
+    ParamsFile,
+    Positive,
+    Rate,
+    Scaling,
+    Schedule,
+    Section,
+    Seed,
+    Stop,
+    Trunk,
+    Visible,
 )
 
 Init = Literal["random", "learned", "mean", "histogram", "graph"]
-Base = Literal["exposures", "users"]
-Visible = Literal["all", "train"]
-Stop = Literal["loss", "auc"]
 Mode = Literal["sampled", "grid"]
-Scaling = Literal["platt", "none"]
 SeedMethod = Literal["random", "kmeans++", "farthest", "facility"]
 Source = Literal["simulated", "movielens-1m", "tables"]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # scikit-learn takes no larger ones
-SPARK_MASTER = r"^(local(-cluster)?(\[.+\])?|yarn|(spark|k8s)://.+)$"
 FIGURES = (
     *("exposure", "exposure_valid", "sample", "calibration"),
     *("trivial", "leak", "deepfm", "graph", "loss", "truth"),
@@ -37,12 +39,6 @@ def _label_name(name: str) -> str:
 
 
 LabelName = Annotated[str, AfterValidator(_label_name)]
-
-
-class Section(BaseModel):
-    """A part of params.yaml: unknown keys and values of the wrong type are errors."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -87,19 +83,6 @@ class Label(Section):
         if self.bins and any(a >= b for a, b in zip(self.bins, self.bins[1:], strict=False)):
             raise ValueError("bins must rise")
         return self
-
-
-class Schedule(Section):
-    """How long and how fast a network learns."""
-
-    lr: Positive
-    batch_size: Count
-    max_epochs: Count
-    patience: Count
-
-    def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 1."""
-        return self.lr
 
 
 class Als(Section):
@@ -149,21 +132,6 @@ class Tasks(Section):
     labels: list[str]
     min_exposures: Count
     keep_share: Annotated[float, Field(gt=0, le=1)]
-
-
-class Trunk(Schedule):
-    """A network of fully connected layers, each with its dropout rate, and its schedule."""
-
-    hidden: Annotated[list[Count], Field(min_length=1)]
-    dropout: list[Rate]
-
-    @model_validator(mode="after")
-    def _one_rate_a_layer(self) -> Self:
-        if len(self.hidden) != len(self.dropout):
-            raise ValueError(
-                f"hidden has {len(self.hidden)} layers, dropout {len(self.dropout)} rates"
-            )
-        return self
 
 
 class Pretrain(Trunk):
@@ -246,34 +214,6 @@ class Evaluate(Section):
     users: Count | None = None
 
 
-class Runtime(Section):
-    """Where, on what and in how many parts: nothing that changes a result beyond the last bits.
-
-    But for `processes`: several draw other random numbers than one.
-    """
-
-    device: Literal["auto", "cpu", "cuda"]
-    threads: Annotated[int, Field(ge=0)]
-    deterministic: bool = False
-    processes: Count = 1
-    deal_out: bool = False
-    checkpoint_seconds: Annotated[float, Field(ge=0)]
-    engine: Literal["embedded", "spark"] = "embedded"
-    spark_master: Annotated[str, Field(pattern=SPARK_MASTER)] = "local[2]"
-    partitions: Annotated[int, Field(ge=1, le=99_999)] = 1
-
-
-# For the stages of an experiment that there is one of: a matrix, as all others are, which is empty
-# where there is nothing to do.
-Once = Annotated[list[Literal["all"]], Field(min_length=1, max_length=1)]
-
-
-class ParamsFile(Section):
-    """The whole of a params file: the main pipeline's, or an experiment's own."""
-
-    runtime: Runtime
-
-
 class Params(ParamsFile):
     """The whole of params.yaml."""
 
@@ -311,3 +251,8 @@ class Params(ParamsFile):
                     known = ", ".join(self.labels) or "none"
                     raise ValueError(f"{key} names {name!r}; the labels are: {known}")
         return self
+
+
+def load_params(file: Path, *keys: str) -> Params:
+    """`load_sections` of the main pipeline's params."""
+    return load_sections(Params, file, *keys)

@@ -17,14 +17,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import PipelineError
-from pipeline.params import Params, ParamsFile
+from pipeline.sections import ParamsFile
 
 Whole = TypeVar("Whole", bound=ParamsFile)
-
-
-def load_params(file: Path, *keys: str) -> Params:
-    """`load_sections` of the main pipeline's params."""
-    return load_sections(Params, file, *keys)
 
 
 def load_sections(kind: type[Whole], file: Path, *keys: str) -> Whole:

@@ -6,6 +6,7 @@ Its task embeddings, which the paper drops, it does not have in the first place.
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,9 +17,12 @@ from pipeline.examples import Examples
 from pipeline.models.ratio import PreEmbeddingNet, SeedRatios
 from pipeline.models.weights import device_of, draw_layers
 from pipeline.pairs import Pairs
-from pipeline.params import Base, Pretrain, Schedule
+from pipeline.sections import Base, Schedule
 from pipeline.training.history import Row
 from pipeline.training.session import Session
+
+if TYPE_CHECKING:
+    from pipeline.params import Pretrain
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ def pretrain(
     seed_tasks: Ints,
     *,
     base: Base,
-    params: Pretrain,
+    params: "Pretrain",
     seed: int,
     session: Session,
 ) -> Pretraining:

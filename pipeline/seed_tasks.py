@@ -6,7 +6,7 @@ tasks' mean features and prefer seed tasks whose audiences differ. Distances are
 
 from collections.abc import Callable
 from heapq import heapify, heapreplace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -15,12 +15,14 @@ from pipeline.embeddings import task_means
 from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.pairs import Pairs
-from pipeline.params import Pretrain
+
+if TYPE_CHECKING:
+    from pipeline.params import Pretrain
 
 Method: TypeAlias = Callable[[Doubles, int, np.random.Generator], Ints]
 
 
-def choose_seed_tasks(examples: Examples, params: Pretrain, gen: np.random.Generator) -> Ints:
+def choose_seed_tasks(examples: Examples, params: "Pretrain", gen: np.random.Generator) -> Ints:
     """Choose `params.seed_tasks` of the tasks that have a training exposure, or all; rising rows.
 
     Raises:

@@ -6,6 +6,7 @@ met the item; visible pairs take no part.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,9 @@ from pipeline.arrays import Bools, Ints
 from pipeline.auc import Sides
 from pipeline.labels import label_classes, task_classes
 from pipeline.pairs import Pairs, find, in_rows
-from pipeline.params import Label
+
+if TYPE_CHECKING:
+    from pipeline.params import Label
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class TaskLabel:
 
 
 def task_label(
-    name: str, label: Label, users: pa.Table, tasks: pa.Table, pairs: Pairs, train: Ints
+    name: str, label: "Label", users: pa.Table, tasks: pa.Table, pairs: Pairs, train: Ints
 ) -> TaskLabel:
     """The label `name`, its classes counted over the pairs of the training users.
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, assert_never
 import typer
 
 from stages.downloads import download_progress
-from stages.shell import PARAMS, RUN_INFO, ParamsOption, Run, RunInfoOption, stage, stage_app
+from stages.main_stage import stage
+from stages.shell import PARAMS, RUN_INFO, ParamsOption, Run, RunInfoOption, stage_app
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, stage_app
+from stages.main_stage import stage
+from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage_app
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,7 +8,8 @@ import typer
 
 from pipeline.by_hand.formats import Format
 from stages.by_hand import ALPHA, Asked, Files, answer
-from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage, stage_app
+from stages.main_stage import stage
+from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage_app
 
 app = stage_app()
 

@@ -26,8 +26,9 @@ from pipeline.torchrun import LAUNCHER, under_torchrun
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.params import Params, ParamsFile
+    from pipeline.params import Params
     from pipeline.ranks import Ranks
+    from pipeline.sections import ParamsFile
     from pipeline.training.checkpoint import CheckpointFile
 
 ParamsOption = Annotated[Path, typer.Option("--params", help="The params file.")]
@@ -172,26 +173,6 @@ def show(text: str) -> None:
             f"stdout: cannot be written ({error.strerror}). Make room or name another place, then "
             "run it again."
         ) from error
-
-
-@contextmanager
-def stage(
-    name: str,
-    params_file: Path,
-    *keys: str,
-    outputs: Sequence[Path],
-    run_info: Path | None,
-    several: bool = False,
-) -> Iterator[Run]:
-    """Run a stage's body with the params `keys`; see `running`."""
-
-    def load() -> "Params":
-        from pipeline.params_file import load_params
-
-        return load_params(params_file, *keys)
-
-    with running(name, load, outputs=outputs, run_info=run_info, several=several) as run:
-        yield run
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from stages.shell import PARAMS, ParamsOption, Run, stage, stage_app
+from stages.main_stage import stage
+from stages.shell import PARAMS, ParamsOption, Run, stage_app
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.arrays import Singles
     from pipeline.newcomers.running import Running
     from pipeline.newcomers.update import FoldIn, Updated
-    from pipeline.params import Base
+    from pipeline.sections import Base
 
 app = stage_app()
 RETRAIN = 0.8  # of what was learned; to train again when clearly, by two errors, less is left

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.ratio import RatioNet, TaskRatios
-from pipeline.params import Schedule
+from pipeline.sections import Schedule
 from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.training.capture import WARM, CudaRecorder, Replayed, fastest
 from pipeline.training.history import Row

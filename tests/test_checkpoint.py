@@ -20,7 +20,7 @@ from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.lock import held
 from pipeline.pairs import Pairs
-from pipeline.params_file import load_params
+from pipeline.params import load_params
 from pipeline.pretraining import pretrain
 from pipeline.training import checkpoint as checkpoint_module
 from pipeline.training.checkpoint import CheckpointFile

@@ -11,8 +11,7 @@ from torch import nn
 
 from pipeline.errors import PipelineError
 from pipeline.models.deepfm import DeepFM
-from pipeline.params import Features
-from pipeline.params_file import load_params
+from pipeline.params import Features, load_params
 from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.steps.pair_loss import ratio_loss
 from pipeline.training.contrast import ContrastedPairs, pair_auc

@@ -14,7 +14,7 @@ from pipeline.model_files import read_network, write_network
 from pipeline.models.gaussian import ConditionalGaussian
 from pipeline.models.maf import ConditionalMaf
 from pipeline.pairs import Pairs
-from pipeline.params import Schedule
+from pipeline.sections import Schedule
 from pipeline.training.history import Row, best_row
 from pipeline.training.session import Session
 from pipeline.yardsticks import exposure_sides

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.device import describe, prepare_cpu, prepare_device
 from pipeline.errors import PipelineError
-from pipeline.params import Runtime
+from pipeline.sections import Runtime
 
 ROOT = Path(__file__).parents[1]
 
@@ -96,7 +96,7 @@ def test_numbers_too_small_to_be_normal_count_as_nothing_in_every_thread() -> No
     code = """
 import torch
 from pipeline.device import prepare_device
-from pipeline.params import Runtime
+from pipeline.sections import Runtime
 prepare_device(Runtime(device="cpu", threads=2, checkpoint_seconds=5))
 print(int((torch.full((1 << 20,), 1e-30) * 1e-12).count_nonzero()))
 """

@@ -12,11 +12,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline import params_file
+from pipeline import params
 from pipeline.errors import PipelineError
 from pipeline.files import sha256
-from pipeline.params import Runtime
 from pipeline.params_file import declared_params
+from pipeline.sections import Runtime
 from pipeline.text_files import read_json
 from stages import imports
 from stages.imports import ROOMS, import_closure, module_file
@@ -161,7 +161,7 @@ def keys_read(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> set[str]:
         asked.update(keys)
         raise PipelineError("stopped")
 
-    monkeypatch.setattr(params_file, "load_params", note)
+    monkeypatch.setattr(params, "load_params", note)
     ran = CliRunner().invoke(importlib.import_module(stage.module).app, [])
     assert (ran.exit_code, ran.stderr) == (1, f"{stage.name}: stopped\n")
     return asked

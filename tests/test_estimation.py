@@ -27,7 +27,7 @@ from pipeline.estimation import (
 )
 from pipeline.examples import Examples
 from pipeline.pairs import Pairs
-from pipeline.params import Base, Schedule, Visible
+from pipeline.sections import Base, Schedule, Visible
 from pipeline.steps.dropout import MaskSource
 from pipeline.steps.sampler import PairSampler
 from pipeline.training.history import Row

@@ -20,8 +20,8 @@ from pipeline import schemas
 from pipeline.datasets.simulation import draw_world, simulate
 from pipeline.errors import PipelineError
 from pipeline.evaluation import Evaluation, Tables, evaluate
-from pipeline.params import FIGURES, Base, Params
-from pipeline.params_file import load_params
+from pipeline.params import FIGURES, Params, load_params
+from pipeline.sections import Base
 from pipeline.splits import hold_out, measured_users, split_users
 from pipeline.storage import vectors, write_table
 from pipeline.tasks import select_tasks

@@ -18,8 +18,7 @@ from pipeline.features.extraction import Extraction, extract, genre_shares
 from pipeline.features.extractor import Extractor
 from pipeline.features.scale import Scale
 from pipeline.pairs import find
-from pipeline.params import Features, Simulation
-from pipeline.params_file import load_params
+from pipeline.params import Features, Simulation, load_params
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import matrix, read_table, write_table
 from pipeline.text_files import read_csv

@@ -31,7 +31,7 @@ from pipeline.features.extractor import Extractor
 from pipeline.features.own_vectors import own_vectors
 from pipeline.model_files import read_model, read_network
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet
-from pipeline.params_file import load_params
+from pipeline.params import load_params
 from pipeline.schemas import Schema
 from pipeline.storage import read_table
 from pipeline.text_files import read_history, read_json

@@ -15,8 +15,7 @@ from pipeline.datasets.simulation import simulate
 from pipeline.datasets.triples import graph_of_items
 from pipeline.errors import PipelineError
 from pipeline.graph import GraphVectors, embed_items, learned_exposures
-from pipeline.params import Graph, Simulation
-from pipeline.params_file import load_params
+from pipeline.params import Graph, Simulation, load_params
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import matrix, read_table, vectors, write_table
 from pipeline.text_files import read_csv

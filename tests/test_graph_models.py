@@ -11,8 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.link_prediction import by_relation, filtered_ranks, mean_reciprocal_rank
 from pipeline.models.graph import TransE, TransH
 from pipeline.models.ktup import KTUP
-from pipeline.params import Graph
-from pipeline.params_file import load_params
+from pipeline.params import Graph, load_params
 from pipeline.training.contrast import Exposed
 from pipeline.training.graph import Corruption, Triples, margin_loss, train_translation
 from pipeline.training.ktup import preference_loss, train_ktup

@@ -14,7 +14,7 @@ from pipeline.conditional import Conditional, train_conditional
 from pipeline.estimation import CHANCE, make_estimation, ratio_loss
 from pipeline.models.ratio import RatioNet, TaskRatios, head_dim
 from pipeline.models.weights import draw_layers
-from pipeline.params import Base
+from pipeline.sections import Base
 from pipeline.steps import grid_loss as module
 from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.steps.grid import TaskGrid

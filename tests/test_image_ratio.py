@@ -35,8 +35,8 @@ from pipeline.images.tasks import (
 from pipeline.models.conv_ratio import Augment, ConvPreEmbeddingNet, ConvRatioNet, Trunk
 from pipeline.models.ratio import SeedRatios, TaskRatios
 from pipeline.models.weights import draw_layers
-from pipeline.params import Schedule
 from pipeline.scoring import score_all
+from pipeline.sections import Schedule
 from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.steps.pair_loss import ratio_loss
 from pipeline.training.session import Session

@@ -26,8 +26,8 @@ from pipeline.images.similarity import agreement, overlap
 from pipeline.images.tables import Measured, Results, by_k, gain, generalisation
 from pipeline.images.tasks import category_sides, choices
 from pipeline.models.ratio import PreEmbeddingNet
-from pipeline.params import Runtime
 from pipeline.params_file import load_sections
+from pipeline.sections import Runtime
 from pipeline.text_files import read_csv
 from pipeline.training import checkpoint as checkpoint_module
 from pipeline.training.history import Row
@@ -45,6 +45,7 @@ from stages.images import (
     tasks,
     train,
 )
+from stages.imports import import_closure
 from stages.progress import EpochReporter
 from tests.dvc_stages import read_stages
 from tests.made_images import write_cifar10, write_mnist
@@ -118,6 +119,12 @@ def test_every_module_is_a_stage() -> None:
     modules = {path.stem for path in (ROOT / "stages" / "images").glob("*.py")}
     assert set(stages) - {"code"} == modules - {"__init__", "folder", "shell"}
     assert all(stage["wdir"] == "../.." for stage in stages.values())
+
+
+def test_no_stage_depends_on_the_params_of_the_main_pipeline() -> None:
+    """Else another start or source there would run all of the images again."""
+    for stage in read_stages(FOLDER / "dvc.yaml"):
+        assert "pipeline/params.py" not in import_closure(stage.module, ROOT), stage.name
 
 
 def test_both_halves_of_table_2_know_the_same_methods_on_features() -> None:

@@ -10,8 +10,7 @@ import pytest
 from pipeline.datasets.triples import graph_of_items, read_graph
 from pipeline.errors import PipelineError
 from pipeline.knowledge import KnowledgeGraph
-from pipeline.params import Graph
-from pipeline.params_file import load_params
+from pipeline.params import Graph, load_params
 
 ROOT = Path(__file__).parents[1]
 TRIPLES = 'head\trelation\ttail\n"b" f\tby\tann\na,f\tby\tbob\na,f\tstars\tann\na,f\tby\tbob\n'

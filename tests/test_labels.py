@@ -9,8 +9,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.labels import label_classes
-from pipeline.params import Label
-from pipeline.params_file import load_params
+from pipeline.params import Label, load_params
 
 
 def users(**columns: list) -> pa.Table:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.params import Schedule
+from pipeline.sections import Schedule
 from pipeline.training.history import Row, best_row, kept_epoch, rounded
 from pipeline.training.loop import fit
 from pipeline.training.session import Session

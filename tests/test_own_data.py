@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 
 from pipeline import schemas
 from pipeline.errors import PipelineError
-from pipeline.params import Params
-from pipeline.params_file import load_params
+from pipeline.params import Params, load_params
 from pipeline.storage import read_table
 from stages import (
     evaluate,

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from pipeline.errors import PipelineError
-from pipeline.params import FIGURES, Runtime
-from pipeline.params_file import _covers, declared_params, load_params
+from pipeline.params import FIGURES, load_params
+from pipeline.params_file import _covers, declared_params
+from pipeline.sections import Runtime
 
 ROOT = Path(__file__).parents[1]
 Edit = Callable[[dict], object]

@@ -14,8 +14,8 @@ from pipeline.examples import Examples
 from pipeline.models.ratio import PreEmbeddingNet
 from pipeline.models.weights import draw_layers
 from pipeline.pairs import Pairs
-from pipeline.params import Base
 from pipeline.pretraining import Pretraining, pretrain, seed_ratios
+from pipeline.sections import Base
 from pipeline.seed_tasks import random_seed_tasks
 from pipeline.training.session import Session
 from tests.worlds import default_params, small_world

@@ -18,10 +18,10 @@ from pipeline.errors import PipelineError
 from pipeline.estimation import make_estimation, pair_losses
 from pipeline.models.deepfm import DeepFM
 from pipeline.models.ratio import RatioNet, SeedRatios, TaskRatios
-from pipeline.params import Base
 from pipeline.pretraining import Pretraining, pretrain
 from pipeline.ranks import ALONE, LostRankError, Ranks
 from pipeline.scoring import score_all, score_together
+from pipeline.sections import Base
 from pipeline.steps.dealt import Named, fetch_rows
 from pipeline.steps.sampler import CountedSampler, PairSampler
 from pipeline.training import loop

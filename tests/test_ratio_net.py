@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet, SeedRatios, TaskRatios
 from pipeline.models.weights import draw_layers, draw_linear
-from pipeline.params_file import load_params
+from pipeline.params import load_params
 from pipeline.platt import Platt
 from pipeline.steps.dropout import MaskSource, ReluDropout, representable, set_masks
 from pipeline.steps.pair_loss import ratio_loss

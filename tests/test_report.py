@@ -28,8 +28,7 @@ from pipeline.evaluation import Tables, evaluate
 from pipeline.files import sha256
 from pipeline.model_files import write_network
 from pipeline.models.ratio import RatioNet
-from pipeline.params import Init, Params, Source
-from pipeline.params_file import load_params
+from pipeline.params import Init, Params, Source, load_params
 from pipeline.report.artefacts import Artefacts
 from pipeline.report.choice import WELL_KNOWN, compared_tasks, portrayed_tasks
 from pipeline.report.content import Content, gather

@@ -10,8 +10,7 @@ import pytest
 from pipeline import seed_tasks
 from pipeline.examples import Examples
 from pipeline.pairs import Pairs
-from pipeline.params import Pretrain, SeedMethod
-from pipeline.params_file import load_params
+from pipeline.params import Pretrain, SeedMethod, load_params
 from pipeline.seed_tasks import choose_seed_tasks, facility, farthest, kmeans_pp
 
 ROOT = Path(__file__).parents[1]

@@ -26,7 +26,7 @@ from pipeline.models.simclr import nt_xent
 from pipeline.models.stacked import EachAtItsBest, Stacked
 from pipeline.models.svdd import SvddNet, centre_of, squared_distance
 from pipeline.pairs import Pairs
-from pipeline.params import Schedule
+from pipeline.sections import Schedule
 from pipeline.training.checkpoint import CheckpointFile
 from pipeline.training.session import Session
 from tests.made_images import digits

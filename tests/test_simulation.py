@@ -11,8 +11,9 @@ from pipeline.datasets import world as world_module
 from pipeline.datasets.codes import AGES, OCCUPATIONS
 from pipeline.datasets.simulation import GENRES, draw_world, simulate
 from pipeline.datasets.world import TASTE_RADIUS, World, draw_pairs
-from pipeline.params import Base, Simulation
+from pipeline.params import Simulation
 from pipeline.schemas import ITEMS, USERS
+from pipeline.sections import Base
 
 DEFAULT = Simulation(users=2_000, items=500, exposures=100_000, seed=0)
 SMALL = Simulation(users=60, items=12, exposures=200, seed=3)

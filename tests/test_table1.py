@@ -14,8 +14,9 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from pipeline.errors import PipelineError
-from pipeline.params import Params, Runtime
+from pipeline.params import Params
 from pipeline.params_file import load_whole
+from pipeline.sections import Runtime
 from pipeline.table1.page import NO_X, OWN_X, Cell, lines, page
 from pipeline.table1.params import Table1Params
 from pipeline.text_files import read_csv

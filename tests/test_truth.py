@@ -18,11 +18,11 @@ from pipeline.datasets.simulation import draw_world
 from pipeline.embeddings import Projection, task_means
 from pipeline.examples import Examples
 from pipeline.pairs import Pairs
-from pipeline.params import Base, Params
-from pipeline.params_file import load_params
+from pipeline.params import Params, load_params
 from pipeline.pretraining import pretrain, seed_ratios
 from pipeline.probes import mean_spearman
 from pipeline.scoring import score_all
+from pipeline.sections import Base
 from pipeline.storage import read_table
 from pipeline.text_files import read_csv
 from pipeline.training.session import Session

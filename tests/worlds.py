@@ -11,8 +11,7 @@ from pipeline.datasets.simulation import draw_world, simulate
 from pipeline.datasets.world import World
 from pipeline.examples import Examples
 from pipeline.features.latents import true_latents
-from pipeline.params import Label, Params, Simulation, Tasks
-from pipeline.params_file import load_params
+from pipeline.params import Label, Params, Simulation, Tasks, load_params
 from pipeline.splits import hold_out, split_users
 from pipeline.storage import vectors
 from pipeline.tasks import Crowd, ItemCounts, count_groups, select_tasks

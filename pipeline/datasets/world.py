@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.arrays import Doubles, Ints
-from pipeline.params import Base
+from pipeline.sections import Base
 
 TASTE_RADIUS = 2.0  # of the balls in which tastes and appeals lie: |z_u . w_t| < 4
 CELLS = 2**20  # (user, item) cells, or proposed pairs, in memory at a time

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, StringConstraints, model_validator
 
-from pipeline.params import Count, Once, ParamsFile, Positive, Schedule, Section, Seed, Trunk
+from pipeline.sections import Count, Once, ParamsFile, Positive, Schedule, Section, Seed, Trunk
 
 Dataset = Literal["cifar10", "mnist"]
 K = Annotated[int, Field(ge=1, le=5)]

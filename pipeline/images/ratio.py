@@ -21,9 +21,9 @@ from pipeline.images.params import Dataset, ImageProjection, Network, seed_tasks
 from pipeline.models.conv_ratio import ConvPreEmbeddingNet, ConvRatioNet, black
 from pipeline.models.ratio import PreEmbeddingNet, RatioNet
 from pipeline.models.weights import device_of
-from pipeline.params import Schedule
 from pipeline.pretraining import Pretraining, pretrain_network, seed_ratios
 from pipeline.scoring import score_all
+from pipeline.sections import Schedule
 from pipeline.seed_tasks import random_seed_tasks
 from pipeline.training.session import Session
 

@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.examples import Examples
 from pipeline.models.stacked import EachAtItsBest, Stacked
 from pipeline.pairs import in_rows
-from pipeline.params import Schedule
+from pipeline.sections import Schedule
 from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.steps.sampler import batch_count
 from pipeline.training.course import VALID_SEED

@@ -14,7 +14,7 @@ from pipeline.images.params import Network
 from pipeline.images.separate import Apart, score_apart, train_apart
 from pipeline.models.conv_ratio import Augment, Trunk
 from pipeline.models.stacked import Stacked
-from pipeline.params import Schedule
+from pipeline.sections import Schedule
 from pipeline.steps.pair_loss import ratio_loss
 from pipeline.training.session import Session
 

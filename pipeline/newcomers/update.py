@@ -22,7 +22,7 @@ from pipeline.newcomers.audience import Audience
 from pipeline.newcomers.drift import Drift
 from pipeline.newcomers.running import Running
 from pipeline.pairs import called, ids_of, shown
-from pipeline.params import Base
+from pipeline.sections import Base
 from pipeline.storage import matrix, vectors
 
 FoldIn = Callable[[pa.Table, pa.Table], Singles]  # users, their exposures -> x (n, x_dim)

@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from pipeline.arrays import Ints
 from pipeline.examples import Examples
 from pipeline.pairs import exposure_matrix, ids_of, rows_of, shown
-from pipeline.params import Visible
+from pipeline.sections import Visible
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from scipy.special import expit
 
 from pipeline.arrays import Bools, Doubles, Ints, Singles
 from pipeline.errors import PipelineError
-from pipeline.params import Base
 from pipeline.peers.evidence import Evidence
+from pipeline.sections import Base
 
 BLOCK = 16  # tasks at a time
 STEPS = 30

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.params import Count, Positive, Section
+from pipeline.sections import Count, Positive, Section
 
 Recommender = Literal[
     "activity", "popularity", "item_knn", "item_knn_mean", "ease", "als", "correspondence"

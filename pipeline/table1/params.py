@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline.params import Count, Init, Once, Params, Schedule, Section, Seed
+from pipeline.params import Init, Params
 from pipeline.peers.settings import Detector, Peers, Recommender
+from pipeline.sections import Count, Once, Schedule, Section, Seed
 
 Density = Literal["gaussian", "maf"]
 Names = Annotated[list[str], Field(min_length=1)]

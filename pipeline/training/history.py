@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from pipeline.params import Schedule
+from pipeline.sections import Schedule
 
 Figures = TypeVar("Figures", bound=Mapping[str, float] | Mapping[str, str])
 Row = dict[str, float]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.params import Schedule
+from pipeline.sections import Schedule
 from pipeline.training.capture import fastest
 from pipeline.training.history import Row, judge
 from pipeline.training.session import Session

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.arrays import Ints, Singles
     from pipeline.images.params import ImageParams, Separate
     from pipeline.images.separate import Apart
-    from pipeline.params import Schedule
+    from pipeline.sections import Schedule
     from stages.shell import Run
 
 app = stage_app()

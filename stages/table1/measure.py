@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.evaluate import PARAM_KEYS
-from stages.shell import stage
+from stages.main_stage import stage
 from stages.table1.shell import Place
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ def main(
         table1_stage("peer", params, f"peers.{peer}") as run,
     ):
         from pipeline import schemas
-        from pipeline.params_file import load_params
+        from pipeline.params import load_params
         from pipeline.peers.evidence import Evidence
         from pipeline.peers.registry import PEERS
         from pipeline.storage import read_table
