@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from ruamel.yaml import YAML
@@ -16,18 +16,23 @@ from typer.testing import CliRunner
 from pipeline.errors import PipelineError
 from pipeline.params import Params
 from pipeline.params_file import load_whole
+from pipeline.peers.settings import Detector, PeersFile, Recommender
 from pipeline.sections import Runtime
+from pipeline.table1.densities import Densities, DensitiesFile, Density
 from pipeline.table1.page import NO_X, OWN_X, Cell, lines, page
 from pipeline.table1.params import Table1Params
 from pipeline.text_files import read_csv
 from stages import imports
+from stages.imports import import_closure
 from stages.table1 import density, features, graph, peer, prepare, pretrain, ratio, table
 from stages.table1.shell import Place
+from tests.dvc_stages import read_stages
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "experiments" / "table1"
 STAGES: Mapping[str, Any] = YAML(typ="safe").load(FOLDER / "dvc.yaml")["stages"]
 MODULES = (imports, prepare, features, graph, pretrain, ratio, density, peer, table)
+NAMES = ("movielens", "oneseed", "small")
 LABELS = ["age", "occupation"]
 
 
@@ -56,8 +61,7 @@ def filled(text: str, item: Mapping[str, str]) -> str:
 def test_the_present_params_are_those_of_a_file_beside_them() -> None:
     """`none`, which has no cells, is enough for DVC to read the file."""
     present = (FOLDER / "params.yaml").read_text()
-    known = ("none", "movielens", "oneseed", "small")
-    assert present in {(FOLDER / f"{name}.yaml").read_text() for name in known}
+    assert present in {(FOLDER / f"{name}.yaml").read_text() for name in ("none", *NAMES)}
 
 
 def test_movielens_has_every_row_of_the_paper_under_both_features_and_three_seeds() -> None:
@@ -85,7 +89,8 @@ def test_wide_is_the_main_params_with_the_changes_of_the_table_s_row() -> None:
         ("starts: [random]", "starts: [learned]", "learned, of init learned, belongs in"),
         ("learned: [learned]", "learned: [random]", "random, of init random, belongs in"),
         ("{init: random}", "{init: any}", "the changes random, exposures, paper: init: "),
-        ("densities: [gaussian", "densities: [gauss", "table.densities.0"),
+        ("densities: [gaussian", "densities: [gauss", "names 'gauss'; the densities are gauss"),
+        ("detectors: [logistic_users, ecod]", "detectors: [knn]", "names 'knn'; the peers are act"),
         ("preset_base: users", "preset_base: some", "preset_base 'some' is none of the bases"),
         ("    init: mean", "    init: graph", "the preset wide has init graph; presets train wi"),
     ],
@@ -96,6 +101,61 @@ def test_a_wrong_param_is_named(tmp_path: Path, old: str, new: str, message: str
     (tmp_path / "params.yaml").write_text(text.replace(old, new, 1))
     with pytest.raises(PipelineError, match=message):
         load_whole(Table1Params, tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "old", "new", "message"),
+    [
+        (
+            peer,
+            ["--peer=ease"],
+            "ease: {penalty: 1000.0}",
+            "ease: {penalty: -1}",
+            "peer: FILE: peers.ease.penalty: Input should be greater than 0 (found -1)",
+        ),
+        (
+            density,
+            ["--model=maf"],
+            "    blocks: 5",
+            "    block: 5",
+            "density-maf-0: FILE: densities.maf.blocks: Field required; "
+            "densities.maf.block: Extra inputs are not permitted (found 5)",
+        ),
+    ],
+)
+def test_a_wrong_section_of_a_scorer_is_named_by_the_stage_that_reads_it(
+    stage: ModuleType, options: list[str], old: str, new: str, message: str, tmp_path: Path
+) -> None:
+    text = (FOLDER / "small.yaml").read_text()
+    assert text.count(old) == 1
+    file = tmp_path / "params.yaml"
+    file.write_text(text.replace(old, new))
+    load_whole(Table1Params, file)  # which no other stage minds
+    given = [f"--params={file}", f"--data={tmp_path}", "--fields=paper", "--seed=0"]
+    done = CliRunner().invoke(stage.app, [*given, *options])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == message.replace("FILE", str(file)) + "\n"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_params_file_names_scorers_that_there_are_each_with_a_right_section(name: str) -> None:
+    wanted = of(name).table
+    assert {*wanted.detectors, *wanted.preset_detectors} <= {*get_args(Detector)}
+    assert {*wanted.recommenders} <= {*get_args(Recommender)}
+    assert {*wanted.densities} <= {*get_args(Density)} == {*Densities.model_fields}
+    for kind in (PeersFile, DensitiesFile):
+        load_whole(kind, FOLDER / f"{name}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [("pipeline/peers/settings.py", "peer"), ("pipeline/table1/densities.py", "density")],
+)
+def test_what_can_be_set_of_a_scorer_is_code_of_its_own_stage_alone(file: str, stage: str) -> None:
+    """Else another scorer would run all of Table 1 again."""
+    stages = {one.module for one in read_stages(FOLDER / "dvc.yaml")}
+    holding = {module for module in stages if file in import_closure(module, ROOT)}
+    assert holding == {f"stages.table1.{stage}"}
 
 
 @pytest.mark.parametrize("name", ["movielens", "small"])

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from pipeline.sections import Count, Positive, Section
+from pipeline.sections import Count, ParamsFile, Positive, Section
 
 Recommender = Literal[
     "activity", "popularity", "item_knn", "item_knn_mean", "ease", "als", "correspondence"
@@ -72,3 +72,11 @@ class Peers(Section):
     isolation_forest: IsolationForest
     one_class_svm: OneClassSvm
     ecod: Nothing
+
+
+class PeersFile(ParamsFile):
+    """Table 1's params file as far as the peers go; `Table1Params` checks the rest."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    peers: Peers

@@ -1,22 +1,20 @@
 """The params file of experiments/table1: the main pipeline's sections, and what the table adds.
 
 A cell of the table is the main pipeline with a few named changes and a seed: `changes` holds them,
-`table` says which of them are crossed.
+`table` says which of them are crossed. What is set of a density or of a peer is checked by the
+stage that reads it: with another of them, the rest has no reason to run again.
 """
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.params import Init, Params
-from pipeline.peers.settings import Detector, Peers, Recommender
-from pipeline.sections import Count, Once, Schedule, Section, Seed
+from pipeline.sections import Once, Section, Seed
 
-Density = Literal["gaussian", "maf"]
 Names = Annotated[list[str], Field(min_length=1)]
-Decay = Annotated[float, Field(ge=0)]
 
 
 class Table(Section):
@@ -29,44 +27,16 @@ class Table(Section):
     fields: Names  # features.user_fields
     presets: list[str]  # of the ratio: rows with settings of their own, x among them,
     preset_base: str  # and their base,
-    preset_detectors: list[Detector]  # and detectors on the same x
+    preset_detectors: list[str]  # and detectors on the same x
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    densities: list[Density]
-    recommenders: list[Recommender]
-    detectors: list[Detector]
+    densities: list[str]
+    recommenders: list[str]
+    detectors: list[str]
 
     @property
     def rows(self) -> list[str]:
         """The ratio's, in the order of the table."""
         return [*self.starts, *self.graphs, *self.learned]
-
-
-class Likelihood(Schedule):
-    """How a density is trained."""
-
-    weight_decay: Decay
-    noise: Annotated[float, Field(ge=0)]  # on x, see `train_density`
-
-
-class Gaussian(Likelihood):
-    """The conditional Gaussian."""
-
-    task_dim: Count
-    hidden: Annotated[list[Count], Field(min_length=1)]
-
-
-class Maf(Likelihood):
-    """The conditional masked autoregressive flow."""
-
-    blocks: Count
-    hidden: Count
-
-
-class Densities(Section):
-    """A section a density."""
-
-    gaussian: Gaussian
-    maf: Maf
 
 
 class Table1Params(Params):
@@ -75,8 +45,8 @@ class Table1Params(Params):
     once: Once
     table: Table
     changes: dict[str, dict[str, Any]]
-    densities: Densities
-    peers: Peers
+    densities: dict[str, dict[str, Any]]  # see `Densities`
+    peers: dict[str, dict[str, Any]]  # see `Peers`
 
     @model_validator(mode="after")
     def _cells_are_valid(self) -> Self:
@@ -99,6 +69,17 @@ class Table1Params(Params):
                     f"the preset {preset} has init {init}; presets train without a pre-embedding "
                     "model and without a graph, so it must be random, mean or histogram"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _every_scorer_has_a_section(self) -> Self:
+        table = self.table
+        peers = [*table.recommenders, *table.detectors, *table.preset_detectors]
+        for names, place in ((table.densities, "densities"), (peers, "peers")):
+            known = getattr(self, place)
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"table names {name!r}; the {place} are {', '.join(known)}")
         return self
 
     def _init(self, names: Sequence[str]) -> Init:

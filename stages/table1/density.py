@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.table1.params import Density as Model
+from pipeline.table1.densities import DensitiesFile
+from pipeline.table1.densities import Density as Model
 from stages.shell import ParamsOption, RootOption, stage_app
 from stages.table1.measure import measure
 from stages.table1.shell import (
@@ -21,7 +22,7 @@ from stages.table1.shell import (
 if TYPE_CHECKING:
     from pipeline.density import Density
     from pipeline.examples import Examples
-    from pipeline.table1.params import Densities
+    from pipeline.table1.densities import Densities
 
 app = stage_app()
 
@@ -45,7 +46,7 @@ def main(
     with (
         main_params("density", params, [fields], seed, on_device=True) as file,
         table1_stage(
-            f"density-{model}-{seed}", params, f"densities.{model}"
+            f"density-{model}-{seed}", DensitiesFile, params, f"densities.{model}"
         ) as run,  # a seed has its own checkpoint
     ):
         import torch

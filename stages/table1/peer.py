@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline.peers.settings import Detector, Recommender
+from pipeline.peers.settings import Detector, PeersFile, Recommender
 from stages.shell import ParamsOption, RootOption, stage_app
 from stages.table1.measure import measure
 from stages.table1.shell import (
@@ -36,7 +36,7 @@ def main(
     features = place.features(fields, seed)
     with (
         main_params("peer", params, [fields], seed) as file,
-        table1_stage("peer", params, f"peers.{peer}") as run,
+        table1_stage("peer", PeersFile, params, f"peers.{peer}") as run,
     ):
         from pipeline import schemas
         from pipeline.params import load_params

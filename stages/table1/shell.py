@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.shell import Run, running
+from stages.shell import P, Run, running
 
 if TYPE_CHECKING:
     from pipeline.table1.params import Table1Params
@@ -84,14 +84,13 @@ def main_params(
 
 
 @contextmanager
-def table1_stage(name: str, params_file: Path, *keys: str) -> "Iterator[Run[Table1Params]]":
-    """Run a stage's body with the params `keys`; see `running`."""
+def table1_stage(name: str, kind: type[P], params_file: Path, *keys: str) -> Iterator[Run[P]]:
+    """Run a stage's body with the params `keys`, of the file as `kind` reads it; see `running`."""
 
-    def load() -> "Table1Params":
+    def load() -> P:
         from pipeline.params_file import load_sections
-        from pipeline.table1.params import Table1Params
 
-        return load_sections(Table1Params, params_file, *keys)
+        return load_sections(kind, params_file, *keys)
 
     with running(name, load, outputs=[], run_info=None) as run:
         run.refuse_several()

@@ -32,7 +32,9 @@ def main(
     params: ParamsOption = PARAMS,
 ) -> None:
     """Set every row of Table 1 beside the paper's and the peers', from all that was measured."""
-    with table1_stage("table", params, *PARAM_KEYS) as run:
+    from pipeline.table1.params import Table1Params
+
+    with table1_stage("table", Table1Params, params, *PARAM_KEYS) as run:
         from pipeline.files import write_bytes
         from pipeline.table1.figure import rows_of_auc
         from pipeline.table1.page import ceilings, lines, page
