@@ -19,6 +19,7 @@ from pipeline.params_file import load_whole
 from pipeline.peers.settings import Detector, PeersFile, Recommender
 from pipeline.sections import Runtime
 from pipeline.table1.densities import Densities, DensitiesFile, Density
+from pipeline.table1.page import NAMES as FOR_PEOPLE
 from pipeline.table1.page import NO_X, OWN_X, Cell, lines, page
 from pipeline.table1.params import Table1Params
 from pipeline.text_files import read_csv
@@ -292,6 +293,13 @@ CELLS = [
     cell("ease", 0, 0.9, fields=NO_X),
     cell("wide", 0, 0.9, base="users", fields=OWN_X),
 ]
+
+
+def test_every_row_has_a_name_for_people() -> None:
+    tables = [of(name).table for name in NAMES]
+    rows = {row for wanted in tables for row in (*wanted.rows, *wanted.presets)}
+    scorers = {*get_args(Density), *get_args(Detector), *get_args(Recommender)}
+    assert rows | scorers == FOR_PEOPLE.keys()
 
 
 def shown(cells: list[Cell], *, own_graph: bool = False) -> list[str]:
