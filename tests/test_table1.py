@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from pipeline.errors import PipelineError
-from pipeline.params import Params
+from pipeline.params import Init, Params
 from pipeline.params_file import load_whole
 from pipeline.peers.settings import Detector, PeersFile, Recommender
 from pipeline.sections import Runtime
@@ -113,6 +113,21 @@ def test_a_wrong_param_is_named(tmp_path: Path, old: str, new: str, message: str
     (tmp_path / "params.yaml").write_text(text.replace(old, new, 1))
     with pytest.raises(PipelineError, match=message):
         load_whole(Table1Params, tmp_path / "params.yaml")
+
+
+def test_a_preset_may_have_every_init_that_needs_no_stage_of_its_own(tmp_path: Path) -> None:
+    """Which are told where it has another: all but `learned` and `graph`."""
+    text = (FOLDER / "small.yaml").read_text()
+    file = tmp_path / "params.yaml"
+    file.write_text(text.replace("    init: mean", "    init: learned", 1))
+    with pytest.raises(PipelineError, match="the preset wide has init learned") as refused:
+        load_whole(Table1Params, file)
+    *_, told = str(refused.value).rpartition("it must be ")
+    fitting = re.split(", | or ", told.split(" (")[0])
+    assert fitting == [init for init in get_args(Init) if init not in ("learned", "graph")]
+    for init in fitting:
+        file.write_text(text.replace("    init: mean", f"    init: {init}", 1))
+        load_whole(Table1Params, file)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ stage that reads it: with another of them, the rest has no reason to run again.
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -15,6 +15,8 @@ from pipeline.params import Init, Params
 from pipeline.sections import Once, Section, Seed
 
 Names = Annotated[list[str], Field(min_length=1)]
+# The inits that need what a stage of its own makes, and where the table lists their rows.
+PLACES: Mapping[Init, str] = {"learned": "learned", "graph": "graphs"}
 
 
 class Table(Section):
@@ -60,14 +62,15 @@ class Table1Params(Params):
         for place, rows in places.items():
             for names in product(rows, table.bases, table.fields):
                 init = self._init(names)
-                fitting = {"learned": "learned", "graph": "graphs"}.get(init, "starts")
+                fitting = PLACES.get(init, "starts")
                 if place != fitting:
                     raise ValueError(f"{names[0]}, of init {init}, belongs in table.{fitting}")
         for preset in table.presets:
-            if (init := self._init([preset, table.preset_base])) in ("learned", "graph"):
+            if (init := self._init([preset, table.preset_base])) in PLACES:
+                *others, last = (one for one in get_args(Init) if one not in PLACES)
                 raise ValueError(
                     f"the preset {preset} has init {init}; presets train without a pre-embedding "
-                    "model and without a graph, so it must be random, mean or histogram"
+                    f"model and without a graph, so it must be {', '.join(others)} or {last}"
                 )
         return self
 
