@@ -1,15 +1,21 @@
 """params.yaml: every mistake named at once, and only what is declared handed out."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import reduce
+from inspect import isclass
+from itertools import takewhile
+from operator import getitem
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
 from pipeline.errors import PipelineError
-from pipeline.params import FIGURES, load_params
+from pipeline.params import FIGURES, Params, load_params
 from pipeline.params_file import _covers, declared_params
 from pipeline.sections import Runtime
 
@@ -66,6 +72,50 @@ def test_every_mistake_stands_in_one_message_with_key_value_and_what_is_allowed(
         "ratio.lr: Input should be greater than 0 (found -0.5)",
         "ratio.base: Input should be 'exposures' or 'users' (found 'people')",
     ]
+
+
+def choices(kind: type[BaseModel], *place: str) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """Every key below a section whose values are names, and these names."""
+    for name, field in kind.model_fields.items():
+        if get_origin(field.annotation) is Literal:
+            yield (*place, name), [str(one) for one in get_args(field.annotation)]
+        elif isclass(field.annotation) and issubclass(field.annotation, BaseModel):
+            yield from choices(field.annotation, *place, name)
+
+
+def comment(lines: list[str], number: int) -> str:
+    """What stands behind the key in a line, and in the lines below it that are comments alone."""
+    below = takewhile(re.compile(" +#").match, lines[number + 1 :])
+    return " ".join(line.partition("#")[2].strip() for line in (lines[number], *below))
+
+
+def listed(text: str) -> list[str]:
+    """The names of a comment such as "whose: all | train (the others are folded in)"."""
+    first, *others = re.sub(r"\([^()]*\)", "", text).split("|")
+    return [first.split()[-1], *(re.split(r"[\s,]+", one.strip())[0] for one in others)]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("params.yaml", "wide.yaml"),
+        *(f"experiments/table1/{name}.yaml" for name in ("movielens", "oneseed", "small")),
+    ],
+)
+def test_a_comment_that_lists_values_lists_all_of_them(file: str) -> None:
+    """Of `graph.norm`, and of an init that a row sets, the files say something else."""
+    text = (ROOT / file).read_text()
+    content, lines, unlisted = YAML().load(text), text.splitlines(), set()
+    for (*sections, key), names in choices(Params):
+        section = reduce(getitem, sections, content)
+        if key not in section:
+            continue
+        told = comment(lines, section.lc.key(key)[0])
+        if "|" in told:
+            assert sorted(listed(told)) == sorted(names), (file, *sections, key)
+        else:
+            unlisted.add(key)
+    assert unlisted <= {"init", "norm"}
 
 
 def set_value(section: str, key: str, value: object) -> Edit:
