@@ -67,7 +67,7 @@ seeds: setup ## four ways to choose the seed tasks x 10 to 252 of them x five se
 images: setup ## CIFAR-10 and MNIST: tables 2, 3 and 6; PARAMS=smoke, small, half-hour or full, RAW=folder spares the download
 	python -m experiments.images.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir $(call quoted,$(RAW))) $(if $(JOBS),--jobs $(JOBS))
 
-table1: setup ## Table 1 on MovieLens 1M, and its peers; PARAMS=oneseed or small (the simulation), RAW=folder spares the download; replaces metrics/table1
+table1: setup ## Table 1 on MovieLens 1M, and its peers; PARAMS=oneseed or small (the simulation), RAW=folder spares the download; writes metrics/table1/table1.*, oneseed.* or small.*
 	python -m experiments.table1.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir $(call quoted,$(RAW))) $(if $(JOBS),--jobs $(JOBS))
 
 benchmark: setup ## time this pipeline beside plain implementations; writes docs/performance.md

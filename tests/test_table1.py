@@ -49,7 +49,11 @@ def items(stage: Mapping[str, Any], params: Table1Params) -> Iterator[dict[str, 
         key: crossed[value[len("${") : -1].removeprefix("table.")]
         for key, value in stage["matrix"].items()
     }
-    same = {"table.fields[0]": wanted.fields[0], "table.preset_base": wanted.preset_base}
+    same = {
+        "name": params.name,
+        "table.fields[0]": wanted.fields[0],
+        "table.preset_base": wanted.preset_base,
+    }
     for values in product(*matrix.values()):
         chosen = zip(matrix, values, strict=True)
         yield same | {f"item.{key}": str(value) for key, value in chosen}
@@ -74,6 +78,14 @@ def test_the_present_params_are_those_of_a_file_beside_them() -> None:
     """`none`, which has no cells, is enough for DVC to read the file."""
     present = (FOLDER / "params.yaml").read_text()
     assert present in {(FOLDER / f"{name}.yaml").read_text() for name in ("none", *NAMES)}
+
+
+def test_a_params_file_says_its_name_which_its_figures_bear() -> None:
+    """So that none replaces those of MovieLens, which git has and the README quotes."""
+    assert [of(name).name for name in NAMES] == ["table1", "oneseed", "small"]
+    assert [next(iter(out)) for out in STAGES["table"]["outs"]] == [
+        f"metrics/table1/${{name}}.{kind}" for kind in ("md", "csv", "svg")
+    ]
 
 
 def test_movielens_has_every_row_of_the_paper_under_both_features_and_three_seeds() -> None:
@@ -252,7 +264,7 @@ def test_every_stage_writes_what_dvc_yaml_says(made: Path) -> None:
 
 
 def test_the_table_has_every_cell_as_it_was_measured(made: Path) -> None:
-    records = read_csv(made / "metrics/table1/table1.csv")
+    records = read_csv(made / "metrics/table1/small.csv")
     cells = list((made / "experiments/table1/data/cells").iterdir())
     assert len(records) == len(cells) == len(written_cells(of("small")))
     (one,) = (
@@ -264,13 +276,13 @@ def test_the_table_has_every_cell_as_it_was_measured(made: Path) -> None:
     for name in ("age", "age7", "occupation", "exposure", "exposure_valid"):
         assert float(one[name]) == found[name]["auc"]
     assert float(one["seconds"]) == found["seconds"] > 0
-    text = (made / "metrics/table1/table1.md").read_text()
+    text = (made / "metrics/table1/small.md").read_text()
     for row in (
         *("Gaussian", "ratio, learned, users base", "EASE", "ECOD", "random scores"),
         "logistic regressions, users base, x of wide",
     ):
         assert f"| {row} | " in text
-    assert (made / "metrics/table1/table1.svg").read_text().startswith("<svg")
+    assert (made / "metrics/table1/small.svg").read_text().startswith("<svg")
 
 
 def test_a_row_under_the_users_base_is_measured_against_that_base(made: Path) -> None:
@@ -291,7 +303,7 @@ def test_a_cell_that_was_not_measured_is_an_error_that_names_it(made: Path, tmp_
     assert done.exit_code == 1
     assert "maf-paper-0.json: there is no such file" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "table1.md").exists()
+    assert not (tmp_path / "small.md").exists()
 
 
 def cell(row: str, seed: int, auc: float, *, base: str = "", fields: str = "strict") -> Cell:

@@ -27,7 +27,7 @@ def main(
     ] = None,
     jobs: JobsOption = 2,
 ) -> None:
-    """Make a params file the present one, run every cell, write metrics/table1/."""
+    """Make a params file the present one, run every cell, write metrics/table1/, by its `name`."""
     run_folder(FOLDER, params, raw_dir, jobs)
 
 

@@ -62,7 +62,7 @@ class Cell:
     measured: Mapping[str, Any]
 
     def record(self, labels: Sequence[str]) -> dict[str, Scalar]:
-        """The cell as a row of table1.csv; AUCs are fractions."""
+        """The cell as a row of the CSV file; AUCs are fractions."""
         aucs = {name: self.measured[name]["auc"] for name in (*labels, *FIGURES)}
         return {
             "row": self.row,
@@ -157,7 +157,7 @@ def page(
     seeds: Sequence[int],
     own_graph: bool,
 ) -> str:
-    """table1.md: a section a feature setting, one for scorers without x, one of references.
+    """The Markdown file: a section a feature setting, one for scorers without x, one of references.
 
     Args:
         cells: all of them, in the order of the table.

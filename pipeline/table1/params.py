@@ -44,6 +44,7 @@ class Table(Section):
 class Table1Params(Params):
     """The whole of experiments/table1/params.yaml."""
 
+    name: str
     once: Once
     table: Table
     changes: dict[str, dict[str, Any]]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.table1.params import Table
 
 app = stage_app()
-PARAM_KEYS = ("table", "changes", "evaluate.labels", "data.source", "graph.triples")
+PARAM_KEYS = ("name", "table", "changes", "evaluate.labels", "data.source", "graph.triples")
 TITLES = {  # for people
     "strict": "Strict features: x from who saw what",
     "paper": "The four labels that the paper lists, as x",
@@ -27,7 +27,7 @@ TITLES = {  # for people
 def main(
     root: RootOption = ROOT,
     out: Annotated[
-        Path, typer.Option(help="Writes: table1.md, table1.csv, table1.svg in this folder.")
+        Path, typer.Option(help="Writes here NAME.md, NAME.csv, NAME.svg, by `name`.")
     ] = Path("metrics/table1"),
     params: ParamsOption = PARAMS,
 ) -> None:
@@ -40,7 +40,7 @@ def main(
         from pipeline.table1.page import ceilings, lines, page
         from pipeline.text_files import write_csv
 
-        wanted, labels = run.params.table, run.params.evaluate.labels
+        name, wanted, labels = run.params.name, run.params.table, run.params.evaluate.labels
         cells = list(_cells(wanted, Place(root)))
         records = [cell.record(labels) for cell in cells]
         text = page(
@@ -60,10 +60,10 @@ def main(
             wanted.fields,
             ceilings(cells, labels),
         )
-        write_bytes(text.encode(), out / "table1.md")
-        write_csv(records, out / "table1.csv")
-        write_bytes(figure.encode(), out / "table1.svg")
-        run.say(f"{out / 'table1.md'}: {len(cells)} cells")
+        write_bytes(text.encode(), out / f"{name}.md")
+        write_csv(records, out / f"{name}.csv")
+        write_bytes(figure.encode(), out / f"{name}.svg")
+        run.say(f"{out / name}.md: {len(cells)} cells")
 
 
 def _cells(wanted: "Table", place: Place) -> "Iterator[Cell]":
