@@ -193,10 +193,10 @@ def refused(*_: object) -> None:
 
 
 def test_numbers_of_an_option_are_whole_and_above_0() -> None:
-    assert counts_of("--counts", "5, 10") == [5, 10]
+    assert counts_of("5, 10") == [5, 10]
     for wrong in ("10,", "a", "0", "-1", "1.5", ""):
         with pytest.raises(PipelineError, match=f"--counts {re.escape(wrong)}: expected whole"):
-            counts_of("--counts", wrong)
+            counts_of(wrong)
 
 
 def test_a_command_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,8 @@ def test_where_nothing_is_held_out_it_says_so_at_once(project: Path) -> None:
     (project / "mine").mkdir()
     rows = "".join(f"{user},{item}\n" for user in range(300) for item in (user % 7, 7))
     (project / "mine/exposures.csv").write_text(f"user_id,item_id\n{rows}")
+    people = "".join(f"{user},{user % 60},{user % 3},{'FM'[user % 2]}\n" for user in range(300))
+    (project / "mine/users.csv").write_text(f"user_id,age,occupation,gender\n{people}")
     set_params(project, source="tables", tables_dir="mine")
     ran = CliRunner().invoke(app, [])
     assert ran.exit_code == 0
