@@ -269,6 +269,8 @@ MISTAKES = {
     "--item 1.txt": r"--items: expected whole numbers .*, or a \.csv, \.tsv or \.parquet file .*",
     "--pairs half.csv": r"half.csv: expected a column item_id, found user_id\..*",
     "--pairs bad.csv": r"bad.csv, row 2: expected a whole number as user_id, found 'x'\..*",
+    "--pairs padded.csv": r"padded.csv, row 1: .* without zeros before it as user_id, found '01'.*",
+    "--users padded.csv": r"padded.csv, row 1: .* without zeros before it as user_id, found '01'.*",
     "--top 3": r"scoring by hand takes one of --users or --items, .*; found none of them\.",
     "--user 1 --all": r"scoring by hand takes one of .*; found --users or --items and --all\.",
     "--pairs half.csv --top 3": r"--top picks from what --users or --items name; name either\.",
@@ -282,6 +284,7 @@ MISTAKES = {
 def test_a_mistake_ends_in_one_line_that_says_what_is_known(project: Path, options: str) -> None:
     (project / "half.csv").write_text("user_id\n1\n")
     (project / "bad.csv").write_text("user_id,item_id\n1,10\nx,10\n")
+    (project / "padded.csv").write_text("user_id,item_id\n01,10\n")
     ran = score(*options.split())
     assert (ran.exit_code, ran.stdout) == (1, "")
     assert re.fullmatch(f"score: {MISTAKES[options]}\n", ran.stderr)

@@ -197,7 +197,7 @@ def test_seconds_are_no_dates_unless_all_could_be(folder: Path, moments: object)
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_every_number_of_64_bits_is_one(folder: Path, ending: str) -> None:
-    """However many zeros it has in front."""
+    """However many zeros it has in front, where it is no id."""
     for name in ("users", "items", "features"):
         (folder / f"{name}.csv").unlink()
     users = [-(2**63), -1, 0, 2**63 - 2, 2**63 - 1]
@@ -208,12 +208,14 @@ def test_every_number_of_64_bits_is_one(folder: Path, ending: str) -> None:
         to_parquet(folder, "exposures")
     else:
         with (folder / "exposures.csv").open("a") as file:
-            file.write(f"{2**63 - 1:040d},-0\n")
+            file.write(f"{2**63 - 1},-0\n")
     source = read_tables(folder, text_ids=False)
     assert source.users["user_id"].to_pylist() == users
     assert source.items["item_id"].to_pylist()[-1] == 2**63 - 1
     unsigned = pa.table({"user_id": pa.array([0, 2**63 - 1], pa.uint64())})
     assert OwnTable(Path("u"), unsigned).numbers("user_id").to_pylist() == [0, 2**63 - 1]
+    padded = pa.table({"rating": [f"{2**63 - 1:040d}", "-007"]})
+    assert OwnTable(Path("e"), padded).numbers("rating").to_pylist() == [2**63 - 1, -7]
 
 
 def test_a_value_may_run_over_several_lines(folder: Path) -> None:
@@ -351,6 +353,7 @@ PAIR = "user_id,item_id"
 WHEN = f"{PAIR},timestamp"
 RATED = f"{PAIR},rating"
 TWO = pa.array([1, 2], pa.int64())
+PADDED = "a whole number without zeros before it as "
 READ_FAULTS = [
     Fault("misspelt table", "user.csv", lines("user_id", "1"), "is none of the tables exposures, "),
     Fault("capital ending", "users.CSV", lines("user_id", "1"), "users.csv or users.parquet, f"),
@@ -396,6 +399,17 @@ READ_FAULTS = [
     Fault("huge id", E, lines(PAIR, f"{2**63},10"), r"from -2\^63 to 2\^63 - 1 as user_id, f", 1),
     Fault("low id", E, lines(PAIR, f"{-(2**63) - 1},10"), r"from -2\^63 to .* as user_id", 1),
     Fault("long value", E, lines(PAIR, "9" * 500 + ",10"), "found '9{79}…. If", 1),
+    Fault("padded user", E, lines(PAIR, "7,10", "007,10"), f"{PADDED}user_id, found '007'. If", 2),
+    Fault("padded item", E, lines(PAIR, "1,10", "1,-01"), f"{PADDED}item_id, found '-01'. If", 2),
+    Fault("padded in users", U, lines("user_id", "1", "01"), f"{PADDED}user_id, found '01'. If", 2),
+    Fault("padded in items", T, lines("item_id", "1", "00"), f"{PADDED}item_id, found '00'. If", 2),
+    Fault(
+        "padded text",
+        "exposures.parquet",
+        pa.table({"user_id": ["1", "2"], "item_id": ["10", "010"]}),
+        f"{PADDED}item_id, found '010'. If your ids are text, set data.text_ids to true",
+        2,
+    ),
     Fault("rating in words", E, lines(RATED, "1,10,5", "2,20,good"), "rating, found 'good'", 2),
     Fault("half a star", E, lines(RATED, "1,10,4", "2,20,4.5"), "found 4.5. Leave the column", 2),
     Fault("rating of 300", E, lines(RATED, "1,10,300"), "rating from -128 to 127, found 300", 1),
@@ -520,6 +534,7 @@ VECTOR_FAULTS = [
     Fault(
         "vector twice", F, lines("user_id,a", "1,1", "1,1"), "user_id once, found that of row 1", 2
     ),
+    Fault("padded", F, lines("user_id,a", "1,1", "02,1"), f"{PADDED}user_id, found '02'. If", 2),
     Fault("no numbers", F, lines("user_id", "1", "2", "3", "4"), "expected x or numeric columns"),
     Fault(
         "words",
@@ -605,6 +620,15 @@ def test_a_mistake_is_told_with_its_file_and_row(folder: Path, fault: Fault) -> 
 def test_a_mistake_in_the_vectors_is_told_with_its_file_and_row(folder: Path, fault: Fault) -> None:
     users = pa.table({"user_id": pa.array([1, 2, 3, 4], pa.int64())})
     told(folder, fault, lambda: own_vectors(folder, users, np.ones(4, bool), text_ids=False))
+
+
+def test_padded_ids_are_ids_where_they_are_text(folder: Path) -> None:
+    for name in ("users", "items", "features"):
+        (folder / f"{name}.csv").unlink()
+    (folder / "exposures.csv").write_text("user_id,item_id\n42,7\n00042,007\n")
+    source = read_tables(folder, text_ids=True)
+    assert sorted(source.users["user_key"].to_pylist()) == ["00042", "42"]
+    assert sorted(source.items["item_key"].to_pylist()) == ["007", "7"]
 
 
 def test_a_missing_folder_a_missing_table_and_one_too_many_are_told(folder: Path) -> None:

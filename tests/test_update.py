@@ -645,6 +645,14 @@ def test_a_day_without_exposures_is_nothing_new(project: Path, header: str) -> N
     assert ran.stdout.startswith("0 new exposures; 0 new users, 0 fitted; 0 new items;")
 
 
+@pytest.mark.usefixtures("trained")
+def test_an_id_with_a_zero_before_it_is_refused(project: Path) -> None:
+    (project / "new.csv").write_text("user_id,item_id\n9001,1\n09001,2\n")
+    ran = CliRunner().invoke(update_stage.app, ["new.csv"])
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("update: new.csv, row 2: expected a whole number without zeros")
+
+
 def test_a_new_user_is_refused_whose_further_fields_no_exposure_tells(
     trained: Trained, project: Path
 ) -> None:

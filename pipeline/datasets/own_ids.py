@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.datasets.own_table import OwnTable
+from pipeline.datasets.own_table import PADDED, OwnTable
 from pipeline.errors import PipelineError
 
 Who = Literal["user", "item"]
@@ -23,17 +24,13 @@ def own_ids(own: OwnTable, who: Who, *, text_ids: bool) -> pa.Table:
     """The column user_id or item_id as numbers, and user_key or item_key where ids are text.
 
     Raises:
-        PipelineError: no such column, or a row without an id.
+        PipelineError: no such column, or a row without an id, or with one that is no whole number
+            or begins with a zero where ids are numbers.
     """
     name = f"{who}_id"
     own.require_columns(name)
     if not text_ids:
-        raw = own.table.column(name)
-        if pa.types.is_string(raw.type):
-            own.require_filled(name, raw)
-        column = own.numbers(name, TO_TEXT)
-        own.require(column.is_valid().to_numpy(), f"a {name}", column)
-        return pa.table({name: column})
+        return pa.table({name: _whole_ids(own, name)})
     keys = own.text(name)
     # Chunk by chunk, with one dictionary: all texts in one array may pass its 2 GiB.
     coded = keys.dictionary_encode().chunks if len(keys) else []
@@ -43,6 +40,20 @@ def own_ids(own: OwnTable, who: Who, *, text_ids: bool) -> pa.Table:
         raise two_texts(own.path, name)
     rows = pa.chunked_array([chunk.indices for chunk in coded], pa.int32()).to_numpy()
     return pa.table({name: numbers[rows], f"{who}_key": keys})
+
+
+def _whole_ids(own: OwnTable, name: str) -> pa.ChunkedArray:
+    """A column of ids that are numbers, none with a zero before it."""
+    raw = own.table.column(name)
+    are_text = pa.types.is_string(raw.type)
+    if are_text:
+        own.require_filled(name, raw)
+    column = own.numbers(name, TO_TEXT)
+    if are_text:  # 007 may be another id than 7
+        bare = pc.invert(pc.match_substring_regex(raw, PADDED)).to_numpy()
+        own.require(bare, f"a whole number without zeros before it as {name}", raw, TO_TEXT)
+    own.require(column.is_valid().to_numpy(), f"a {name}", column)
+    return column
 
 
 def two_texts(path: Path, name: str) -> PipelineError:

@@ -14,6 +14,7 @@ from pipeline.datasets.faults import first_repeat, shortened
 from pipeline.errors import PipelineError
 
 WHOLE = r"^-?[0-9]+$"
+PADDED = r"^-?0[0-9]"  # a number that would lose zeros before it
 MOMENT = "seconds since 1970 or a date such as 2024-01-31 12:00:00"
 YEAR_3000 = 32_503_680_000  # in seconds since 1970
 LATE = "Divide milliseconds by 1,000; leave empty what is not known."

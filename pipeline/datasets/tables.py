@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.datasets.own_ids import Who, own_ids
-from pipeline.datasets.own_table import OwnTable
+from pipeline.datasets.own_table import PADDED, OwnTable
 from pipeline.datasets.source import Source
 from pipeline.datasets.table_files import TEXT_COLUMNS, TEXTS, find_tables, read_own
 from pipeline.errors import PipelineError
@@ -117,7 +117,7 @@ def _with_codes(own: OwnTable) -> OwnTable:
         return own
     texts = read_own(own.path, [*TEXT_COLUMNS, *guessed]).table
     for name in guessed:
-        if pc.any(pc.match_substring_regex(texts.column(name), "^-?0[0-9]")).as_py():
+        if pc.any(pc.match_substring_regex(texts.column(name), PADDED)).as_py():
             at = table.column_names.index(name)
             table = table.set_column(at, name, texts.column(name))
     return replace(own, table=table)
