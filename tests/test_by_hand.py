@@ -244,18 +244,52 @@ def test_text_ids_are_typed_and_shown(tmp_path: Path, monkeypatch: pytest.Monkey
     (comma,) = rows("--user", "user, 8", "--item", things[5])
     assert comma["user_id"] == "user, 8"
     ran = score("--user", "user 99")
-    assert "user user 99 is not known; the 60 known ones are user 0, user 1, " in ran.stderr
+    assert "user user 99 is not known; the 60 that can be asked for are user 0, " in ran.stderr
     ran = score("--user", "\udcff")  # what a shell's byte 0xff comes as
     assert (ran.exit_code, type(ran.exception)) == (1, SystemExit)
-    assert "user \\udcff is not known; the 60 known ones" in ran.stderr
+    assert "user \\udcff is not known; the 60 that can be asked for are" in ran.stderr
+
+
+def test_a_text_id_is_taken_as_it_stands_before_commas_and_spaces_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = ["lead", " lead", *(f"user {i}" for i in range(USERS - 2))]
+    things = [f"thing,{i}" for i in range(ITEMS)]
+    people.sort(key=number_of)
+    things.sort(key=number_of)
+    lay_out(
+        tmp_path,
+        np.array([number_of(text) for text in people]),
+        np.array([number_of(text) for text in things]),
+        user_key=people,
+        item_key=things,
+    )
+    monkeypatch.chdir(tmp_path)
+    for wanted, found in (
+        (" lead,user 7", [" lead", "user 7"]),
+        ("user 7, lead", ["user 7", " lead"]),
+        ("user 7,lead", ["user 7", "lead"]),
+        ("user 7, user 9 ", ["user 7", "user 9"]),
+        (" user 7 ", ["user 7"]),
+    ):
+        named = rows("--users", wanted, "--items", things[5])
+        assert [row["user_id"] for row in named] == found
+    ran = score("--items", things[1])
+    assert ran.stderr.startswith(f"score: item {things[1]}: it is no task; filter_tasks kept 7 of")
+    ran = score("--items", "thing,99")
+    assert ran.stderr.startswith("score: item thing (and 1 more) is not known; the 7 that can be ")
 
 
 MISTAKES = {
-    "--user 99": r"user 99 is not known; the 60 known ones are 1, 2, 3, 4, 5, \.\.\. up to 60\.",
-    "--user 99,1,-4": r"user 99 \(and 1 more\) is not known; the 60 known ones are 1, .*",
+    "--user 99": (
+        r"user 99 is not known; the 60 that can be asked for are 1, 2, 3, 4, 5, \.\.\. up to 60\."
+    ),
+    "--user 99,1,-4": r"user 99 \(and 1 more\) is not known; the 60 that can be asked for are .*",
     f"--user {'9' * 30}": r"user 9{30} is not known; .*",
-    "--item 11": r"item 11 is not known; the 7 known ones are 10, 30, .* up to 80\.",
+    "--item 11": r"item 11 is not known; the 7 that can be asked for are 10, 30, .* up to 80\.",
     "--item 90": r"item 90: it is no task; filter_tasks kept 7 of 9 items, see `tasks` in .*",
+    "--items 90,11,20,90,12": r"item 90 \(and 1 more\): it is no task; filter_tasks kept 7 of 9 .*",
+    "--items 11,90,12,12": r"item 11 \(and 1 more\) is not known; the 7 that can be asked for .*",
     "--item ten": r"--items: expected whole numbers separated by commas, .*; found 'ten'\.",
     "--users no.csv": r"no.csv: there is no such file; name another\.",
     f"--users=-{'9' * 30}": r"user -9{30} is not known; .*",

@@ -62,11 +62,10 @@ class Names:
         path = Path(wanted)
         if path.suffix in READABLE:
             return self.rows_in(read_own(path))
-        names = [name.strip() for name in wanted.split(",")]
-        if self.are_text and number_of(wanted) in self.ids:  # a name with a comma in it
-            names = [wanted]
         if self.are_text:
-            return self._rows(np.array([number_of(name) for name in names], np.int64), names)
+            names = self._listed(wanted)
+            return self._rows(_numbers_of(names), names)
+        names = [name.strip() for name in wanted.split(",")]
         if wrong := [name for name in names if not name.removeprefix("-").isdecimal()]:
             raise PipelineError(
                 f"--{self.who}s: expected whole numbers separated by commas, or a .csv, .tsv or "
@@ -84,20 +83,31 @@ class Names:
         ids = own_ids(own, self.who, text_ids=self.are_text)
         return self._rows(ids.column(0).to_numpy(), ids.columns[-1].to_pylist())
 
+    def _listed(self, wanted: str) -> list[str]:
+        """The texts in a list; one with a comma, or a space at an end, may itself be a name."""
+        names = wanted.split(",")
+        asked, known = _numbers_of([wanted, *names]), np.append(self.ids, self.others)
+        whole, *each = np.isin(asked, known).tolist()
+        if whole:
+            return [wanted]
+        return [name if own else name.strip() for name, own in zip(names, each, strict=True)]
+
     def _rows(self, ids: Ints, called: list[str]) -> Ints:
         rows = find(ids, self.ids)
-        unknown = np.flatnonzero(rows == len(self.ids))
-        if not len(unknown):
+        refused = rows == len(self.ids)
+        if not refused.any():
             return rows
-        first = unknown[0]
+        first, known = int(np.argmax(refused)), np.isin(ids, self.others)
+        alike = np.flatnonzero(refused & (known == known[first]))
+        others = len({called[at] for at in alike.tolist()}) - 1
         name = str(called[first]).encode(errors="backslashreplace").decode()  # it may be no UTF-8
-        more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
-        if ids[first] in self.others:
+        more = f" (and {others:,} more)" if others else ""
+        if known[first]:
             raise PipelineError(f"{self.who} {name}{more}: {self.why_not}.")
-        known = sorted(self.names.to_pylist())  # ids of text rise by their hashes
+        names = sorted(self.names.to_pylist())  # ids of text rise by their hashes
         raise PipelineError(
-            f"{self.who} {name}{more} is not known; the {len(self.ids):,} known ones are "
-            f"{', '.join(map(str, known[:SHOWN]))}, ... up to {known[-1]}."
+            f"{self.who} {name}{more} is not known; the {len(self.ids):,} that can be asked for "
+            f"are {', '.join(map(str, names[:SHOWN]))}, ... up to {names[-1]}."
         )
 
 
@@ -168,6 +178,10 @@ class Catalogue:
         }
         figures = {name: rows.column(name) for name in ("likeness", "contribution")}
         return pa.table(names | because | figures)
+
+
+def _numbers_of(names: list[str]) -> Ints:
+    return np.array([number_of(name) for name in names], np.int64)
 
 
 def _once(rows: Ints) -> Ints:
