@@ -454,11 +454,27 @@ READ_FAULTS = [
         "truth for time", E, lines(WHEN, "1,10,true"), "numbers in the column timestamp, found b"
     ),
     Fault(
-        "unknown user", E, lines(PAIR, "1,10", "9,10"), "user_id of the users table, found '9'", 2
+        "unknown user",
+        E,
+        lines(PAIR, "1,10", "9,10"),
+        "a user_id of the users table, found '9'. Such rows: 1, such users: 1. Add such users to",
+        2,
     ),
     Fault(
-        "unknown item", E, lines(PAIR, "1,10", "1,9"), "item_id of the items table, found '9'", 2
+        "unknown items",
+        E,
+        lines(PAIR, "1,10", "1,9", "2,10", "2,7", "3,9"),
+        "an item_id of the items table, found '9'. Such rows: 3, such items: 2. Add such items to",
+        2,
     ),
+    Fault(
+        "unknown users",
+        E,
+        lines(PAIR, "7,10", "7,20"),
+        "a user_id of the users table, found '7'. Such rows: 2, such users: 1. Add such users to",
+        1,
+    ),
+    Fault("no item", E, lines(PAIR, "1,10", "1,"), "expected an item_id, found ''. Mend or", 2),
     Fault("user twice", U, lines("user_id", "1", "2", "1"), "user_id once, found that of row 1", 3),
     Fault("item twice", T, lines("item_id", "7", "8", "8"), "item_id once, found that of row 2", 3),
     Fault("our column", U, lines("user_id,user_key", "1,a"), "the column user_key is ours to fill"),
@@ -467,8 +483,8 @@ READ_FAULTS = [
     Fault(
         "null id",
         "exposures.parquet",
-        pa.table({"user_id": [1, None], "item_id": TWO}),
-        "expected a user_id, found None",
+        pa.table({"user_id": TWO, "item_id": [1, None]}),
+        "expected an item_id, found None",
         2,
     ),
     Fault(

@@ -13,6 +13,16 @@ def shortened(found: object) -> str:
     return shown if len(shown) <= LONGEST_FOUND else f"{shown[:LONGEST_FOUND]}…"
 
 
+def with_article(name: str) -> str:
+    """A name of a column as a sentence takes it.
+
+    Example:
+        >>> with_article("item_id"), with_article("user_id")
+        ('an item_id', 'a user_id')
+    """
+    return f"an {name}" if name.startswith(("a", "e", "i", "o")) else f"a {name}"
+
+
 def first_repeat(keys: Ints) -> tuple[int, int] | None:
     """The first row whose key (n,) an earlier row has: that earlier row, and it.
 

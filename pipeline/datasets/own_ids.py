@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.datasets.faults import with_article
 from pipeline.datasets.own_table import PADDED, OwnTable
 from pipeline.errors import PipelineError
 
@@ -52,7 +53,7 @@ def _whole_ids(own: OwnTable, name: str) -> pa.ChunkedArray:
     if are_text:  # 007 may be another id than 7
         bare = pc.invert(pc.match_substring_regex(raw, PADDED)).to_numpy()
         own.require(bare, f"a whole number without zeros before it as {name}", raw, TO_TEXT)
-    own.require(column.is_valid().to_numpy(), f"a {name}", column)
+    own.require(column.is_valid().to_numpy(), with_article(name), column)
     return column
 
 

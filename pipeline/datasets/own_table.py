@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.arrays import Bools, Ints
-from pipeline.datasets.faults import first_repeat, shortened
+from pipeline.datasets.faults import first_repeat, shortened, with_article
 from pipeline.errors import PipelineError
 
 WHOLE = r"^-?[0-9]+$"
@@ -121,7 +121,8 @@ class OwnTable:
 
     def require_filled(self, name: str, column: pa.ChunkedArray) -> None:
         """Raise the fault of the first row without a text in the column `name`."""
-        self.require(pc.fill_null(pc.not_equal(column, ""), False).to_numpy(), f"a {name}", column)
+        filled = pc.fill_null(pc.not_equal(column, ""), False).to_numpy()
+        self.require(filled, with_article(name), column)
 
     def seconds(self, name: str) -> pa.ChunkedArray:
         """A column of moments as seconds since 1970: such numbers, or dates, in UTC if unsaid."""

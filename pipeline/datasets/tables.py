@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.datasets.faults import with_article
 from pipeline.datasets.own_ids import Who, own_ids
 from pipeline.datasets.own_table import PADDED, OwnTable
 from pipeline.datasets.source import Source
@@ -180,13 +181,32 @@ def distinct_ids(ids: pa.Table) -> pa.Table:
 
 
 def require_known(exposures: OwnTable, who: Who, known: pa.Table, text_ids: bool) -> None:
-    """Raise the fault of the first exposure of a user, or to an item, not in the table `known`."""
-    ids = own_ids(exposures, who, text_ids=text_ids)
-    exposures.require(
-        pc.is_in(ids.column(0), known.column(f"{who}_id").combine_chunks()).to_numpy(),
-        f"a {who}_id of the {who}s table",
-        exposures.table.column(f"{who}_id"),
-        f"Add it to the {who}s table, or remove the row.",
+    """Raise PipelineError if exposures are of users, or to items, not in the table `known`."""
+    ids = own_ids(exposures, who, text_ids=text_ids).column(0)
+    listed = pc.is_in(ids, known.column(f"{who}_id").combine_chunks()).to_numpy()
+    if not listed.all():
+        strange = np.unique(ids.to_numpy()[~listed])
+        row, rows = int(np.argmin(listed)), int((~listed).sum())
+        raise unlisted(exposures, who, row, rows=rows, ids=len(strange))
+
+
+def unlisted(exposures: OwnTable, who: Who, row: int, *, rows: int, ids: int) -> PipelineError:
+    """The error for exposures of users, or to items, that are not in the table of these.
+
+    Args:
+        exposures: the table of exposures, or a piece of it.
+        who: which of the two.
+        row: the first such row, from 0.
+        rows: how many such rows the whole table has.
+        ids: how many users or items these are of.
+    """
+    name = f"{who}_id"
+    return exposures.fault(
+        row,
+        f"{with_article(name)} of the {who}s table",
+        repr(exposures.table.column(name)[row].as_py()),
+        f"Such rows: {rows:,}, such {who}s: {ids:,}. "
+        f"Add such {who}s to the {who}s table, or remove the rows.",
     )
 
 

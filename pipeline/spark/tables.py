@@ -16,9 +16,9 @@ from pipeline.datasets.tables import (
     own_items,
     own_pairs,
     own_users,
-    require_known,
     require_moments,
     titled,
+    unlisted,
 )
 from pipeline.errors import PipelineError
 from pipeline.spark.exposures import NOT_SHARED, PLACE_BITS, Law, read_pieces
@@ -120,13 +120,17 @@ class OwnRows:
             require_moments(piece, own_pairs(piece, text_ids=self.text_ids))
 
     def require_known(self, spark: "SparkSession", who: Who, known: pa.Table) -> None:
-        """Raise the fault of the first row whose user or item is not in the table `known`."""
+        """Raise PipelineError if exposures are of users, or to items, not in the table `known`."""
         from pyspark.sql import functions as F
 
-        ids = spark.createDataFrame(known.select([f"{who}_id"]))
-        strange = self.rows.join(ids, f"{who}_id", "left_anti").agg(F.min("place")).first()
-        if strange[0] is not None:
-            require_known(self._piece(strange[0]), who, known, self.text_ids)
+        name = f"{who}_id"
+        listed = spark.createDataFrame(known.select([name]))
+        strange = self.rows.join(listed, name, "left_anti")
+        counts = strange.agg(F.min("place"), F.count("*"), F.count_distinct(name))
+        first, rows, ids = counts.first()
+        if first is not None:
+            row = first & ((1 << PLACE_BITS) - 1)
+            raise unlisted(self._piece(first), who, row, rows=rows, ids=ids)
 
     def _piece(self, place: int) -> OwnTable:
         """The piece that has the row at `place`, as messages need it."""
