@@ -163,7 +163,7 @@ def show(text: str) -> None:
         PipelineError: it cannot be written.
     """
     try:
-        typer.echo(text, nl=False)
+        typer.echo(text, nl=False, color=True)  # else click drops what looks like a colour
     except OSError as error:
         if error.errno == errno.EPIPE:  # nobody reads on, which click knows how to end
             raise

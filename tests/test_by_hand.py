@@ -280,6 +280,36 @@ def test_a_text_id_is_taken_as_it_stands_before_commas_and_spaces_are_looked_at(
     assert ran.stderr.startswith("score: item thing (and 1 more) is not known; the 7 that can be ")
 
 
+def test_a_control_character_breaks_no_row_of_a_table_and_stays_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = sorted((f"user\n{i}" for i in range(USERS)), key=number_of)
+    things = sorted((f"thing\t{i}" for i in range(ITEMS)), key=number_of)
+    lay_out(
+        tmp_path,
+        np.array([number_of(text) for text in people]),
+        np.array([number_of(text) for text in things]),
+        user_key=people,
+        item_key=things,
+    )
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "data/prepared/items.parquet"
+    items = pq.read_table(path)
+    titles = pa.array([f"a\r\x1b[31m\u2028{i}" for i in range(ITEMS)])
+    write_table(items.set_column(1, "title", titles), path, schemas.ITEMS)
+    chosen = ("--users", "user\n7,user\n3", "--item", things[5])
+    heading, *lines = score(*chosen).stdout.split("\n")
+    assert [line[:7] for line in lines] == ["user 7 ", "user 3 ", ""]
+    assert {line.index("a  [31m 5  ") for line in lines[:2]} == {heading.index("title")}
+    (first, _), text = rows(*chosen), score(*chosen, "--format", "csv").stdout
+    exact = ("user\n7", things[5], "a\r\x1b[31m\u20285")
+    assert (first["user_id"], first["item_id"], first["title"]) == exact
+    as_csv = next(csv.DictReader(io.StringIO(text, newline="")))
+    assert (as_csv["user_id"], as_csv["item_id"], as_csv["title"]) == exact
+    ran = score("--user", "user\n99")
+    assert re.fullmatch(r"score: user user 99 is not known; .* are user 0, .*\n", ran.stderr)
+
+
 MISTAKES = {
     "--user 99": (
         r"user 99 is not known; the 60 that can be asked for are 1, 2, 3, 4, 5, \.\.\. up to 60\."

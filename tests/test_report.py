@@ -341,6 +341,29 @@ def test_a_hostile_title_is_shown_as_it_is(artefacts: Artefacts, params: Params)
     assert sum(t.startswith(title) for t in letters) == 18
 
 
+def test_a_control_character_of_a_title_or_an_id_is_shown_as_a_space(
+    artefacts: Artefacts, params: Params
+) -> None:
+    """Some of them end a line, and others no page may hold."""
+    items, users = artefacts.items, artefacts.users
+    titles = pa.array(["one\ntwo\x00 \x0bthree"] * items.num_rows)
+    keys = pa.array([f"a\r{n}\x85" for n in range(users.num_rows)])
+    named = replace(
+        artefacts,
+        items=items.set_column(1, "title", titles),
+        users=users.append_column("user_key", keys),
+    )
+    content = gather(named, params)
+    rendered = render(content, [])
+    assert content.portraits[0].title == "one\ntwo\x00 \x0bthree"
+    assert not set(rendered) & {"\x00", "\x0b", "\r", "\x85"}
+    page = parsed(rendered)
+    heads = ["".join(head.itertext()) for head in page.iter(f"{HTML}h3")]
+    assert heads[:3] == ["one two   three"] * 3
+    letters = ["".join(t.itertext()) for t in page.iter(f"{SVG}text")]
+    assert sum(t.startswith("one two   three  ") for t in letters) == 18
+
+
 def test_what_was_not_measured_is_left_out(artefacts: Artefacts, params: Params) -> None:
     """No DeepFM where x is ready-made, no truth of MovieLens; nor is any shown as zero."""
     metrics = {k: v for k, v in artefacts.metrics.items() if k not in {"deepfm", "truth", "leak"}}

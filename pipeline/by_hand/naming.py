@@ -12,6 +12,7 @@ from pipeline.datasets.own_ids import Who, number_of, own_ids
 from pipeline.datasets.own_table import OwnTable
 from pipeline.datasets.table_files import READABLE, read_own
 from pipeline.errors import PipelineError
+from pipeline.one_line import one_line
 from pipeline.pairs import find, ids_of, rows_of
 
 SHOWN = 5  # names in a message
@@ -100,14 +101,16 @@ class Names:
         first, known = int(np.argmax(refused)), np.isin(ids, self.others)
         alike = np.flatnonzero(refused & (known == known[first]))
         others = len({called[at] for at in alike.tolist()}) - 1
-        name = str(called[first]).encode(errors="backslashreplace").decode()  # it may be no UTF-8
+        name = one_line(str(called[first]))
+        name = name.encode(errors="backslashreplace").decode()  # it may be no UTF-8
         more = f" (and {others:,} more)" if others else ""
         if known[first]:
             raise PipelineError(f"{self.who} {name}{more}: {self.why_not}.")
         names = sorted(self.names.to_pylist())  # ids of text rise by their hashes
+        *some, last = (one_line(str(name)) for name in (*names[:SHOWN], names[-1]))
         raise PipelineError(
             f"{self.who} {name}{more} is not known; the {len(self.ids):,} that can be asked for "
-            f"are {', '.join(map(str, names[:SHOWN]))}, ... up to {names[-1]}."
+            f"are {', '.join(some)}, ... up to {last}."
         )
 
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.by_hand.formats import Format
 from pipeline.files import replacing
+from pipeline.one_line import one_line
 from pipeline.storage import grouped
 
 ROW_GROUP = 1 << 18  # rows of a Parquet file that are written together
@@ -80,7 +81,10 @@ def _text_table(table: pa.Table) -> Iterator[str]:
     columns = []
     for field in table.schema:
         heading, show = SHORT.get(field.name, (field.name, str))
-        cells = [heading, *map(show, table.column(field.name).to_pylist())]
+        cells = [
+            heading,
+            *(one_line(show(value)) for value in table.column(field.name).to_pylist()),
+        ]
         width = max(map(len, cells))
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
         columns.append([cell.rjust(width) if number else cell.ljust(width) for cell in cells])

@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline import plots
+from pipeline.one_line import one_line
 from pipeline.paper import CITATION
 from pipeline.params import Source
 from pipeline.report.content import Content
@@ -29,6 +30,7 @@ def render(content: Content, facts: Sequence[RunFacts]) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=_on_one_line,
         undefined=StrictUndefined,  # a name that the template has wrong is an error, not a blank
         trim_blocks=True,
         lstrip_blocks=True,
@@ -88,6 +90,11 @@ def short(title: str) -> str:
     return bare if len(bare) <= TITLE_WIDTH else f"{whole_words.rstrip(' -:,')}…"
 
 
+def _on_one_line(value: object) -> object:
+    """What the template puts on the page: text on one line, figures and the like as they are."""
+    return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _plots(content: Content, title: Callable[[str], str]) -> Iterator[tuple[str, str]]:
     """Every figure by its name in the template."""
     yield "aucs", _intervals(content)
@@ -99,7 +106,7 @@ def _plots(content: Content, title: Callable[[str], str]) -> Iterator[tuple[str,
         yield f"tasks-{n}", plots.auc_histogram(yardstick.task_aucs, exposure=ours)
     curves = {yardstick.name: yardstick.roc for yardstick in content.yardsticks}
     yield "roc", plots.roc_curves(curves, exposure=content.yardsticks[-1].name)
-    titles = [short(title(item)) for item in content.similarity.titles]
+    titles = [short(title(one_line(item))) for item in content.similarity.titles]
     yield "start", plots.similarity(content.similarity.start, titles)
     yield "trained", plots.similarity(content.similarity.trained)
     for n, network in enumerate(content.learning):
