@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -362,6 +363,13 @@ def test_a_control_character_of_a_title_or_an_id_is_shown_as_a_space(
     assert heads[:3] == ["one two   three"] * 3
     letters = ["".join(t.itertext()) for t in page.iter(f"{SVG}text")]
     assert sum(t.startswith("one two   three  ") for t in letters) == 18
+
+
+def test_titles_without_a_space_are_broken_where_a_page_ends(page: ET.Element) -> None:
+    """All that shows titles or ids does so in headings, cells and .meta."""
+    style = text(next(page.iter(f"{HTML}style")))
+    (selectors,) = re.findall(r"([^{}]*) { overflow-wrap: anywhere; }", style)
+    assert {one.strip() for one in selectors.split(",")} == {"h1", "h2", "h3", "h4", "td", ".meta"}
 
 
 def test_what_was_not_measured_is_left_out(artefacts: Artefacts, params: Params) -> None:
