@@ -575,6 +575,44 @@ def test_a_list_names_groups_as_an_array_does() -> None:
         task_names([[1, 2], [3, 4]], 2)
 
 
+METHODS = ("fit", "fit_predict", "partial_fit", "embed", "score_samples", "predict", "p_values")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_and_groups_with_one_index_in_two_orders_are_refused(method: str) -> None:
+    X, task = world(400, seed=0)
+    frame = pd.DataFrame(X, index=[f"row {n}" for n in range(len(X))])
+    named = pd.Series(task, index=frame.index)
+    detector = CollaborativeAnomalyDetector(random_state=0, max_epochs=1).fit(frame, named)
+    other = named.iloc[::-1]
+    if method == "embed":
+        other = "new " + other
+    told = (
+        "X and task have the same index in two orders: row 0 is 'row 0' in X, "
+        f"'row {len(X) - 1}' in task. Bring them into one order"
+    )
+    with pytest.raises(ValueError, match=told):
+        getattr(detector, method)(frame, other)
+    getattr(detector, method)(frame, other.loc[frame.index])
+
+
+def test_what_no_index_tells_is_paired_by_its_place() -> None:
+    X, task = world(400, seed=0)
+    frame, named = pd.DataFrame(X), pd.Series(task)
+    detector = CollaborativeAnomalyDetector(random_state=0, max_epochs=1).fit(frame, named)
+    expected, turned = detector.predict(X, task), np.arange(len(X))[::-1]
+    for one, other in (
+        (frame, task),  # no index
+        (X, named.set_axis(turned)),
+        (frame, named.set_axis(turned + 1)),  # other labels
+        (frame, named.set_axis([f"row {n}" for n in turned])),
+        (frame, named.set_axis(pd.MultiIndex.from_arrays([turned, turned]))),
+        (frame.set_axis(turned // 2), named.set_axis(turned[::-1] // 2)),  # labels twice
+        (frame, named.set_axis(turned[::-1].astype(float))),  # equal
+    ):
+        assert np.array_equal(detector.predict(one, other), expected)
+
+
 @pytest.mark.parametrize("kind", ["Int64", "UInt64", "boolean", "int64[pyarrow]"])
 def test_a_column_that_may_have_gaps_names_groups_as_one_that_may_not(kind: str) -> None:
     names = [True, False] if kind == "boolean" else [2**60, 2**60 + 1]

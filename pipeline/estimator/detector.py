@@ -27,7 +27,13 @@ from pipeline.embeddings import Projection
 from pipeline.errors import PipelineError
 from pipeline.estimator.files import ADVICE, KIND, fitted_state, restore
 from pipeline.estimator.group_moments import GroupMoments
-from pipeline.estimator.group_names import Names, add_names, places, task_names
+from pipeline.estimator.group_names import (
+    Names,
+    add_names,
+    places,
+    require_one_order,
+    task_names,
+)
 from pipeline.estimator.parameters import device_of, require_shares, schedule_of
 from pipeline.estimator.pools import pools
 from pipeline.estimator.small_groups import Variants
@@ -139,7 +145,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         """
         schedule, gen = schedule_of(self.get_params()), np.random.default_rng(self._drawn())
         x = validate_data(clone(self), X, dtype=np.float64, ensure_min_samples=2)
-        tasks, code = np.unique(task_names(task, len(x)), return_inverse=True)
+        tasks, code = np.unique(_groups(X, task, len(x)), return_inverse=True)
         scaler = StandardScaler().fit(x)
         parts = self._divide(_standardised(scaler, x, code), gen)
         if not len(parts.valid):
@@ -172,7 +178,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             return self.fit(X, task)
         schedule, gen = schedule_of(self.get_params()), self._next_generator()
         x = validate_data(self, X, dtype=np.float64, reset=False)
-        more = self._admit(x, task_names(task, len(x), self.tasks_), gen)
+        more = self._admit(x, _groups(X, task, len(x), self.tasks_), gen)
         if len(more.parts.train):
             train = self.kept_.train.rows + more.parts.train
             valid = self.kept_.valid.rows + more.parts.valid
@@ -205,7 +211,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         check_is_fitted(self)
         require_shares(self.get_params())
         x = validate_data(self, X, dtype=np.float64, reset=False)
-        names = task_names(task, len(x), self.tasks_)
+        names = _groups(X, task, len(x), self.tasks_)
         known = np.intersect1d(names, self.tasks_)
         if len(known):
             raise ValueError(f"Group {known[0].item()!r} is known; partial_fit learns more of it.")
@@ -399,7 +405,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         z = _single(self.scaler_, x)
         if task is None:
             return z, np.zeros(len(x), np.int64) if len(self.tasks_) == 1 else None
-        names = task_names(task, len(x), self.tasks_)
+        names = _groups(X, task, len(x), self.tasks_)
         code = places(self.tasks_, names)
         if (code < 0).any():
             raise ValueError(
@@ -415,6 +421,12 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             share = self.moments_.count / self.moments_.count.sum()
             score = mixture_log_ratios(self.net_, self.embeddings_, z, share)
         return _finished(score, z)
+
+
+def _groups(X: Table, task: Tasks | None, n: int, known: Names | None = None) -> Names:
+    """The group of each of the n rows of X; see `group_names`."""
+    require_one_order(X, task)
+    return task_names(task, n, known)
 
 
 def _single(scaler: StandardScaler, x: Doubles) -> Singles:

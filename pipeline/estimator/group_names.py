@@ -10,6 +10,7 @@ from sklearn.utils.validation import column_or_1d
 from pipeline.arrays import Ints
 
 Names: TypeAlias = npt.NDArray[Any]  # of groups: numbers or text
+PANDAS = (pd.DataFrame, pd.Series)  # what has an index
 
 
 def task_names(task: npt.ArrayLike | pd.Series | None, n: int, known: Names | None = None) -> Names:
@@ -42,6 +43,26 @@ def task_names(task: npt.ArrayLike | pd.Series | None, n: int, known: Names | No
     if strange.any():
         raise ValueError(f"Groups are {known.dtype} so far. Got {names[strange][0].item()!r}.")
     return alike
+
+
+def require_one_order(X: object, task: object) -> None:
+    """Raise ValueError if rows and their groups have the same index in two orders.
+
+    They are paired by their places, and of what is no pandas that is all there is. An index with
+    other labels, or with one twice, does not tell of another order either.
+    """
+    if not (isinstance(X, PANDAS) and isinstance(task, PANDAS)):
+        return
+    rows, given = X.index, task.index
+    if rows.equals(given) or not (rows.is_unique and given.is_unique) or set(rows) != set(given):
+        return
+    for row, (one, other) in enumerate(zip(rows, given, strict=True)):
+        if one != other:
+            raise ValueError(
+                f"X and task have the same index in two orders: row {row} is {one!r} in X, "
+                f"{other!r} in task. Bring them into one order, as task.loc[X.index] does; or, if "
+                "they belong together as they stand, give task.to_numpy()."
+            )
 
 
 def _wide(names: Names) -> Names:
