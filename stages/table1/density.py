@@ -1,7 +1,7 @@
 """One cell of Table 1's density baselines: maximum likelihood, scores, figures."""
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, assert_never
 
 import typer
 
@@ -103,9 +103,11 @@ def _network(model: Model, examples: "Examples", wanted: "Densities") -> "Densit
         return ConditionalGaussian(
             x_dim=x_dim, tasks=tasks, task_dim=shape.task_dim, hidden=shape.hidden
         )
-    return ConditionalMaf(
-        x_dim=x_dim, tasks=tasks, blocks=wanted.maf.blocks, hidden=wanted.maf.hidden
-    )
+    if model == "maf":
+        return ConditionalMaf(
+            x_dim=x_dim, tasks=tasks, blocks=wanted.maf.blocks, hidden=wanted.maf.hidden
+        )
+    assert_never(model)
 
 
 if __name__ == "__main__":
