@@ -43,6 +43,15 @@ def test_contributions_add_up_to_the_score() -> None:
             assert sum(rows["contribution"]) == pytest.approx(found.score, abs=1e-12)
 
 
+@pytest.mark.parametrize(("users", "items"), [(7, 5), (6, 3)])
+def test_where_all_have_met_the_same_exposures_say_nothing(users: int, items: int) -> None:
+    plain = made()
+    x, met = plain.x[:users], csr_array(np.ones((users, items)))
+    found = Explainer.of(plain.net, x, plain.e[:2], met, np.arange(2)).explain(0, 0)
+    np.testing.assert_allclose(found.contribution, 0, atol=1e-9)
+    assert found.average + found.rest == pytest.approx(found.score)
+
+
 def test_the_mean_gradient_times_the_difference_is_what_the_score_changes_by() -> None:
     """Completeness of integrated gradients, which the rest of x would otherwise hide."""
     explainer = made()

@@ -33,6 +33,7 @@ from pipeline.storage import matrix
 
 STEPS = 4096  # of the way from the average user
 RIDGE = 0.1  # of the mean square of a user's row of exposures
+LEAST = 1e-9  # of that, which is 0 but for rounding where all have met the same
 TOLERANCE = 1e-6  # of the regression; what it leaves undone goes to the rest of x
 
 
@@ -177,7 +178,8 @@ class Explainer:
     def _weights(self, target: Doubles) -> Doubles:
         """Ridge regression of `target` (U,) on the centred exposures: a weight an item, (I,)."""
         mean_square = self.weighted.power(2).sum() / len(target) - self.usual @ self.usual
-        ridge = Ridge(RIDGE * mean_square, solver="sparse_cg", tol=TOLERANCE, max_iter=500)
+        penalty = RIDGE * max(float(mean_square), LEAST)
+        ridge = Ridge(penalty, solver="sparse_cg", tol=TOLERANCE, max_iter=500)
         weights: Doubles = ridge.fit(self.weighted, target).coef_
         return weights
 
