@@ -82,7 +82,7 @@ def main(
             return
         if rested_at_chance(made.history):
             run.warn("the loss never left 2 ln 2: nothing was learned; raise ratio.max_epochs")
-        write_network(made.net, model, base=wanted.base)
+        write_network(made.net, model, base=wanted.base, seed=str(run.params.seed))
         write_table(embedding_table(made.e, tasks_table), task_embeddings, schemas.TASK_EMBEDDINGS)
         write_csv(rounded(made.history), history)
         best = best_row(made.history)

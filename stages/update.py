@@ -36,7 +36,7 @@ def main(
 
     Nothing is trained. Afterwards `python -m stages.score --state data/running` knows them.
     """
-    with stage("update", params, "seed", outputs=[], run_info=None) as run:
+    with stage("update", params, outputs=[], run_info=None) as run:
         from pipeline.datasets.table_files import read_own
         from pipeline.datasets.tables import read_exposures
         from pipeline.files import sha256
@@ -60,7 +60,9 @@ def main(
                 read_exposures(read_own(new, may_be_empty=True), text_ids=text_ids),
                 read_network(RatioNet, model, x_dim=x_dim, task_dim=task_dim),
                 base=cast("Base", told_of(model, "base")),
-                fold=_fold_in(run, data / "features/deepfm.safetensors"),
+                fold=_fold_in(
+                    run, data / "features/deepfm.safetensors", int(told_of(model, "seed"))
+                ),
             )
             done.write(state, name)
         run.say(_in_words(report))
@@ -99,8 +101,8 @@ def _running(state: Path, data: Path, model: str) -> "Running":
     )
 
 
-def _fold_in(run: Run, features_model: Path) -> "FoldIn | None":
-    """What gives newcomers their vectors."""
+def _fold_in(run: Run, features_model: Path, seed: int) -> "FoldIn | None":
+    """What gives newcomers their vectors, by draws that follow from the training's seed."""
     from functools import partial
 
     from pipeline.features.extraction import read_extractor
@@ -111,7 +113,7 @@ def _fold_in(run: Run, features_model: Path) -> "FoldIn | None":
         return extractor.vectors if extractor else None
     if further := [name for name in extractor.fields if name != OWN_FIELD]:
         return partial(_refuse, further)
-    return partial(extractor.newcomers_apart, seed=run.params.seed)
+    return partial(extractor.newcomers_apart, seed=seed)
 
 
 def _refuse(fields: list[str], users: "pa.Table", exposures: "pa.Table") -> "Singles":

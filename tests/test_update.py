@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -521,7 +522,7 @@ def project(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         write_table(table, data / f"{place}.parquet", schema)
     e = embedding_table(running.e, running.tasks)
     write_table(e, data / "ratio/task_embeddings.parquet", schemas.TASK_EMBEDDINGS)
-    write_network(trained.net, data / "ratio/model.safetensors", base="exposures")
+    write_network(trained.net, data / "ratio/model.safetensors", base="exposures", seed="0")
     write_csv(trained.history, data / "ratio/history.csv")
     trained.extractor.write(data / "features/deepfm.safetensors")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
@@ -624,9 +625,11 @@ def test_it_goes_by_the_training_and_not_by_params_that_were_changed_since(
     (project / "data/ratio/history.csv").write_text(history)
     plain = CliRunner().invoke(update_stage.app, ["new.csv"])
     assert " such pairs; " in plain.stdout
+    kept = Running.read(project / "data/running")[0].features
     shutil.rmtree(project / "data/running")
-    set_params(project, {"ratio": {"base": "users"}, "features": {"model": "table"}})
+    set_params(project, {"seed": 7, "ratio": {"base": "users"}, "features": {"model": "table"}})
     assert CliRunner().invoke(update_stage.app, ["new.csv"]).stdout == plain.stdout
+    assert Running.read(project / "data/running")[0].features.equals(kept)
 
 
 def test_a_network_that_does_not_tell_its_base_is_refused(trained: Trained, project: Path) -> None:
@@ -635,6 +638,17 @@ def test_a_network_that_does_not_tell_its_base_is_refused(trained: Trained, proj
     ran = CliRunner().invoke(update_stage.app, ["new.csv"])
     assert ran.exit_code == 1
     assert "does not tell its base; delete it and run `dvc repro`." in ran.stderr
+
+
+@pytest.mark.parametrize("text_ids", [False, True])
+@pytest.mark.parametrize("kind", [pa.null(), pa.float64(), pa.int64(), pa.string()])
+def test_a_table_without_rows_has_none_whatever_its_types(
+    kind: pa.DataType, tmp_path: Path, *, text_ids: bool
+) -> None:
+    empty = pa.table({name: pa.array([], kind) for name in ("user_id", "item_id")})
+    pq.write_table(empty, tmp_path / "new.parquet")
+    own = read_own(tmp_path / "new.parquet", may_be_empty=True)
+    assert read_exposures(own, text_ids=text_ids).exposures.num_rows == 0
 
 
 @pytest.mark.parametrize("header", ["user_id,item_id", "user_id,item_id,timestamp,rating"])

@@ -113,6 +113,8 @@ class OwnTable:
     def text(self, name: str) -> pa.ChunkedArray:
         """A column of text; whole numbers count as their digits."""
         column = self.table.column(name)
+        if not len(column):  # whatever type an empty table was written with
+            return column.cast(pa.string())
         if not (pa.types.is_string(column.type) or pa.types.is_integer(column.type)):
             raise self.wrong_type(name, "text", column.type)
         column = column.cast(pa.string())

@@ -72,8 +72,9 @@ def update(
     if len(came) and fold is None:
         first = called(_rows_with(users, came[:1]), "user", 0)
         raise PipelineError(
-            f"user {first} is new ({len(came):,} such users), and features.model makes no "
-            "vectors; put theirs into your table of features and run `dvc repro`."
+            f"user {first} is new ({len(came):,} such users), and the vectors are ready-made; put "
+            "theirs where the others come from (features.model table: your table of features) and "
+            "run `dvc repro`."
         )
     exposures = pa.concat_tables([running.exposures, pairs])
     exposures = exposures.sort_by([("user_id", "ascending"), ("item_id", "ascending")])
