@@ -86,7 +86,7 @@ def main(
 def _line(made: "GraphVectors") -> str:
     """What came of it, in a line."""
     everything = made.links[0]
-    measured = "no entity has a second triple that could be held out, so nothing was measured"
+    measured = "too few triples to hold one out that is not the first of something: none measured"
     if everything["triples"]:
         measured = (
             f"filtered MRR {everything['mrr']:.3f}, Hits@10 {everything['hits10']:.3f} "
