@@ -596,6 +596,14 @@ def test_rows_and_groups_with_one_index_in_two_orders_are_refused(method: str) -
     getattr(detector, method)(frame, other.loc[frame.index])
 
 
+def test_an_index_with_a_gap_tells_of_another_order_too() -> None:
+    X, task = world(400, seed=0)
+    frame = pd.DataFrame(X, index=pd.Index([pd.NA, *range(len(X) - 1)], dtype="Int64"))
+    other = pd.Series(task, index=frame.index).iloc[::-1]
+    with pytest.raises(ValueError, match="row 0 is <NA> in X"):
+        CollaborativeAnomalyDetector(random_state=0, max_epochs=1).fit(frame, other)
+
+
 def test_what_no_index_tells_is_paired_by_its_place() -> None:
     X, task = world(400, seed=0)
     frame, named = pd.DataFrame(X), pd.Series(task)

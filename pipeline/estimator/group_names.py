@@ -54,15 +54,19 @@ def require_one_order(X: object, task: object) -> None:
     if not (isinstance(X, PANDAS) and isinstance(task, PANDAS)):
         return
     rows, given = X.index, task.index
-    if rows.equals(given) or not (rows.is_unique and given.is_unique) or set(rows) != set(given):
+    told = len(rows) == len(given) and rows.is_unique and given.is_unique
+    if not told or rows.equals(given):
         return
-    for row, (one, other) in enumerate(zip(rows, given, strict=True)):
-        if one != other:
-            raise ValueError(
-                f"X and task have the same index in two orders: row {row} is {one!r} in X, "
-                f"{other!r} in task. Bring them into one order, as task.loc[X.index] does; or, if "
-                "they belong together as they stand, give task.to_numpy()."
-            )
+    place = rows.get_indexer(given)
+    moved = place != np.arange(len(place))
+    if (place < 0).any() or not moved.any():
+        return
+    row = int(np.argmax(moved))
+    raise ValueError(
+        f"X and task have the same index in two orders: row {row} is {rows[row]!r} in X, "
+        f"{given[row]!r} in task. Bring them into one order, as task.loc[X.index] does; or, if "
+        "they belong together as they stand, give task.to_numpy()."
+    )
 
 
 def _wide(names: Names) -> Names:
