@@ -321,6 +321,7 @@ MISTAKES = {
     "--items 90,11,20,90,12": r"item 90 \(and 1 more\): it is no task; filter_tasks kept 7 of 9 .*",
     "--items 11,90,12,12": r"item 11 \(and 1 more\) is not known; the 7 that can be asked for .*",
     "--item ten": r"--items: expected whole numbers separated by commas, .*; found 'ten'\.",
+    "--users 7,007": r"--users: 007 has a zero before it, .* write 7 if you mean that\.",
     "--users no.csv": r"no.csv: there is no such file; name another\.",
     f"--users=-{'9' * 30}": r"user -9{30} is not known; .*",
     "--user 1 --to a.xlsx": r"--to a.xlsx: expected a name that ends in \.csv, .*",

@@ -1,5 +1,6 @@
 """What a person calls users and items, and their rows: numbers, or text where a source has text."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -9,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.arrays import Ints
 from pipeline.datasets.own_ids import Who, number_of, own_ids
-from pipeline.datasets.own_table import OwnTable
+from pipeline.datasets.own_table import PADDED, OwnTable
 from pipeline.datasets.table_files import READABLE, read_own
 from pipeline.errors import PipelineError
 from pipeline.one_line import one_line
@@ -71,6 +72,11 @@ class Names:
             raise PipelineError(
                 f"--{self.who}s: expected whole numbers separated by commas, or a .csv, .tsv or "
                 f".parquet file with a column {self.who}_id; found {wrong[0]!r}."
+            )
+        if padded := [name for name in names if re.match(PADDED, name)]:
+            raise PipelineError(
+                f"--{self.who}s: {padded[0]} has a zero before it, and ids are whole numbers here; "
+                f"write {int(padded[0])} if you mean that."
             )
         numbers = [max(min(int(name), 2**63 - 1), -(2**63)) for name in names]
         return self._rows(np.array(numbers, np.int64), names)
