@@ -222,20 +222,20 @@ def test_json_of_tables_without_a_row_is_json() -> None:
         assert json.loads("".join(output.as_text(tables, "json"))) == expected
 
 
+def lay_out_texts(folder: Path, people: list[str], things: list[str]) -> None:
+    """As `lay_out`, of ids that are text; brings them into the order of their numbers."""
+    for names in (people, things):
+        names.sort(key=number_of)
+    user_id, item_id = (np.array([number_of(text) for text in of]) for of in (people, things))
+    lay_out(folder, user_id, item_id, user_key=people, item_key=things)
+
+
 def test_text_ids_are_typed_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     people, things = (
         [f"user{',' * (i == 8)} {i}" for i in range(USERS)],
         [f"thing-{i}" for i in range(ITEMS)],
     )
-    people.sort(key=number_of)
-    things.sort(key=number_of)
-    lay_out(
-        tmp_path,
-        np.array([number_of(text) for text in people]),
-        np.array([number_of(text) for text in things]),
-        user_key=people,
-        item_key=things,
-    )
+    lay_out_texts(tmp_path, people, things)
     monkeypatch.chdir(tmp_path)
     (row,) = rows("--user", "user 7", "--item", things[5])
     assert (row["user_id"], row["item_id"], row["title"]) == ("user 7", things[5], "Title, 5")
@@ -255,15 +255,7 @@ def test_a_text_id_is_taken_as_it_stands_before_commas_and_spaces_are_looked_at(
 ) -> None:
     people = ["lead", " lead", *(f"user {i}" for i in range(USERS - 2))]
     things = [f"thing,{i}" for i in range(ITEMS)]
-    people.sort(key=number_of)
-    things.sort(key=number_of)
-    lay_out(
-        tmp_path,
-        np.array([number_of(text) for text in people]),
-        np.array([number_of(text) for text in things]),
-        user_key=people,
-        item_key=things,
-    )
+    lay_out_texts(tmp_path, people, things)
     monkeypatch.chdir(tmp_path)
     for wanted, found in (
         (" lead,user 7", [" lead", "user 7"]),
@@ -283,15 +275,9 @@ def test_a_text_id_is_taken_as_it_stands_before_commas_and_spaces_are_looked_at(
 def test_a_control_character_breaks_no_row_of_a_table_and_stays_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    people = sorted((f"user\n{i}" for i in range(USERS)), key=number_of)
-    things = sorted((f"thing\t{i}" for i in range(ITEMS)), key=number_of)
-    lay_out(
-        tmp_path,
-        np.array([number_of(text) for text in people]),
-        np.array([number_of(text) for text in things]),
-        user_key=people,
-        item_key=things,
-    )
+    people = [f"user\n{i}" for i in range(USERS)]
+    things = [f"thing\t{i}" for i in range(ITEMS)]
+    lay_out_texts(tmp_path, people, things)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "data/prepared/items.parquet"
     items = pq.read_table(path)
