@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -24,6 +25,8 @@ class Configured(Protocol):
 Network = TypeVar("Network", bound=nn.Module)
 T = TypeVar("T")
 
+MISSING = "Build it with `dvc repro`, or name another."
+DAMAGED = "Delete it and run `dvc repro`."
 MISFITS = (TypeError, ValueError, LookupError, RuntimeError)  # of a config and its tensors
 
 
@@ -51,8 +54,8 @@ def write_model(tensors: Mapping[str, Tensor], config: Mapping[str, object], pat
 def read_model(
     path: Path,
     *,
-    missing: str = "Build it with `dvc repro`, or name another.",
-    damaged: str = "Delete it and run `dvc repro`.",
+    missing: str = MISSING,
+    damaged: str = DAMAGED,
 ) -> tuple[dict[str, Tensor], dict[str, object]]:
     """Read what `write_model` wrote: (tensors by name, config).
 
@@ -64,19 +67,35 @@ def read_model(
     Raises:
         PipelineError: no such file, or one in which something is not as it was written.
     """
+    with _opened(path, missing, damaged) as (file, config):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if config.pop("sha256", None) != _checksum(tensors, config):
+        raise PipelineError(f"{path}: is damaged (wrong checksum).", damaged)
+    return tensors, config
+
+
+def read_config(path: Path) -> dict[str, object]:
+    """Read the config alone of what `write_model` wrote; `read_model` looks at its checksum.
+
+    Raises:
+        PipelineError: no such file, or another.
+    """
+    with _opened(path, MISSING, DAMAGED) as (_, config):
+        return config
+
+
+@contextmanager
+def _opened(path: Path, missing: str, damaged: str) -> Iterator[tuple[Any, dict[str, object]]]:
+    """The open file and its config; what is wrong within is told as of a file of another kind."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            config: dict[str, object] = dict(json.loads((file.metadata() or {})["config"]))
+            yield file, dict(json.loads((file.metadata() or {})["config"]))
     except FileNotFoundError:
         raise PipelineError(f"{path}: there is no such file.", missing) from None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise PipelineError(
             f"{path}: is not a model file of this pipeline ({error}).", damaged
         ) from error
-    if config.pop("sha256", None) != _checksum(tensors, config):
-        raise PipelineError(f"{path}: is damaged (wrong checksum).", damaged)
-    return tensors, config
 
 
 def _checksum(tensors: Mapping[str, Tensor], config: Mapping[str, object]) -> str:
@@ -106,7 +125,7 @@ def told_of(path: Path, name: str) -> str:
     Raises:
         PipelineError: no such file, or nothing was told.
     """
-    told = read_model(path)[1].get(TOLD)
+    told = read_config(path).get(TOLD)
     if not isinstance(told, dict) or name not in told:
         raise PipelineError(f"{path}: does not tell its {name}; delete it and run `dvc repro`.")
     return str(told[name])

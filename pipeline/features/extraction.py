@@ -15,7 +15,7 @@ from pipeline.features.directions import Directions
 from pipeline.features.extractor import OWN_FIELD, Extractor
 from pipeline.features.factors import Factors
 from pipeline.features.scale import Scale, with_activity
-from pipeline.model_files import read_model
+from pipeline.model_files import read_config
 from pipeline.pairs import find, ids_of, in_rows, rows_of, shown, split_rows
 from pipeline.params import Features
 from pipeline.training.deepfm import Interactions, train_deepfm
@@ -91,7 +91,7 @@ def read_extractor(path: Path, device: torch.device) -> Extractor | ClosedForm |
     Raises:
         PipelineError: no such file, or one that is damaged.
     """
-    _, config = read_model(path)
+    config = read_config(path)
     if "network" in config:
         return Extractor.read(path, device)
     return CLOSED_FORM[str(config["model"])].read(path) if "model" in config else None
