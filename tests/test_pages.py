@@ -77,6 +77,28 @@ def test_the_readme_quotes_table_1() -> None:
     )
 
 
+def test_with_base_users_the_ratio_stands_where_the_readme_says() -> None:
+    """By held-out exposures, whatever its start: above detectors, below logistic regressions."""
+    others = ("gaussian", "maf", "one_class_svm", "ecod", "isolation_forest")
+    for fields in ("strict", "paper"):
+        ratio = over_starts("users", fields, "exposure")
+        assert max(mean(aucs(row, "", fields, "exposure")) for row in others) < min(ratio)
+        assert max(ratio) < mean(aucs("logistic_users", "", fields, "exposure"))
+
+
+def test_with_merged_labels_one_start_gains_more_than_the_spread() -> None:
+    """By labels, paired by seed, of the starts of which the README says so."""
+    beyond = {}
+    for row, base, label in product(("mean", "learned"), BASES, LABELS):
+        pairs = zip(
+            aucs(row, base, "paper", label), aucs("random", base, "paper", label), strict=True
+        )
+        gains = [other - random for other, random in pairs]
+        if abs(mean(gains)) > stdev(gains):
+            beyond[row, base, label] = f"{mean(gains):.1f} ± {stdev(gains):.1f}"
+    assert beyond == {("learned", "users", "age7"): "2.4 ± 0.9"}
+
+
 def test_the_model_card_quotes_table_1_and_the_new_items() -> None:
     new = {row["exposures"]: single(float(row["auc"])) for row in NEW_ITEMS}
     assert_says(
