@@ -14,6 +14,7 @@ STARTS = ("random", "mean", "histogram-age", "histogram-occupation", "graph", "k
 AUC = read_json(ROOT / "metrics/movielens/auc.json")
 NEW_ITEMS = read_csv(ROOT / "metrics/movielens/new_items.csv")
 TABLE1 = read_csv(ROOT / "metrics/table1/table1.csv")
+SEEDS = read_csv(ROOT / "metrics/seeds/seeds.csv")
 
 
 def assert_says(page: str, *texts: str) -> None:
@@ -170,4 +171,26 @@ def test_yardsticks_quotes_table_1() -> None:
         *(f"| {name} | {quoted(*cell, 'exposure', digits=2)} |" for name, cell in held_out.items()),
         f"| item-kNN (cosine) | {mean(aucs('item_knn', '', 'without x', 'exposure')):.1f} |",
         f"| EASE | {mean(aucs('ease', '', 'without x', 'exposure')):.2f} |",
+    )
+
+
+def gained(method: str, figure: str) -> str:
+    """Least and most over random seed tasks, AUC x 100, of the numbers of seed tasks."""
+    rows = [r for r in SEEDS if (r["method"], r["figure"]) == (method, figure)]
+    gains = [100 * float(row["gain"]) for row in rows]
+    least, most = (f"{gain:+.2f}" for gain in (min(gains), max(gains)))
+    return f"{least} to {most}".replace("+0.", "+.").replace("-0.", "-.")
+
+
+def test_results_quotes_the_gains_of_seed_tasks() -> None:
+    beyond = [row for row in SEEDS if abs(float(row["gain"])) > 2 * float(row["noise"])]
+    kmeans = [(r["seed_tasks"], r["figure"]) for r in beyond if r["method"] == "kmeans++"]
+    assert kmeans == [("100", "exposure")]
+    assert len(beyond) == 10
+    assert_says(
+        "docs/results.md",
+        f"age {gained('farthest', 'age')}, 7 ages {gained('farthest', 'age7')}, "
+        f"occupation {gained('farthest', 'occupation')}, "
+        f"exposures {gained('farthest', 'exposure')}",
+        f"by held-out exposures at M0 = 100 alone ({gained('kmeans++', 'exposure')} over the four",
     )
