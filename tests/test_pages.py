@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
+from pipeline.table1.page import OWN_X
 from pipeline.text_files import read_csv, read_json
 
 ROOT = Path(__file__).parents[1]
@@ -31,12 +32,10 @@ def aucs(row: str, base: str, fields: str, figure: str) -> list[float]:
     return [100 * float(r[figure]) for r in found]
 
 
-def quoted(
-    row: str, base: str, fields: str, *figures: str, digits: int = 1, between: str = " | "
-) -> str:
-    """Mean ± standard deviation over the seeds, of each figure."""
+def quoted(row: str, base: str, fields: str, *figures: str, digits: int = 1) -> str:
+    """Mean ± standard deviation over the seeds, of each figure, as cells of a table."""
     values = [aucs(row, base, fields, figure) for figure in figures]
-    return between.join(f"{mean(v):.{digits}f} ± {stdev(v):.{digits}f}" for v in values)
+    return " | ".join(f"{mean(v):.{digits}f} ± {stdev(v):.{digits}f}" for v in values)
 
 
 def single(*values: float) -> str:
@@ -50,6 +49,11 @@ def span(values: list[float]) -> str:
 
 def over_starts(base: str, fields: str, figure: str) -> list[float]:
     return [mean(aucs(start, base, fields, figure)) for start in STARTS]
+
+
+def on_labels(row: str, *figures: str) -> list[str]:
+    """Means of a row without a base on merged labels."""
+    return [f"{mean(aucs(row, '', 'paper', figure)):.1f}" for figure in figures]
 
 
 def of_the_base(fields: str) -> str:
@@ -75,6 +79,17 @@ def test_the_readme_quotes_table_1() -> None:
         ),
         f"`users` is worth {of_the_base('strict')} points more than `exposures` with the user id, "
         f"{of_the_base('paper')} with merged labels",
+        f"age {quoted('learned', 'exposures', 'paper', 'age')} (paper 80.6), "
+        f"occupation {quoted('learned', 'exposures', 'paper', 'occupation')} (66.1)",
+        f"a Gaussian has {' and '.join(on_labels('gaussian', 'age', 'occupation'))}, "
+        f"isolation forests {on_labels('isolation_forest', 'age')[0]} by age, "
+        f"one-class SVMs {on_labels('one_class_svm', 'occupation')[0]} by occupation",
+        f"by age ({span(over_starts('users', 'paper', 'age'))}), "
+        f"and behind the best of them by occupation "
+        f"({span(over_starts('users', 'paper', 'occupation'))})",
+        f"ALS leads ({quoted('als', '', 'without x', 'exposure', digits=2)}",
+        f"whose x is ALS's ({quoted('wide', 'users', OWN_X, 'exposure', digits=2)}",
+        f"on that x ({quoted('logistic_users@wide', '', OWN_X, 'exposure', digits=2)})",
     )
 
 
@@ -85,6 +100,12 @@ def test_with_base_users_the_ratio_stands_where_the_readme_says() -> None:
         ratio = over_starts("users", fields, "exposure")
         assert max(mean(aucs(row, "", fields, "exposure")) for row in others) < min(ratio)
         assert max(ratio) < mean(aucs("logistic_users", "", fields, "exposure"))
+    paper, strict = (
+        f"{mean(aucs('learned', 'users', fields, 'exposure')):.1f} against "
+        f"{mean(aucs('logistic_users', '', fields, 'exposure')):.1f}"
+        for fields in ("paper", "strict")
+    )
+    assert_says("README.md", f"(learned: {paper}; strict {strict})")
 
 
 def test_with_merged_labels_one_start_gains_more_than_the_spread() -> None:
@@ -97,7 +118,9 @@ def test_with_merged_labels_one_start_gains_more_than_the_spread() -> None:
         gains = [other - random for other, random in pairs]
         if abs(mean(gains)) > stdev(gains):
             beyond[row, base, label] = f"{mean(gains):.1f} ± {stdev(gains):.1f}"
-    assert beyond == {("learned", "users", "age7"): "2.4 ± 0.9"}
+    assert beyond.keys() == {("learned", "users", "age7")}
+    found = beyond["learned", "users", "age7"].replace(" 0.", " .")
+    assert_says("README.md", f"but for {found} points by age (7) (base `users`, `learned`)")
 
 
 def test_the_model_card_quotes_table_1_and_the_new_items() -> None:
@@ -143,10 +166,8 @@ def test_yardsticks_quotes_table_1() -> None:
     ceiling = re.search(knows, (ROOT / "metrics/table1/table1.md").read_text(), re.MULTILINE)
     assert ceiling is not None
     held_out = {
-        "ours, `wide`": ("wide", "users", "an x of its own"),
-        "logistic regressions on the x of `wide`, base `users`": (
-            *("logistic_users@wide", "", "an x of its own"),
-        ),
+        "ours, `wide`": ("wide", "users", OWN_X),
+        "logistic regressions on the x of `wide`, base `users`": ("logistic_users@wide", "", OWN_X),
         "logistic regressions on our x, base `users`": ("logistic_users", "", "strict"),
         "ALS": ("als", "", "without x"),
     }
