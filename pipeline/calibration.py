@@ -10,6 +10,7 @@ from scipy.special import expit, logsumexp
 
 from pipeline.arrays import Doubles, Floats, Ints, Singles
 from pipeline.platt import fit_platt
+from pipeline.unmet import Met
 
 PAIRS = 1 << 18  # behind the slope, at most: then it is .01 off by chance
 NEGATIVES = 8  # of each
@@ -53,7 +54,13 @@ def calibration(scores: Floats, base: Ints, weights: Singles) -> dict[str, float
 
 
 def best_slope(
-    scores: Floats, task: Ints, user: Ints, base: Ints, weights: Singles, gen: np.random.Generator
+    scores: Floats,
+    task: Ints,
+    user: Ints,
+    base: Ints,
+    weights: Singles,
+    gen: np.random.Generator,
+    met: Met | None = None,
 ) -> dict[str, float]:
     """By what the scores must be multiplied to have the lowest loss: 1 is right.
 
@@ -64,6 +71,7 @@ def best_slope(
         base: weight of each user under p, (U,); some are above 0.
         weights: of the bootstrap over users, from `resample_weights`, (U, B).
         gen: of the users drawn from p, and of the pairs where they are too many.
+        met: where the pairs are held-out ones, the visible ones: those drawn have not met the item.
 
     Returns:
         slope; ci95_low and ci95_high, its interval over users, by one step of Newton's method for
@@ -72,7 +80,11 @@ def best_slope(
     if len(task) > PAIRS:
         some = gen.choice(len(task), PAIRS, replace=False)
         task, user = task[some], user[some]
-    drawn = gen.choice(len(base), (NEGATIVES, len(task)), p=base / base.sum())
+
+    def draw() -> Ints:
+        return gen.choice(len(base), (NEGATIVES, len(task)), p=base / base.sum())
+
+    drawn = draw() if met is None else met.unmet(draw, task)
     users = np.vstack((user, drawn))
     f = scores[task, users].astype(np.float64)
     common = np.zeros((NEGATIVES + 1, 1))

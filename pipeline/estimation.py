@@ -27,6 +27,7 @@ from pipeline.training.history import MISS, SCALED, Row
 from pipeline.training.loop import fit
 from pipeline.training.session import Session
 from pipeline.training.split import Split
+from pipeline.unmet import Met
 
 CHANCE = 2 * math.log(2)  # the loss of f = 0
 PLATEAU = 1.381  # a loss under this has left it
@@ -39,7 +40,7 @@ class Estimation:
 
     train: PairSampler  # exposures of training users, or visible ones of all users
     valid: PairSampler  # exposures of validation users that nothing learns from: what ends training
-    held_out: PairSampler  # held-out exposures of validation users; the same base as `valid`
+    held_out: PairSampler  # held-out exposures of validation users; p as of `valid`
 
 
 def make_estimation(
@@ -53,7 +54,8 @@ def make_estimation(
     """Sort the exposures into those that train and those that validate.
 
     The negatives of validation users are drawn from validation users too: against training users,
-    whom the network has seen, the loss would be no held-out loss.
+    whom the network has seen, the loss would be no held-out loss. Those of held-out exposures are
+    users who have not met the item (`pipeline.unmet`).
 
     Args:
         examples: exposures to the tasks in play.
@@ -75,15 +77,15 @@ def make_estimation(
         learners, learned = np.arange(examples.users), ~pairs.held_out
         validating = of_valid & pairs.held_out
 
-    def sampler(mask: Bools, rows: Ints, drawn_from: Bools) -> PairSampler:
+    def sampler(mask: Bools, rows: Ints, drawn_from: Bools, met: Met | None = None) -> PairSampler:
         chosen = pairs.where(mask)
         column = torch.from_numpy(pairs.user[drawn_from] if base == "exposures" else rows)
         user, task = (torch.from_numpy(of).to(device) for of in (chosen.user, chosen.task))
         if ranks.alone:
-            return PairSampler(user, task, column.to(device))
+            return PairSampler(user, task, column.to(device), met)
         entries = column.bincount(minlength=examples.users)
         of_all = ranks.add_(entries) if base == "exposures" else entries
-        return CountedSampler(user, task, of_all.cumsum(0).to(device))
+        return CountedSampler(user, task, of_all.cumsum(0).to(device), met)
 
     exposed = ranks.total(len(pairs))
     for name, mask in {"train": learned, "validate": validating}.items():
@@ -100,10 +102,12 @@ def make_estimation(
             "user, from which validation draws its negatives with ratio.base 'exposures'; set it "
             "to users, or change the shares in `data`."
         )
+    met = Met.of(pairs.user[seen], pairs.task[seen])
+    held_out = sampler(of_valid & pairs.held_out, valid, seen, met)
     return Estimation(
         sampler(learned, learners, learned),
-        sampler(validating, valid, seen),
-        sampler(of_valid & pairs.held_out, valid, seen),
+        sampler(validating, valid, seen) if visible == "train" else held_out,
+        held_out,
     )
 
 

@@ -22,6 +22,7 @@ from pipeline.splits import Measured, measured_users
 from pipeline.storage import matrix
 from pipeline.text_files import Scalar
 from pipeline.training.history import best_row
+from pipeline.unmet import Met
 from pipeline.yardsticks import TaskLabel, exposure_sides, task_label
 
 Figures = dict[str, float | int]
@@ -175,8 +176,8 @@ def _calibration(
 ) -> dict[str, object]:
     """How far the mean ratio is from 1 under the p of test users, and how far the slopes are.
 
-    One is by their visible exposures, one by their held-out ones, of which no x was made. Nothing
-    where there are none, or no p.
+    One is by their visible exposures, one by their held-out ones, of which no x was made, against
+    users who have not met the item either. Nothing where there are none, or no p.
     """
     column = find(pairs.user, test)
     here = column < len(test)
@@ -188,11 +189,11 @@ def _calibration(
         return {}
     mean_gen, *slope_gens = gen.spawn(3)
     weights = resample_weights(len(test), params.evaluate.bootstrap, mean_gen)
+    met = Met.of(user[~held_out], task[~held_out])
+    kinds = [("visible", ~held_out, None), ("held_out", held_out, met)]
     slopes = {
-        name: best_slope(scores, task[of], user[of], base, weights, slope_gen)
-        for (name, of), slope_gen in zip(
-            {"visible": ~held_out, "held_out": held_out}.items(), slope_gens, strict=True
-        )
+        name: best_slope(scores, task[of], user[of], base, weights, slope_gen, met)
+        for (name, of, met), slope_gen in zip(kinds, slope_gens, strict=True)
         if of.any()
     }
     return {**calibration(scores, base, weights), **slopes}

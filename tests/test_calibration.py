@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from pipeline import calibration as calibration_module
 from pipeline.auc import resample_weights
 from pipeline.calibration import best_slope, calibration, log_mean_ratios
+from pipeline.unmet import Met
 
 
 def normal_world(users: int, gen: np.random.Generator) -> np.ndarray:
@@ -93,6 +95,35 @@ def test_the_slope_is_by_the_base() -> None:
     )
     assert found == pytest.approx(1, abs=0.1)
     assert abs(even - 1) > 0.2
+
+
+def test_a_true_ratio_has_slope_one_by_held_out_pairs_beside_users_who_have_not_met_the_item() -> (
+    None
+):
+    """Where x holds the visible pairs: such users are sure to be of q_t, and of no held-out pair.
+
+    log q_t / p is then that of P(exposed | x), which is 1 for them.
+    """
+    gen = np.random.default_rng(0)
+    weights = resample_weights(2000, 10, gen)
+    slopes = []
+    for _ in range(3):
+        chance = expit(gen.normal(-1.5, 1, (40, 2000)))
+        exposed = gen.random(chance.shape) < chance
+        hidden = exposed & (gen.random(chance.shape) < 0.2)
+        visible = exposed & ~hidden
+        of_x = np.where(visible, 1, 0.2 * chance / (1 - 0.8 * chance))
+        truth = np.log(of_x) - np.log(of_x.mean(1, keepdims=True))
+        pairs, known = np.nonzero(hidden), Met.of(*np.nonzero(visible)[::-1])
+        slopes.append(
+            [
+                best_slope(truth, *pairs, everybody(2000), weights, gen, met)["slope"]
+                for met in (known, None)
+            ]
+        )
+    matched, beside_all = np.mean(slopes, axis=0)
+    assert matched == pytest.approx(1, abs=0.05)
+    assert beside_all < 0.6
 
 
 def test_a_step_of_newton_s_method_comes_near_to_fitting_a_resample_anew() -> None:

@@ -203,6 +203,22 @@ def test_with_visible_all_everybody_trains_and_held_out_pairs_validate(base: Bas
     assert made.valid.base.tolist() == made.held_out.base.tolist() == alone.tolist()
 
 
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("visible", ["train", "all"])
+def test_negatives_of_held_out_pairs_have_not_met_the_item(base: Base, visible: Visible) -> None:
+    examples = small_world().examples
+    user, task, hidden = (column.tolist() for column in vars(examples.pairs).values())
+    known = {(u, t) for u, t, held in zip(user, task, hidden, strict=True) if not held}
+    made = make_estimation(examples, base=base, visible=visible, device=CPU)
+
+    def met(pairs: PairSampler) -> int:
+        users, tasks = pairs.fixed(torch.Generator().manual_seed(0))
+        return sum(pair in known for pair in zip(users[1].tolist(), tasks.tolist(), strict=True))
+
+    assert met(made.held_out) == 0
+    assert (met(made.valid) > 0) == (visible == "train")  # visible pairs, beside all of p
+
+
 def test_with_visible_all_held_out_exposures_of_test_users_move_nothing() -> None:
     examples, test = small_world().examples, small_world().rows("test")
     params = default_params(ratio={"visible": "all", "max_epochs": 2, "batch_size": 256}).ratio

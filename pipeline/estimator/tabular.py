@@ -219,7 +219,8 @@ def _sampler(rows: Rows, first: int, base: Ints, device: torch.device) -> PairSa
     """The rows, which begin at row `first` of x, against the base."""
     places = np.arange(first, first + len(rows))
     columns = (np.tile(places, _repeats(rows)), np.tile(rows.task, _repeats(rows)), base)
-    return PairSampler(*(torch.from_numpy(column).to(device) for column in columns))
+    user, task, drawn_from = (torch.from_numpy(column).to(device) for column in columns)
+    return PairSampler(user, task, drawn_from)
 
 
 def _repeats(rows: Rows) -> int:

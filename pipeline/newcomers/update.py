@@ -24,6 +24,7 @@ from pipeline.newcomers.running import Running
 from pipeline.pairs import called, ids_of, shown
 from pipeline.sections import Base
 from pipeline.storage import matrix, vectors
+from pipeline.unmet import Met
 
 FoldIn = Callable[[pa.Table, pa.Table], Singles]  # users, their exposures -> x (n, x_dim)
 FEWEST = 5  # exposures by users who count, with which an item that came later is a task
@@ -205,7 +206,7 @@ def _drift(running: Running, pairs: pa.Table, net: RatioNet, base: Base) -> Drif
     """With the losses of those new pairs that are like held-out ones of validation users.
 
     Of users who were known and did not train, by the vectors they had, to tasks that were trained;
-    against negatives from among such users.
+    against negatives from among such users, who have not met the item.
     """
     ids, items = _ids(running.features, "user"), _ids(running.tasks, "item")[~running.later]
     untrained = np.setdiff1d(ids, running.learned)
@@ -218,16 +219,19 @@ def _drift(running: Running, pairs: pa.Table, net: RatioNet, base: Base) -> Drif
     user, task = rows(pairs)
     if not len(user):
         return running.drift
-    known = shown(running.exposures)
-    others = rows(known)[0] if base == "exposures" else np.searchsorted(ids, untrained)
+    visible = rows(shown(running.exposures))
+    others = visible[0] if base == "exposures" else np.searchsorted(ids, untrained)
     if not len(others):
         return running.drift
-    n = NEGATIVES * len(user)
-    negative = others[np.random.default_rng(0).integers(len(others), size=n)]
-    both = torch.from_numpy(np.stack((np.tile(user, NEGATIVES), negative)))
+    gen = np.random.default_rng(0)
+    users, tasks = np.tile(user, NEGATIVES), np.tile(task, NEGATIVES)
+    negative = Met.of(*visible).unmet(
+        lambda: others[gen.integers(len(others), size=len(users))], tasks
+    )
+    both = torch.from_numpy(np.stack((users, negative)))
     e = torch.from_numpy(running.e[~running.later])
     model = TaskRatios(net, x=torch.from_numpy(running.x), e=e).eval()
     with torch.no_grad():
-        losses = pair_losses(model, both, torch.from_numpy(np.tile(task, NEGATIVES)))
+        losses = pair_losses(model, both, torch.from_numpy(tasks))
     of_each = losses.double().view(NEGATIVES, -1).mean(0)
     return running.drift.add(user, of_each.numpy())

@@ -5,11 +5,13 @@ column of users of which each entry is equally likely: the users of all exposure
 then a draw of p = sum_t m_t q_t, Proposition 1), or every user once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from pipeline.unmet import Met
 
 
 def batch_count(rows: float, size: int) -> int:
@@ -25,11 +27,14 @@ class PairSampler:
         user: (E,) row of the exposed user of each positive pair.
         task: (E,) row of its task.
         base: (B,) rows of users; a negative is drawn uniformly from it.
+        met: where the positives are held-out pairs, the visible ones: no user is a `fixed` negative
+            of a task they have met.
     """
 
     user: Tensor
     task: Tensor
     base: Tensor
+    met: Met | None = None
 
     def draw_base(self, n: int, gen: torch.Generator) -> Tensor:
         """`n` users x~ ~ p, with replacement. A negative may happen to be a positive of its task:
@@ -83,7 +88,15 @@ class PairSampler:
 
     def fixed(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
         """Every positive pair once, in its place, each with one negative: a validation set."""
-        return torch.stack([self.user, self.draw_base(len(self.user), gen)]), self.task
+        negative = self.unmet(lambda: self.draw_base(len(self.user), gen), int)
+        return torch.stack([self.user, negative]), self.task
+
+    def unmet(self, draw: Callable[[], Tensor], total: Callable[[int], int]) -> Tensor:
+        """What `draw` gives, a user for every pair; where there is `met`, see `Met.unmet`."""
+        if self.met is None:
+            return draw()
+        user = self.met.unmet(lambda: draw().cpu().numpy(), self.task.cpu().numpy(), total)
+        return torch.from_numpy(user).to(self.task.device)
 
 
 def shifted(positive: Tensor) -> Tensor:

@@ -148,5 +148,6 @@ def _fixed(pairs: PairSampler, ranks: Ranks, gen: torch.Generator) -> PairBatch:
     """
     key = (pairs.user << 32) + pairs.task * ranks.size + ranks.rank
     of_all = torch.cat(ranks.gather(key)).sort().values
-    negative = pairs.draw_base(len(of_all), gen)[torch.searchsorted(of_all, key)]
+    place = torch.searchsorted(of_all, key)
+    negative = pairs.unmet(lambda: pairs.draw_base(len(of_all), gen)[place], ranks.total)
     return torch.stack([pairs.user, negative]), pairs.task
