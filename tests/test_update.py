@@ -3,6 +3,7 @@
 import csv
 import errno
 import io
+import json
 import os
 import re
 import shutil
@@ -770,6 +771,30 @@ def test_to_train_again_is_said_where_the_drift_is_beyond_its_error(
     new_exposures(project, newcomers(trained))
     told = CliRunner().invoke(update_stage.app, ["new.csv"]).output
     assert told.endswith(f"such pairs; {advice}\n")
+
+
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [
+        (None, {"drift": None, "error": None, "retrain": None}),
+        ((0.5, 0.1), {"drift": 0.5, "error": 0.1, "retrain": True}),
+        ((0.12345678, 0.5), {"drift": 0.123457, "error": 0.5, "retrain": False}),
+    ],
+)
+def test_a_program_reads_what_was_done_and_whether_to_train_again(
+    trained: Trained,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    left: tuple[float, float] | None,
+    told: dict[str, object],
+) -> None:
+    monkeypatch.setattr("pipeline.newcomers.update.skill_left", lambda *_: left)
+    new_exposures(project, newcomers(trained))
+    ran = CliRunner().invoke(update_stage.app, ["new.csv", "--format", "json"])
+    assert ran.exit_code == 0, ran.output
+    done = {"pairs": 43, "users": 3, "folded": 3, "items": 1, "tasks": 1, "drift_pairs": 0}
+    assert json.loads(ran.stdout) == done | told
+    assert ran.stdout.count("\n") == 1
 
 
 @pytest.mark.parametrize("text_ids", [False, True])
