@@ -15,7 +15,8 @@ PARAM_KEYS = (
     *("features.min_users", "features.visible"),
     *("ratio.base", "ratio.visible", "ratio.linear", "ratio.mode", "ratio.stop"),
     "ratio.scaling",
-    *("ratio.freeze_e", "ratio.hidden", "ratio.dropout", "evaluate.labels", "evaluate.users"),
+    *("ratio.freeze_e", "ratio.hidden", "ratio.dropout", "ratio.patience"),
+    *("evaluate.labels", "evaluate.users"),
     *("pretrain.seed_tasks", "graph.model", "graph.triples"),
     *("tasks.min_exposures", "tasks.keep_share"),
 )

@@ -56,7 +56,7 @@ def main(
         from pipeline.parts import read_exposures_to
         from pipeline.storage import read_table, write_table
         from pipeline.text_files import write_csv
-        from pipeline.training.history import best_row, kept_epoch, rounded
+        from pipeline.training.history import best_row, kept_epoch, longer_patience, rounded
         from stages.session import open_session
 
         wanted = run.params.ratio
@@ -87,10 +87,13 @@ def main(
         write_csv(rounded(made.history), history)
         best = best_row(made.history)
         scaled = "scaled_valid_loss" in best
+        longer = longer_patience(made.history, wanted.patience)
+        hint = f"; perhaps a plateau: try ratio.patience {longer}, compare exposure_valid"
         run.say(
             f"{examples.tasks:,} tasks: validation loss {best['valid_loss']:.4f} "
             f"{kept_epoch(made.history, wanted)}"
             + (f"; {best['scaled_valid_loss']:.4f} scaled by {best['slope']:.2f}" if scaled else "")
+            + (hint if longer else "")
         )
 
 

@@ -1,8 +1,9 @@
 """Take in new exposures without training: new users, new items, and what is drifting."""
 
+import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pipeline.sections import Base
 
 app = stage_app()
+Format = Literal["text", "json"]
+DIGITS = 6  # of numbers in JSON
 RETRAIN = 0.8  # of what was learned; to train again when clearly, by two errors, less is left
 
 
@@ -30,6 +33,9 @@ def main(
     data: Annotated[Path, typer.Option(help="Reads: the folder that `dvc repro` filled.")] = Path(
         "data"
     ),
+    asked_format: Annotated[
+        Format, typer.Option("--format", help="Two lines for people, or one JSON object.")
+    ] = "text",
     params: ParamsOption = PARAMS,
 ) -> None:
     """Take in new exposures: fit vectors to new users, place new items, add up how well it holds.
@@ -65,11 +71,13 @@ def main(
                 ),
             )
             done.write(state, name)
-        run.say(_in_words(report))
         kept = best_row(history)
-        run.say(
-            _drift_in_words(done, float(kept.get("scaled_held_out_loss", kept["held_out_loss"])))
-        )
+        held_out_loss = float(kept.get("scaled_held_out_loss", kept["held_out_loss"]))
+        if asked_format == "json":
+            run.say(_as_json(report, done, held_out_loss))
+            return
+        run.say(_in_words(report))
+        run.say(_drift_in_words(done, held_out_loss))
 
 
 def _running(state: Path, data: Path, model: str) -> "Running":
@@ -147,10 +155,34 @@ def _drift_in_words(running: "Running", held_out_loss: float) -> str:
         return f"drift: needs {ENOUGH} pairs of users who did not train; so far {n:,}"
     share, error = left
     advice = f"train again once it is clearly below {RETRAIN:g}"
-    if share + 2 * error < RETRAIN:
-        advice = "train again: `dvc repro`"
+    if _clearly_below(share, error):
+        advice = (
+            "perhaps tastes have changed, or these users are new or had met most of what they "
+            "would: to train again, append what came to your exposures, then `dvc repro` "
+            "(docs/newcomers.md)"
+        )
     of_all = f"{share:.2f} ± {error:.2f} of what was learned"
     return f"drift: {of_all} is left, by {n:,} such pairs; {advice}"
+
+
+def _clearly_below(share: float, error: float) -> bool:
+    return share + 2 * error < RETRAIN
+
+
+def _as_json(report: "Updated", running: "Running", held_out_loss: float) -> str:
+    """What was done, and the drift; null where that is not known."""
+    from pipeline.newcomers.update import skill_left
+
+    left = skill_left(running.drift, held_out_loss)
+    share, error = (round(figure, DIGITS) for figure in left) if left else (None, None)
+    told = {
+        **vars(report),
+        "drift": share,
+        "error": error,
+        "drift_pairs": running.drift.pairs,
+        "retrain": _clearly_below(*left) if left else None,
+    }
+    return json.dumps(told)
 
 
 if __name__ == "__main__":

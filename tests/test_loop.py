@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.sections import Schedule
-from pipeline.training.history import Row, best_row, kept_epoch, rounded
+from pipeline.training.history import Row, best_row, kept_epoch, longer_patience, rounded
 from pipeline.training.loop import fit
 from pipeline.training.session import Session
 
@@ -180,6 +180,35 @@ def test_it_is_told_which_epoch_is_kept_and_whether_patience_was_left(
 ) -> None:
     schedule = Schedule(lr=0.01, batch_size=8, max_epochs=len(losses), patience=limit)
     assert kept_epoch(Script(losses).run(limit), schedule) == told
+
+
+@pytest.mark.parametrize(
+    ("kept", "slope", "epochs", "longer"),
+    [
+        (3, 2.85, 13, 30),  # a made-up shop: worth 5 points of AUC when it goes on to epoch 58
+        (3, 2.85, 12, None),  # max_epochs ended it, and is told
+        (11, 1.68, 21, None),  # the embedded default
+        (57, 2.15, 67, None),  # MovieLens 1M
+        (3, 1.68, 13, None),
+        (6, 2.85, 16, None),
+    ],
+)
+def test_an_early_epoch_of_far_too_small_log_ratios_is_perhaps_a_plateau(
+    kept: int, slope: float, epochs: int, longer: int | None
+) -> None:
+    rows = [
+        {"epoch": n, "valid_loss": 1.2 if n == kept else 1.3, "slope": slope}
+        for n in range(1, epochs + 1)
+    ]
+    assert longer_patience(rows, 10) == longer
+    written = [{name: str(value) for name, value in row.items()} for row in rows]
+    assert longer_patience(written, 10) == longer
+
+
+@pytest.mark.parametrize("row", [{}, {"slope": 3.0, "valid_miss": 0.3}])
+def test_a_plateau_is_told_only_of_scaled_log_ratios_that_the_loss_judges(row: Row) -> None:
+    history = [{"epoch": n, "valid_loss": 1.3, **row} for n in range(1, 14)]
+    assert longer_patience(history, 10) is None
 
 
 def test_the_share_of_wrong_answers_judges_the_epochs_where_a_row_has_it() -> None:

@@ -609,6 +609,17 @@ def test_a_page_tells_by_what_the_epoch_was_kept_and_on_whom_the_ratio_was_train
     assert "on whom the ratio was not trained" not in page
 
 
+@pytest.mark.parametrize(("slope", "told"), [("2.9", True), ("1.7", False)])
+def test_a_page_tells_where_the_ratio_perhaps_rests_on_a_plateau(
+    artefacts: Artefacts, params: Params, slope: str, *, told: bool
+) -> None:
+    history = [{**row, "slope": slope} for row in HISTORY] + [
+        {**HISTORY[-1], "epoch": str(n), "slope": slope} for n in range(4, 13)
+    ]
+    page = text(parsed(render(gather(replace(artefacts, ratio_history=history), params), [])))
+    assert ("The ratio perhaps rests on a plateau: try ratio.patience 30" in page) == told
+
+
 WITHOUT = {
     "a few": lambda table: table.slice(0, 5),
     "no age": lambda users: users.drop_columns("age"),

@@ -204,6 +204,19 @@ def test_all_tasks_are_seed_tasks_where_there_are_fewer_than_asked_for(folder: P
     assert result.stderr.startswith(told)
 
 
+def test_a_training_that_perhaps_rests_on_a_plateau_says_what_to_try(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.training.history.EARLY", 99)
+    monkeypatch.setattr("pipeline.training.history.STEEP", 0.0)
+    succeed(pretrain, project)
+    set_params(
+        folder, {"ratio": {"dropout": [0.0] * 3, "lr": 0.05, "max_epochs": 40, "patience": 1}}
+    )
+    (line,) = succeed(train)
+    assert line.endswith("; perhaps a plateau: try ratio.patience 3, compare exposure_valid\n")
+
+
 @pytest.mark.parametrize(("stage", "section"), [(pretrain, "pretrain"), (train, "ratio")])
 def test_a_training_that_learned_nothing_warns(folder: Path, stage: object, section: str) -> None:
     succeed(pretrain, project)

@@ -3,6 +3,7 @@
 import csv
 import errno
 import io
+import json
 import os
 import re
 import shutil
@@ -47,6 +48,10 @@ from tests.projects import set_params
 from tests.worlds import SmallWorld, default_params, small_world
 
 ROOT = Path(__file__).parents[1]
+PERHAPS = (
+    "perhaps tastes have changed, or these users are new or had met most of what they would: to "
+    "train again, append what came to your exposures, then `dvc repro` (docs/newcomers.md)"
+)
 
 
 @dataclass(frozen=True)
@@ -749,7 +754,7 @@ def test_drift_is_held_against_the_loss_of_the_network_as_it_is_scaled(
 @pytest.mark.parametrize(
     ("left", "advice"),
     [
-        ((0.5, 0.1), "train again: `dvc repro`"),
+        ((0.5, 0.1), PERHAPS),
         ((0.5, 0.2), "train again once it is clearly below 0.8"),
         ((0.9, 0.01), "train again once it is clearly below 0.8"),
     ],
@@ -766,6 +771,53 @@ def test_to_train_again_is_said_where_the_drift_is_beyond_its_error(
     new_exposures(project, newcomers(trained))
     told = CliRunner().invoke(update_stage.app, ["new.csv"]).output
     assert told.endswith(f"such pairs; {advice}\n")
+
+
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [
+        (None, {"drift": None, "error": None, "retrain": None}),
+        ((0.5, 0.1), {"drift": 0.5, "error": 0.1, "retrain": True}),
+        ((0.12345678, 0.5), {"drift": 0.123457, "error": 0.5, "retrain": False}),
+    ],
+)
+def test_a_program_reads_what_was_done_and_whether_to_train_again(
+    trained: Trained,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    left: tuple[float, float] | None,
+    told: dict[str, object],
+) -> None:
+    monkeypatch.setattr("pipeline.newcomers.update.skill_left", lambda *_: left)
+    new_exposures(project, newcomers(trained))
+    ran = CliRunner().invoke(update_stage.app, ["new.csv", "--format", "json"])
+    assert ran.exit_code == 0, ran.output
+    done = {"pairs": 43, "users": 3, "folded": 3, "items": 1, "tasks": 1, "drift_pairs": 0}
+    assert json.loads(ran.stdout) == done | told
+    assert ran.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("text_ids", [False, True])
+def test_all_exposures_are_written_again_as_the_page_says(
+    trained: Trained, project: Path, *, text_ids: bool
+) -> None:
+    """docs/newcomers.md, Training again: its code gives back what `update` was given, and more."""
+    new_exposures(project, newcomers(trained))
+    assert CliRunner().invoke(update_stage.app, ["new.csv"]).exit_code == 0
+    state = project / "data/running"
+    known = pairs_of(pq.read_table(state / "exposures.parquet"))
+    if text_ids:
+        for who in ("user", "item"):
+            table = pq.read_table(state / f"{who}s.parquet")
+            keys = pa.array([f"the {id_}" for id_ in table.column(f"{who}_id").to_pylist()])
+            pq.write_table(table.append_column(f"{who}_key", keys), state / f"{who}s.parquet")
+        known = [(f"the {user}", f"the {item}") for user, item in known]
+    page = (ROOT / "docs/newcomers.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    exec(code.replace("/data/shop/", ""), {})  # noqa: S102 - the page's own
+    with (project / "exposures.csv").open() as file:
+        rows = [(row["user_id"], row["item_id"]) for row in csv.DictReader(file)]
+    assert rows == [(str(user), str(item)) for user, item in known]
 
 
 def test_a_state_of_another_training_is_refused(trained: Trained, project: Path) -> None:

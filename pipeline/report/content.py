@@ -19,6 +19,7 @@ from pipeline.report.results import (
 )
 from pipeline.report.similarity import Similarity, similarity
 from pipeline.report.why import Why, explain_most_familiar
+from pipeline.training.history import longer_patience
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Content:
         why: of each of them, its most familiar test user's score, taken apart.
         similarity: of the embeddings of some tasks.
         learning: the losses of each network that was trained.
+        patience: to try, where the ratio perhaps rests on a plateau; else None.
     """
 
     params: Params
@@ -51,6 +53,7 @@ class Content:
     why: list[Why]
     similarity: Similarity
     learning: list[Learning]
+    patience: int | None
 
 
 def gather(artefacts: Artefacts, params: Params) -> Content:
@@ -59,8 +62,9 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
     Reads the params init, seed, data.source, labels, features.model, features.user_fields,
     features.activity, features.min_users, features.visible, projection.histogram_label,
     ratio.base, ratio.visible, ratio.linear, ratio.mode, ratio.stop,
-    ratio.scaling, ratio.freeze_e, ratio.hidden, ratio.dropout, evaluate.labels, evaluate.users,
-    pretrain.seed_tasks, graph.model, graph.triples, tasks.min_exposures and tasks.keep_share.
+    ratio.scaling, ratio.freeze_e, ratio.hidden, ratio.dropout, ratio.patience, evaluate.labels,
+    evaluate.users, pretrain.seed_tasks, graph.model, graph.triples, tasks.min_exposures and
+    tasks.keep_share.
 
     Raises:
         PipelineError: artefacts that do not belong together.
@@ -92,6 +96,7 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
         why=[explain_most_familiar(row, test_users, artefacts, explainer) for row in shown],
         similarity=similarity(artefacts, source),
         learning=learned(artefacts),
+        patience=longer_patience(artefacts.ratio_history, params.ratio.patience),
     )
 
 

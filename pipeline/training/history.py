@@ -10,6 +10,11 @@ Figures = TypeVar("Figures", bound=Mapping[str, float] | Mapping[str, str])
 Row = dict[str, float]
 SCALED = ("slope", "offset", "scaled_valid_loss", "scaled_held_out_loss")  # by Platt scaling
 MISS = "valid_miss"  # the share of wrong answers: where a row has it, it judges the epoch
+# What tells a plateau from an end. In two made-up shops patience 10 kept epochs 2 and 3, at slopes
+# of 3.1 and 2.9, and a longer one found epochs 57 and 58: 3 and 5 points of AUC more. The embedded
+# default keeps epoch 11 at a slope of 1.7, MovieLens 1M epoch 57 at 2.2.
+EARLY = 5  # the last epoch of those that are
+STEEP = 2.0
 
 
 def judge(row: Mapping[str, object]) -> str:
@@ -38,6 +43,20 @@ def kept_epoch(history: Sequence[Row], schedule: Schedule) -> str:
     epoch, epochs = int(best_row(history)["epoch"]), len(history)
     cut = epochs == schedule.max_epochs and epochs - epoch < schedule.patience
     return f"after epoch {epoch} of {epochs}{', which max_epochs ended' if cut else ''}"
+
+
+def longer_patience(history: Sequence[Figures], patience: int) -> int | None:
+    """What to try where patience may have ended a training on a plateau past that at 2 ln 2.
+
+    So it looks where one of the first epochs was kept, and the log ratios were still far too small.
+    None elsewhere, and where no slope is told or another figure than the loss judges.
+    """
+    if "slope" not in history[0] or judge(history[0]) == MISS:
+        return None
+    best = best_row(history)
+    epoch, slope = float(best["epoch"]), float(best["slope"])
+    ended = len(history) - epoch >= patience
+    return 3 * patience if ended and epoch <= EARLY and slope > STEEP else None
 
 
 def rounded(history: Sequence[Row]) -> list[Row]:
