@@ -157,9 +157,8 @@ def _drift_in_words(running: "Running", held_out_loss: float) -> str:
     advice = f"train again once it is clearly below {RETRAIN:g}"
     if _clearly_below(share, error):
         advice = (
-            "perhaps tastes have changed, or these users are new or had met most of what they "
-            "would: to train again, append what came to your exposures, then `dvc repro` "
-            "(docs/newcomers.md)"
+            "perhaps tastes have changed, or these users had met most of what they would: to train "
+            "again, append what came to your exposures, then `dvc repro` (docs/newcomers.md)"
         )
     of_all = f"{share:.2f} ± {error:.2f} of what was learned"
     return f"drift: {of_all} is left, by {n:,} such pairs; {advice}"

@@ -49,8 +49,8 @@ from tests.worlds import SmallWorld, default_params, small_world
 
 ROOT = Path(__file__).parents[1]
 PERHAPS = (
-    "perhaps tastes have changed, or these users are new or had met most of what they would: to "
-    "train again, append what came to your exposures, then `dvc repro` (docs/newcomers.md)"
+    "perhaps tastes have changed, or these users had met most of what they would: to train again, "
+    "append what came to your exposures, then `dvc repro` (docs/newcomers.md)"
 )
 
 
@@ -250,6 +250,14 @@ def test_drift_is_none_where_new_pairs_are_like_those_held_out(
     assert share + 2 * error < 0.3
     assert skill_left(Drift(99, 99.0), loss) is None
     assert skill_left(Drift(1000, 1000 * CHANCE), loss)[0] == pytest.approx(0)
+
+
+def test_users_who_came_later_are_no_part_of_the_drift(trained: Trained, tmp_path: Path) -> None:
+    first, _ = run(trained, trained.running, new_exposures(tmp_path, newcomers(trained)))
+    more = [(9001, int(item)) for item in first.tasks.column("item_id").to_numpy()[20:40]]
+    second, done = run(trained, first, new_exposures(tmp_path, more))
+    assert done.pairs > 0
+    assert second.drift == first.drift
 
 
 def test_each_loss_of_the_drift_is_of_the_user_it_is_added_to(

@@ -205,11 +205,11 @@ def _with_tasks(running: Running) -> Running:
 def _drift(running: Running, pairs: pa.Table, net: RatioNet, base: Base) -> Drift:
     """With the losses of those new pairs that are like held-out ones of validation users.
 
-    Of users who were known and did not train, by the vectors they had, to tasks that were trained;
-    against negatives from among such users, who have not met the item.
+    Of users whom the training knew and who took no part in it, by the vectors they have from there,
+    to tasks that were trained; against negatives from among such users, who have not met the item.
     """
     ids, items = _ids(running.features, "user"), _ids(running.tasks, "item")[~running.later]
-    untrained = np.setdiff1d(ids, running.learned)
+    untrained = np.setdiff1d(running.before, running.learned)
 
     def rows(table: pa.Table) -> tuple[Ints, Ints]:
         user, item = _ids(table, "user"), _ids(table, "item")
