@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from pipeline.by_hand import ALPHA
 from pipeline.by_hand.formats import Format
-from stages.by_hand import ALPHA, Asked, Files, answer
+from stages.by_hand import Asked, answer
 from stages.main_stage import stage
 from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage_app
 
@@ -108,6 +109,8 @@ def main(
         state=state,
     )
     if asked.anything:
+        from pipeline.by_hand.known import Files
+
         files = Files(
             model=model,
             task_embeddings=task_embeddings,
@@ -115,8 +118,8 @@ def main(
             tasks=tasks,
             splits=splits,
             exposures=exposures,
-            users=user_table,
-            items=item_table,
+            user_table=user_table,
+            item_table=item_table,
         )
         with stage("score", params, outputs=[], run_info=None) as run:
             answer(asked, files, run)

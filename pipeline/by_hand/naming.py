@@ -1,14 +1,17 @@
 """What a person calls users and items, and their rows: numbers, or text where a source has text."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.arrays import Ints
+from pipeline.arrays import Bools, Ints
 from pipeline.datasets.own_ids import Who, number_of, own_ids
 from pipeline.datasets.own_table import PADDED, OwnTable
 from pipeline.datasets.table_files import READABLE, read_own
@@ -17,6 +20,9 @@ from pipeline.one_line import one_line
 from pipeline.pairs import find, ids_of, rows_of
 
 SHOWN = 5  # names in a message
+FIRST, LAST = -(2**63), 2**63 - 1  # of 64 bits
+Ids = npt.ArrayLike  # one id, or several: numbers, or text where a source has text
+Listed = Sequence[int | str]
 
 
 @dataclass(frozen=True)
@@ -55,18 +61,17 @@ class Names:
         """Whether names are text."""
         return bool(pa.types.is_string(self.names.type))
 
-    def rows(self, wanted: str) -> Ints:
-        """Rows of the names in `wanted`: separated by commas, or the path of a table of them.
+    def typed(self, wanted: str) -> Listed:
+        """The ids in `wanted`: separated by commas, or the path of a table of them.
 
         Raises:
-            PipelineError: a name that is not known, or a faulty table.
+            PipelineError: something that is no id, or a faulty table.
         """
         path = Path(wanted)
         if path.suffix in READABLE:
-            return self.rows_in(read_own(path))
+            return self.in_table(read_own(path))
         if self.are_text:
-            names = self._listed(wanted)
-            return self._rows(_numbers_of(names), names)
+            return self._texts(wanted)
         names = [name.strip() for name in wanted.split(",")]
         if wrong := [name for name in names if not name.removeprefix("-").isdecimal()]:
             raise PipelineError(
@@ -78,46 +83,72 @@ class Names:
                 f"--{self.who}s: {padded[0]} has a zero before it, and ids are whole numbers here; "
                 f"write {int(padded[0])} if you mean that."
             )
-        numbers = [max(min(int(name), 2**63 - 1), -(2**63)) for name in names]
-        return self._rows(np.array(numbers, np.int64), names)
+        return [int(name) for name in names]
 
-    def rows_in(self, own: OwnTable) -> Ints:
-        """Rows of the column user_id or item_id of a table.
+    def in_table(self, own: OwnTable) -> Listed:
+        """The ids in the column user_id or item_id of a table.
 
         Raises:
-            PipelineError: a name that is not known, or no such column.
+            PipelineError: a row without an id, or no such column.
         """
-        ids = own_ids(own, self.who, text_ids=self.are_text)
-        return self._rows(ids.column(0).to_numpy(), ids.columns[-1].to_pylist())
+        ids: Listed = own_ids(own, self.who, text_ids=self.are_text).columns[-1].to_pylist()
+        return ids
 
-    def _listed(self, wanted: str) -> list[str]:
+    def rows(self, ids: Ids) -> Ints:
+        """Rows of ids, (n,).
+
+        Raises:
+            PipelineError: one that is not known, or that is of another kind than theirs.
+        """
+        names = self._each(ids)
+        numbers = self._numbers(names)
+        rows = find(numbers, self.ids)
+        refused = rows == len(self.ids)
+        if not refused.any():
+            return rows
+        first, known = int(np.argmax(refused)), np.isin(numbers, self.others)
+        called = self._called(names, refused & (known == known[first]))
+        if known[first]:
+            raise PipelineError(f"{called}: {self.why_not}.")
+        every = sorted(self.names.to_pylist())  # ids of text rise by their hashes
+        *some, last = (one_line(str(name)) for name in (*every[:SHOWN], every[-1]))
+        raise PipelineError(
+            f"{called} is not known; the {len(self.ids):,} that can be asked for "
+            f"are {', '.join(some)}, ... up to {last}."
+        )
+
+    def _each(self, ids: Ids) -> Listed:
+        """Ids one by one, in Python's own types."""
+        names = np.atleast_1d(np.asarray(ids, object)).tolist()
+        kind, expected = (str, "text") if self.are_text else (Integral, "whole numbers")
+        if wrong := [name for name in names if not isinstance(name, kind)]:
+            raise PipelineError(
+                f"{self.who}s: ids are {expected} here; found {wrong[0]!r}. Name them as your own "
+                "data does."
+            )
+        return names if self.are_text else [int(name) for name in names]
+
+    def _texts(self, wanted: str) -> list[str]:
         """The texts in a list; one with a comma, or a space at an end, may itself be a name."""
         names = wanted.split(",")
-        asked, known = _numbers_of([wanted, *names]), np.append(self.ids, self.others)
+        asked, known = self._numbers([wanted, *names]), np.append(self.ids, self.others)
         whole, *each = np.isin(asked, known).tolist()
         if whole:
             return [wanted]
         return [name if own else name.strip() for name, own in zip(names, each, strict=True)]
 
-    def _rows(self, ids: Ints, called: list[str]) -> Ints:
-        rows = find(ids, self.ids)
-        refused = rows == len(self.ids)
-        if not refused.any():
-            return rows
-        first, known = int(np.argmax(refused)), np.isin(ids, self.others)
-        alike = np.flatnonzero(refused & (known == known[first]))
-        others = len({called[at] for at in alike.tolist()}) - 1
-        name = one_line(str(called[first]))
+    def _numbers(self, names: Listed) -> Ints:
+        """Of texts their numbers; numbers beyond 64 bits are brought to their ends."""
+        number = {name: _number(name) for name in dict.fromkeys(names)}
+        return np.array([number[name] for name in names], np.int64)
+
+    def _called(self, names: Listed, which: Bools) -> str:
+        """The first of `names` (n,) for which `which` (n,) holds, and how many others."""
+        called = list(dict.fromkeys(names[at] for at in np.flatnonzero(which).tolist()))
+        name = one_line(str(called[0]))
         name = name.encode(errors="backslashreplace").decode()  # it may be no UTF-8
-        more = f" (and {others:,} more)" if others else ""
-        if known[first]:
-            raise PipelineError(f"{self.who} {name}{more}: {self.why_not}.")
-        names = sorted(self.names.to_pylist())  # ids of text rise by their hashes
-        *some, last = (one_line(str(name)) for name in (*names[:SHOWN], names[-1]))
-        raise PipelineError(
-            f"{self.who} {name}{more} is not known; the {len(self.ids):,} that can be asked for "
-            f"are {', '.join(some)}, ... up to {last}."
-        )
+        more = f" (and {len(called) - 1:,} more)" if len(called) > 1 else ""
+        return f"{self.who} {name}{more}"
 
 
 @dataclass(frozen=True)
@@ -143,16 +174,22 @@ class Catalogue:
             items.column("title").combine_chunks().take(pa.array(row)),
         )
 
-    def product(self, users: str | None, items: str | None) -> tuple[Ints, Ints]:
+    def product(self, users: Ids | None, items: Ids | None) -> tuple[Ints, Ints]:
         """Rows of the users and of the items named, each once; all where none are named."""
         return (
             np.arange(len(self.users.ids)) if users is None else _once(self.users.rows(users)),
             np.arange(len(self.items.ids)) if items is None else _once(self.items.rows(items)),
         )
 
-    def pairs(self, own: OwnTable) -> tuple[Ints, Ints]:
-        """Rows of the user and of the item of each row of a table of pairs."""
-        return self.users.rows_in(own), self.items.rows_in(own)
+    def pairs(self, users: Ids, items: Ids) -> tuple[Ints, Ints]:
+        """Rows of the user and of the item of each pair."""
+        user, task = self.users.rows(users), self.items.rows(items)
+        if len(user) != len(task):
+            raise ValueError(
+                f"users and items must be as many as there are pairs. Got {len(user):,} users and "
+                f"{len(task):,} items."
+            )
+        return user, task
 
     def named(self, readings: pa.Table) -> pa.Table:
         """Readings by row as readings by name: user_id, item_id and title in place of rows."""
@@ -189,8 +226,8 @@ class Catalogue:
         return pa.table(names | because | figures)
 
 
-def _numbers_of(names: list[str]) -> Ints:
-    return np.array([number_of(name) for name in names], np.int64)
+def _number(name: int | str) -> int:
+    return number_of(name) if isinstance(name, str) else max(min(name, LAST), FIRST)
 
 
 def _once(rows: Ints) -> Ints:
