@@ -1,7 +1,7 @@
 """Scoring by hand: a `Scorer` is asked for what the options name, which is shown or written."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -38,6 +38,7 @@ class Asked:
     explain: int | None
     asked_format: Format | None
     to: Path | None
+    data: Path | None
     state: Path | None
 
     @property
@@ -84,6 +85,19 @@ class Asked:
             )
         if self.to is None and (self.everything or self.format == "parquet"):
             raise PipelineError("that is nothing to show on a screen; name a file by --to.")
+
+
+def files_of(context: typer.Context) -> "Files":
+    """The files that options name, one by one; all others where they lie in the folder --data."""
+    from pipeline.by_hand.known import Files
+
+    below = Files.below(context.params["data"] or Path("data"))
+    named = {}
+    for name in (field.name for field in fields(Files)):
+        source = context.get_parameter_source(name)
+        if source and source.name != "DEFAULT":  # by name: some typers have a click of their own
+            named[name] = context.params[name]
+    return replace(below, **named)
 
 
 def answer(asked: Asked, files: "Files", run: Run) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from pipeline.by_hand import ALPHA
 from pipeline.by_hand.formats import Format
-from stages.by_hand import Asked, answer
+from stages.by_hand import Asked, answer, files_of
 from stages.main_stage import stage
 from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage_app
 
@@ -17,6 +17,7 @@ app = stage_app()
 
 @app.command()
 def main(
+    context: typer.Context,
     model: Annotated[Path, typer.Option(help="Reads: the network.")] = Path(
         "data/ratio/model.safetensors"
     ),
@@ -74,6 +75,12 @@ def main(
         Format | None, typer.Option("--format", help="Else by the name of --to, else a table.")
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Writes: the answer; else it is shown.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="By hand: the folder of all files that no option names.  [default: data]"
+        ),
+    ] = None,
     state: Annotated[
         Path | None, typer.Option(help="By hand: as of now, from the folder that `update` writes.")
     ] = None,
@@ -106,23 +113,12 @@ def main(
         explain=explain,
         asked_format=asked_format,
         to=to,
+        data=data,
         state=state,
     )
     if asked.anything:
-        from pipeline.by_hand.known import Files
-
-        files = Files(
-            model=model,
-            task_embeddings=task_embeddings,
-            features=features,
-            tasks=tasks,
-            splits=splits,
-            exposures=exposures,
-            user_table=user_table,
-            item_table=item_table,
-        )
         with stage("score", params, outputs=[], run_info=None) as run:
-            answer(asked, files, run)
+            answer(asked, files_of(context), run)
         return
     with stage(
         "score", params, "evaluate.users", outputs=[out], run_info=run_info, several=True

@@ -222,6 +222,27 @@ def test_json_of_tables_without_a_row_is_json() -> None:
         assert json.loads("".join(output.as_text(tables, "json"))) == expected
 
 
+def test_from_another_folder_data_names_all_files_but_those_that_are_named(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = ("--users", "7,3", "--items", "40,50")
+    explained = ("--user", "7", "--item", "40", "--explain", "1")
+    here, why = rows(*chosen), rows(*explained)
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    there = ("--data", str(project / "data"), "--params", str(project / "params.yaml"))
+    assert rows(*chosen, *there) == here
+    assert rows(*explained, *there) == why
+    for option in ("model", "task-embeddings", "features", "tasks", "splits", "exposures"):
+        ran = score(*chosen, *there, f"--{option}", "data/none.parquet")
+        assert ran.stderr.startswith("score: data/none.parquet: there is no such file.")
+    default = "data/ratio/model.safetensors"  # if it is said, it is meant
+    ran = score(*chosen, *there, "--model", default)
+    assert ran.stderr.startswith(f"score: {default}: there is no such file.")
+    ran = score(*chosen, "--data", "no", "--params", str(project / "params.yaml"))
+    assert ran.stderr.startswith("score: no/ratio/task_embeddings.parquet: there is no such file.")
+    assert not any(Path.cwd().iterdir())
+
+
 def lay_out_texts(folder: Path, people: list[str], things: list[str]) -> None:
     """As `lay_out`, of ids that are text; brings them into the order of their numbers."""
     for names in (people, things):
@@ -312,6 +333,7 @@ MISTAKES = {
     f"--users=-{'9' * 30}": r"user -9{30} is not known; .*",
     "--user 1 --to a.xlsx": r"--to a.xlsx: expected a name that ends in \.csv, .*",
     "--state nowhere": r"scoring by hand takes one of .*; found none of them\.",
+    "--data data": r"scoring by hand takes one of .*; found none of them\.",
     "--alpha 0.1": r"scoring by hand takes one of .*; found none of them\.",
     **{
         f"--pairs {name}": f"{name}: expected a name that ends in .csv, .tsv or .parquet. Write .*"
