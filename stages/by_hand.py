@@ -83,6 +83,10 @@ class Asked:
                 f"--to {self.to}: expected a name that ends in .csv, .json, .parquet or .txt, or "
                 "what to write by --format."
             )
+        if self.to is not None and not self.to.parent.is_dir():
+            raise PipelineError(
+                f"--to {self.to}: there is no folder {self.to.parent}; make it, or name another."
+            )
         if self.to is None and (self.everything or self.format == "parquet"):
             raise PipelineError("that is nothing to show on a screen; name a file by --to.")
 

@@ -332,6 +332,8 @@ MISTAKES = {
     "--users no.csv": r"no.csv: there is no such file; name another\.",
     f"--users=-{'9' * 30}": r"user -9{30} is not known; .*",
     "--user 1 --to a.xlsx": r"--to a.xlsx: expected a name that ends in \.csv, .*",
+    "--user 1 --to no/a.csv": r"--to no/a.csv: there is no folder no; make it, or name another\.",
+    "--user 1 --to bad.csv/a.csv": r"--to bad.csv/a.csv: there is no folder bad.csv; make it, .*",
     "--state nowhere": r"scoring by hand takes one of .*; found none of them\.",
     "--data data": r"scoring by hand takes one of .*; found none of them\.",
     "--alpha 0.1": r"scoring by hand takes one of .*; found none of them\.",
