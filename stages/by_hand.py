@@ -34,6 +34,7 @@ class Asked:
     top: int | None
     fresh: bool
     unseen: bool
+    known: bool
     alpha: float | None
     explain: int | None
     asked_format: Format | None
@@ -119,14 +120,14 @@ def answer(asked: Asked, files: "Files", run: Run) -> None:
     device = "cpu" if asked.explain is not None else run.device()
     scorer = Scorer.read(files, state=asked.state, alpha=alpha, device=device)
     if asked.explain is None:
-        tables = _chosen(asked, scorer)
+        tables = _chosen(asked, scorer, run)
         share = f"{100 * alpha:g} %"
         legend = (
             f"fresh: at most {share} of an item's own audience is called that by mistake; "
             f"common: at most {share} of all users score as high."
         )
     else:
-        tables = _explained(asked, asked.explain, scorer)
+        tables = _explained(asked, asked.explain, scorer, run)
         legend = "the contributions of a user and item add up to the score, in nats."
     if asked.format == "parquet" and asked.to is not None:
         write_parquet(tables, asked.to)
@@ -138,11 +139,12 @@ def answer(asked: Asked, files: "Files", run: Run) -> None:
     typer.echo(legend, err=True)
 
 
-def _chosen(asked: Asked, scorer: "Scorer") -> Iterator["pa.Table"]:
+def _chosen(asked: Asked, scorer: "Scorer", run: Run) -> Iterator["pa.Table"]:
     """What is asked for, as tables of one schema."""
     if asked.pairs is not None:
-        return iter([scorer.pairs(*_listed(asked.pairs, scorer), unseen=asked.unseen)])
-    users, items = _named(asked, scorer)
+        pairs = _listed(asked, asked.pairs, scorer, run)
+        return iter([scorer.pairs(*pairs, unseen=asked.unseen, strict=not asked.known)])
+    users, items = _named(asked, scorer, run)
     if asked.top is None:
         return scorer.grid(users, items, unseen=asked.unseen)
     options = {"lowest": asked.fresh, "unseen": asked.unseen}
@@ -151,37 +153,60 @@ def _chosen(asked: Asked, scorer: "Scorer") -> Iterator["pa.Table"]:
     return iter([scorer.best_users(items, asked.top, **options)])
 
 
-def _explained(asked: Asked, n: int, scorer: "Scorer") -> Iterator["pa.Table"]:
+def _explained(asked: Asked, n: int, scorer: "Scorer", run: Run) -> Iterator["pa.Table"]:
     """The scores asked for, taken apart, a table a pair."""
-    users, items = _listed(asked.pairs, scorer) if asked.pairs else _crossed(asked, scorer)
-    if len(users) > MOST_EXPLAINED:
+    if asked.pairs is not None:
+        users, items = _listed(asked, asked.pairs, scorer, run)
+    else:
+        users, items = _crossed(asked, scorer, run)
+    pairs = list(zip(users, items, strict=True))
+    if asked.known:
+        known = scorer.catalogue.known(users, items).tolist()
+        pairs = [pair for pair, is_known in zip(pairs, known, strict=True) if is_known]
+    if len(pairs) > MOST_EXPLAINED:
         raise PipelineError(
-            f"--explain takes at most {MOST_EXPLAINED} pairs, found {len(users):,}; name fewer."
+            f"--explain takes at most {MOST_EXPLAINED} pairs, found {len(pairs):,}; name fewer."
         )
-    for user, item in zip(users, items, strict=True):
+    for user, item in pairs:
         yield scorer.explain(user, item, n)
+    if not pairs:  # the columns of any
+        user, item = (kind.names[0].as_py() for kind in (scorer.users, scorer.items))
+        yield scorer.explain(user, item, n).slice(0, 0)
 
 
-def _crossed(asked: Asked, scorer: "Scorer") -> tuple["Listed", "Listed"]:
+def _crossed(asked: Asked, scorer: "Scorer", run: Run) -> tuple["Listed", "Listed"]:
     """The user and the item of every pair of those named, each once."""
     users, items = (
         list(dict.fromkeys(kind.names.to_pylist() if ids is None else ids))
-        for ids, kind in zip(_named(asked, scorer), (scorer.users, scorer.items), strict=True)
+        for ids, kind in zip(_named(asked, scorer, run), (scorer.users, scorer.items), strict=True)
     )
     return users * len(items), [item for item in items for _ in users]
 
 
-def _named(asked: Asked, scorer: "Scorer") -> tuple["Listed | None", "Listed | None"]:
+def _named(asked: Asked, scorer: "Scorer", run: Run) -> tuple["Listed | None", "Listed | None"]:
     """The ids in --users and --items; None where the option is not set."""
+    users = None if asked.users is None else scorer.users.typed(asked.users)
+    items = None if asked.items is None else scorer.items.typed(asked.items)
+    if not asked.known:
+        return users, items
+    if why := [*scorer.users.why_unknown(users or []), *scorer.items.why_unknown(items or [])]:
+        run.note(f"left out: {'; '.join(why)}")
     return (
-        None if asked.users is None else scorer.users.typed(asked.users),
-        None if asked.items is None else scorer.items.typed(asked.items),
+        None if users is None else scorer.users.known(users),
+        None if items is None else scorer.items.known(items),
     )
 
 
-def _listed(pairs: Path, scorer: "Scorer") -> tuple["Listed", "Listed"]:
+def _listed(asked: Asked, pairs: Path, scorer: "Scorer", run: Run) -> tuple["Listed", "Listed"]:
     """The ids in the two columns of a file."""
     from pipeline.datasets.table_files import read_own
 
     own = read_own(pairs)
-    return scorer.users.in_table(own), scorer.items.in_table(own)
+    users, items = scorer.users.in_table(own), scorer.items.in_table(own)
+    if asked.known:
+        why = [*scorer.users.why_unknown(users), *scorer.items.why_unknown(items)]
+        n = int((~scorer.catalogue.known(users, items)).sum())
+        if n:
+            be = "is" if n == 1 else "are"
+            run.note(f"{n:,} of {len(users):,} pairs {be} unknown: {'; '.join(why)}")
+    return users, items

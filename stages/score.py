@@ -56,6 +56,13 @@ def main(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="--top by the lowest score.")] = False,
     unseen: Annotated[bool, typer.Option("--unseen", help="Only pairs that have not met.")] = False,
+    known: Annotated[
+        bool,
+        typer.Option(
+            "--known",
+            help="By hand: score who and what is known, and refuse nothing for the others.",
+        ),
+    ] = False,
     alpha: Annotated[
         float | None,
         typer.Option(
@@ -109,6 +116,7 @@ def main(
         top=top,
         fresh=fresh,
         unseen=unseen,
+        known=known,
         alpha=alpha,
         explain=explain,
         asked_format=asked_format,

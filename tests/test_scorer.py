@@ -103,6 +103,20 @@ def test_what_is_no_id_is_refused_in_a_line(scorer: Scorer) -> None:
         scorer.pairs([7, 3], 40)
 
 
+def test_the_unknown_are_told_from_the_known(scorer: Scorer) -> None:
+    asked = [7, 999, 3, 3], [40, 40, 90, 50]
+    found = scorer.pairs(*asked, strict=False)
+    assert found["verdict"].to_pylist()[1:3] == ["unknown"] * 2
+    assert [found[name].to_pylist() for name in ("user_id", "item_id")] == list(asked)
+    assert found.take([0, 3]).to_pylist() == scorer.pairs([7, 3], [40, 50]).to_pylist()
+    assert scorer.pairs(999, 90, strict=False).schema == found.schema == scorer.pairs(7, 40).schema
+    assert scorer.pairs([], [], strict=False).schema == found.schema
+    assert scorer.users.known([999, 7, 998, 7]) == [7, 7]
+    assert scorer.items.known([90, 40, 11]) == [40]
+    with pytest.raises(PipelineError, match=r"^users: ids are whole numbers here; found 'x'"):
+        scorer.pairs("x", 40, strict=False)
+
+
 def test_of_nobody_there_is_a_table_without_rows(scorer: Scorer) -> None:
     none = scorer.pairs([], [])
     assert (none.num_rows, none.schema) == (0, scorer.pairs(7, 40).schema)

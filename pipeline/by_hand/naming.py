@@ -10,8 +10,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.arrays import Bools, Ints
+from pipeline.by_hand.familiarity import VERDICTS
 from pipeline.datasets.own_ids import Who, number_of, own_ids
 from pipeline.datasets.own_table import PADDED, OwnTable
 from pipeline.datasets.table_files import READABLE, read_own
@@ -19,6 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.one_line import one_line
 from pipeline.pairs import find, ids_of, rows_of
 
+UNKNOWN = "unknown"  # the verdict where there is none
 SHOWN = 5  # names in a message
 FIRST, LAST = -(2**63), 2**63 - 1  # of 64 bits
 Ids = npt.ArrayLike  # one id, or several: numbers, or text where a source has text
@@ -100,15 +103,15 @@ class Names:
         Raises:
             PipelineError: one that is not known, or that is of another kind than theirs.
         """
-        names = self._each(ids)
-        numbers = self._numbers(names)
-        rows = find(numbers, self.ids)
+        names = self.listed(ids)
+        rows = self.find(names)
         refused = rows == len(self.ids)
         if not refused.any():
             return rows
-        first, known = int(np.argmax(refused)), np.isin(numbers, self.others)
-        called = self._called(names, refused & (known == known[first]))
-        if known[first]:
+        no_use = self._of_no_use(names)
+        first = int(np.argmax(refused))
+        called = self._called(names, refused & (no_use == no_use[first]))
+        if no_use[first]:
             raise PipelineError(f"{called}: {self.why_not}.")
         every = sorted(self.names.to_pylist())  # ids of text rise by their hashes
         *some, last = (one_line(str(name)) for name in (*every[:SHOWN], every[-1]))
@@ -117,7 +120,28 @@ class Names:
             f"are {', '.join(some)}, ... up to {last}."
         )
 
-    def _each(self, ids: Ids) -> Listed:
+    def find(self, ids: Ids) -> Ints:
+        """Rows of ids, (n,); one past the last row for whom cannot be asked for.
+
+        Raises:
+            PipelineError: one that is of another kind than theirs.
+        """
+        return find(self._numbers(self.listed(ids)), self.ids)
+
+    def known(self, ids: Ids) -> Listed:
+        """Those of ids that can be asked for, in their order."""
+        names = self.listed(ids)
+        known = self.find(names) < len(self.ids)
+        return [name for name, is_known in zip(names, known.tolist(), strict=True) if is_known]
+
+    def why_unknown(self, ids: Ids) -> list[str]:
+        """Who of ids cannot be asked for, and why: a line for every reason."""
+        names = self.listed(ids)
+        refused, no_use = self.find(names) == len(self.ids), self._of_no_use(names)
+        reasons = ((refused & ~no_use, " is not known"), (refused & no_use, f": {self.why_not}"))
+        return [f"{self._called(names, of)}{why}" for of, why in reasons if of.any()]
+
+    def listed(self, ids: Ids) -> Listed:
         """Ids one by one, in Python's own types."""
         names = np.atleast_1d(np.asarray(ids, object)).tolist()
         kind, expected = (str, "text") if self.are_text else (Integral, "whole numbers")
@@ -141,6 +165,10 @@ class Names:
         """Of texts their numbers; numbers beyond 64 bits are brought to their ends."""
         number = {name: _number(name) for name in dict.fromkeys(names)}
         return np.array([number[name] for name in names], np.int64)
+
+    def _of_no_use(self, names: Listed) -> Bools:
+        """Which names (n,) are known, but cannot be asked for."""
+        return np.isin(self._numbers(names), self.others)
 
     def _called(self, names: Listed, which: Bools) -> str:
         """The first of `names` (n,) for which `which` (n,) holds, and how many others."""
@@ -183,13 +211,13 @@ class Catalogue:
 
     def pairs(self, users: Ids, items: Ids) -> tuple[Ints, Ints]:
         """Rows of the user and of the item of each pair."""
-        user, task = self.users.rows(users), self.items.rows(items)
-        if len(user) != len(task):
-            raise ValueError(
-                f"users and items must be as many as there are pairs. Got {len(user):,} users and "
-                f"{len(task):,} items."
-            )
-        return user, task
+        return _of_one_length(self.users.rows(users), self.items.rows(items))
+
+    def known(self, users: Ids, items: Ids) -> Bools:
+        """Of which pairs (n,) the user and the item can both be asked for."""
+        user, task = _of_one_length(self.users.find(users), self.items.find(items))
+        known: Bools = (user < len(self.users.ids)) & (task < len(self.items.ids))
+        return known
 
     def named(self, readings: pa.Table) -> pa.Table:
         """Readings by row as readings by name: user_id, item_id and title in place of rows."""
@@ -201,6 +229,27 @@ class Catalogue:
         }
         rest = readings.drop_columns(["user", "task"])
         return pa.table(names | dict(zip(rest.column_names, rest.columns, strict=True)))
+
+    def with_unknown(self, readings: pa.Table, users: Ids, items: Ids) -> pa.Table:
+        """A row for every pair: readings by name of the known ones, in their order, or a verdict.
+
+        Of the others all is null but the ids, the title of an item that is known, and the verdict
+        `unknown`.
+        """
+        known, task = self.known(users, items), self.items.find(items)
+        table = readings.take(pa.array(np.cumsum(known) - 1, mask=~known))
+        verdict = table.column("verdict").cast(pa.string()).fill_null(UNKNOWN)
+        code = pc.index_in(verdict, pa.array([*VERDICTS, UNKNOWN])).cast(pa.int8())
+        columns = {
+            "user_id": pa.array(self.users.listed(users), self.users.names.type),
+            "item_id": pa.array(self.items.listed(items), self.items.names.type),
+            "title": self.titles.take(pa.array(task, mask=task == len(self.titles))),
+            "verdict": pa.DictionaryArray.from_arrays(
+                code.combine_chunks(), pa.array([*VERDICTS, UNKNOWN])
+            ),
+        }
+        every = dict(zip(table.column_names, table.columns, strict=True))
+        return pa.table(every | columns)
 
     def explained(self, user: int, task: int, rows: pa.Table, items: pa.Table) -> pa.Table:
         """The parts of one score (`explanation.Explanation.table`) by name.
@@ -228,6 +277,15 @@ class Catalogue:
 
 def _number(name: int | str) -> int:
     return number_of(name) if isinstance(name, str) else max(min(name, LAST), FIRST)
+
+
+def _of_one_length(user: Ints, task: Ints) -> tuple[Ints, Ints]:
+    if len(user) != len(task):
+        raise ValueError(
+            f"users and items must be as many as there are pairs. Got {len(user):,} users and "
+            f"{len(task):,} items."
+        )
+    return user, task
 
 
 def _once(rows: Ints) -> Ints:

@@ -11,8 +11,10 @@ from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
+from pipeline.arrays import Ints
 from pipeline.by_hand import ALPHA
 from pipeline.by_hand.explanation import Explainer
 from pipeline.by_hand.familiarity import Familiarity, best
@@ -111,22 +113,28 @@ class Scorer:
         net = read_network(RatioNet, files.model, x_dim=x_dim, task_dim=task_dim)
         return cls(net, known, alpha=alpha, device=device)
 
-    def pairs(self, users: Ids, items: Ids, *, unseen: bool = False) -> pa.Table:
+    def pairs(
+        self, users: Ids, items: Ids, *, unseen: bool = False, strict: bool = True
+    ) -> pa.Table:
         """Read pairs: a row each, in their order.
 
         Args:
             users: (n,) ids.
             items: (n,) ids, of each user's item.
             unseen: leave out pairs that are known to have met.
+            strict: refuse all for one id that is not known. Else such a pair has the verdict
+                `unknown`, and no score.
 
         Raises:
             PipelineError: an id that is not known, or that is no id.
             ValueError: more users than items, or fewer.
         """
-        user, task = self.catalogue.pairs(users, items)
-        readings = self.familiarity.pairs(user, task) if len(user) else self._nobody()
-        (table,) = unmet(iter([readings])) if unseen else [readings]
-        return self.catalogue.named(table)
+        if strict:
+            table = self.catalogue.named(self._readings(*self.catalogue.pairs(users, items)))
+        else:
+            table = self._with_unknown(users, items)
+        met = pc.fill_null(table.column("exposed"), False)
+        return table.filter(pc.invert(met)) if unseen else table
 
     def grid(
         self, users: Ids | None = None, items: Ids | None = None, *, unseen: bool = False
@@ -199,6 +207,15 @@ class Scorer:
         user, task = self.catalogue.product(users, items)
         tables = self.familiarity.grid(user, task) if len(task) else iter([self._nobody()])
         return unmet(tables) if unseen else tables
+
+    def _readings(self, user: Ints, task: Ints) -> pa.Table:
+        return self.familiarity.pairs(user, task) if len(user) else self._nobody()
+
+    def _with_unknown(self, users: Ids, items: Ids) -> pa.Table:
+        known = self.catalogue.known(users, items)
+        user, task = self.users.find(users)[known], self.items.find(items)[known]
+        named = self.catalogue.named(self._readings(user, task))
+        return self.catalogue.with_unknown(named, users, items)
 
     def _nobody(self) -> pa.Table:
         """Readings of no pair: their columns."""
