@@ -99,6 +99,8 @@ def test_what_is_no_id_is_refused_in_a_line(scorer: Scorer) -> None:
         scorer.pairs(10**30, 40)
     with pytest.raises(PipelineError, match=r"^item 90: it is no task; filter_tasks kept 7 of 9 "):
         scorer.best_users([40, 90], 3)
+    with pytest.raises(PipelineError, match=r"^user 999 is not known; the 60 that can be asked"):
+        scorer.grid(999)  # before its first table is asked for
     with pytest.raises(ValueError, match=r"Got 2 users and 1 items\.$"):
         scorer.pairs([7, 3], 40)
 

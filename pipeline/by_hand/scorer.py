@@ -143,8 +143,7 @@ class Scorer:
 
         None stands for all of them.
         """
-        for table in self._read(users, items, unseen=unseen):
-            yield self.catalogue.named(table)
+        return map(self.catalogue.named, self._read(users, items, unseen=unseen))
 
     def best_users(
         self,
@@ -178,7 +177,10 @@ class Scorer:
         lowest: bool = False,
         unseen: bool = False,
     ) -> pa.Table:
-        """The `n` items most familiar to each user, best first; see `best_users`."""
+        """The `n` items most familiar to each user, best first; see `best_users`.
+
+        A user's are together; users follow one another as in `users.names`.
+        """
         return self._best("user", users, items, n, lowest=lowest, unseen=unseen)
 
     def explain(self, user: int | str, item: int | str, n: int = 3) -> pa.Table:
