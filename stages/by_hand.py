@@ -1,12 +1,13 @@
-"""Scoring by hand: reads what `score` reads, gives the pairs asked for, shows or writes them."""
+"""Scoring by hand: a `Scorer` is asked for what the options name, which is shown or written."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import typer
 
+from pipeline.by_hand import ALPHA
 from pipeline.by_hand.formats import Format
 from pipeline.errors import PipelineError
 from stages.shell import Run, show
@@ -14,10 +15,10 @@ from stages.shell import Run, show
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipeline.by_hand.familiarity import Familiarity
-    from pipeline.by_hand.naming import Catalogue
+    from pipeline.by_hand.known import Files
+    from pipeline.by_hand.naming import Listed
+    from pipeline.by_hand.scorer import Scorer
 
-ALPHA = 0.05  # unless another is asked for
 MOST_EXPLAINED = 100  # pairs
 ENDINGS = ("", "txt", "csv", "json", "parquet")  # of --to, that say what to write
 
@@ -33,10 +34,12 @@ class Asked:
     top: int | None
     fresh: bool
     unseen: bool
+    known: bool
     alpha: float | None
     explain: int | None
     asked_format: Format | None
     to: Path | None
+    data: Path | None
     state: Path | None
 
     @property
@@ -81,101 +84,50 @@ class Asked:
                 f"--to {self.to}: expected a name that ends in .csv, .json, .parquet or .txt, or "
                 "what to write by --format."
             )
+        if self.to is not None and not self.to.parent.is_dir():
+            raise PipelineError(
+                f"--to {self.to}: there is no folder {self.to.parent}; make it, or name another."
+            )
         if self.to is None and (self.everything or self.format == "parquet"):
             raise PipelineError("that is nothing to show on a screen; name a file by --to.")
 
 
-@dataclass(frozen=True)
-class Known:
-    """Whom the trained ratio knows: tables; see `schemas`."""
+def files_of(context: typer.Context) -> "Files":
+    """The files that options name, one by one; all others where they lie in the folder --data."""
+    from pipeline.by_hand.known import Files
 
-    task_embeddings: "pa.Table"
-    features: "pa.Table"
-    tasks: "pa.Table"
-    exposures: "pa.Table"
-    users: "pa.Table"
-    items: "pa.Table"
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where the trained ratio lies, and whom it knows."""
-
-    model: Path
-    task_embeddings: Path
-    features: Path
-    tasks: Path
-    splits: Path
-    exposures: Path
-    users: Path
-    items: Path
-
-    def read(self) -> Known:
-        """What `dvc repro` has left.
-
-        Raises:
-            PipelineError: a file is missing or damaged.
-        """
-        from pipeline import schemas
-        from pipeline.storage import read_table
-
-        return Known(
-            read_table(self.task_embeddings, schemas.TASK_EMBEDDINGS),
-            read_table(self.features, schemas.FEATURES),
-            read_table(self.tasks, schemas.TASKS),
-            read_table(self.exposures, schemas.EXPOSURES),
-            read_table(self.users, schemas.USERS),
-            read_table(self.items, schemas.ITEMS),
-        )
-
-    def read_as_of_now(self, state: Path) -> Known:
-        """What `update` has left in the folder `state`.
-
-        Raises:
-            PipelineError: nothing is there, it is damaged, or it belongs to another training.
-        """
-        from pipeline.embedding_matrix import embedding_table
-        from pipeline.files import sha256
-        from pipeline.newcomers.running import Running
-
-        if not Running.is_in(state):
-            raise PipelineError(
-                f"{state}: nothing came later yet; `python -m stages.update NEW` takes new "
-                "exposures in. Without --state the tables of `dvc repro` are read."
-            )
-        now, model = Running.read(state)
-        if not self.model.exists() or model != sha256(self.model):
-            raise PipelineError(
-                f"{state}: belongs to another training than {self.model}; delete it, and take in "
-                "again by `python -m stages.update` whatever `dvc repro` has not seen."
-            )
-        e = embedding_table(now.e, now.tasks)
-        return Known(e, now.features, now.tasks, now.exposures, now.users, now.items)
+    below = Files.below(context.params["data"] or Path("data"))
+    named = {}
+    for name in (field.name for field in fields(Files)):
+        source = context.get_parameter_source(name)
+        if source and source.name != "DEFAULT":  # by name: some typers have a click of their own
+            named[name] = context.params[name]
+    return replace(below, **named)
 
 
-def answer(asked: Asked, files: Files, run: Run) -> None:
+def answer(asked: Asked, files: "Files", run: Run) -> None:
     """Score what is asked for, and show or write it.
 
     Raises:
         PipelineError: options that do not go together, an id that is not known, a faulty file.
     """
     asked.check()
-    known = files.read() if asked.state is None else files.read_as_of_now(asked.state)
-    alpha = asked.alpha or ALPHA
     from pipeline.by_hand.output import as_text, write_parquet
+    from pipeline.by_hand.scorer import Scorer
     from pipeline.files import write_text
 
-    tables: Iterator[pa.Table]
+    alpha = asked.alpha or ALPHA
+    device = "cpu" if asked.explain is not None else run.device()
+    scorer = Scorer.read(files, state=asked.state, alpha=alpha, device=device)
     if asked.explain is None:
-        familiarity, catalogue = _read(files, known, alpha, run)
-        tables = (catalogue.named(table) for table in _chosen(asked, familiarity, catalogue))
+        tables = _chosen(asked, scorer, run)
         share = f"{100 * alpha:g} %"
         legend = (
             f"fresh: at most {share} of an item's own audience is called that by mistake; "
             f"common: at most {share} of all users score as high."
         )
     else:
-        tables = _explained(asked, asked.explain, files, known)
+        tables = _explained(asked, asked.explain, scorer, run)
         legend = "the contributions of a user and item add up to the score, in nats."
     if asked.format == "parquet" and asked.to is not None:
         write_parquet(tables, asked.to)
@@ -187,82 +139,74 @@ def answer(asked: Asked, files: Files, run: Run) -> None:
     typer.echo(legend, err=True)
 
 
-def _read(files: Files, known: Known, alpha: float, run: Run) -> tuple["Familiarity", "Catalogue"]:
-    """The trained ratio with whom it compares, and what users and items are called."""
-    import torch
-
-    from pipeline import schemas
-    from pipeline.by_hand.familiarity import Familiarity
-    from pipeline.by_hand.naming import Catalogue
-    from pipeline.embedding_matrix import embedding_matrix
-    from pipeline.model_files import read_network
-    from pipeline.models.ratio import RatioNet
-    from pipeline.pairs import split_rows, task_pairs
-    from pipeline.storage import matrix, read_table
-
-    features, tasks = known.features, known.tasks
-    device = run.device()
-    x = torch.from_numpy(matrix(features.column("x"))).to(device)
-    e = torch.from_numpy(embedding_matrix(known.task_embeddings, tasks)).to(device)
-    familiarity = Familiarity(
-        read_network(RatioNet, files.model, x_dim=x.shape[1], task_dim=e.shape[1]).to(device),
-        x=x,
-        e=e,
-        pairs=task_pairs(known.exposures, features, tasks),
-        valid=split_rows(read_table(files.splits, schemas.SPLITS), features, "valid"),
-        size=tasks.column("train_exposures").to_numpy(),
-        alpha=alpha,
-    )
-    return familiarity, Catalogue.of(features, tasks, known.users, known.items)
-
-
-def _chosen(
-    asked: Asked, familiarity: "Familiarity", catalogue: "Catalogue"
-) -> Iterator["pa.Table"]:
-    """What is asked for, as rows of users and tasks."""
-    from pipeline.by_hand.familiarity import best, unseen
-    from pipeline.datasets.table_files import read_own
-
+def _chosen(asked: Asked, scorer: "Scorer", run: Run) -> Iterator["pa.Table"]:
+    """What is asked for, as tables of one schema."""
     if asked.pairs is not None:
-        own = read_own(asked.pairs)
-        tables = iter([familiarity.pairs(*catalogue.pairs(own))])
-    else:
-        tables = familiarity.grid(*catalogue.product(asked.users, asked.items))
-    if asked.unseen:
-        tables = unseen(tables)
-    if asked.top is not None:
-        of: Literal["user", "task"] = "user" if asked.users else "task"
-        tables = best(tables, asked.top, of=of, lowest=asked.fresh)
-    return tables
+        pairs = _listed(asked, asked.pairs, scorer, run)
+        return iter([scorer.pairs(*pairs, unseen=asked.unseen, strict=not asked.known)])
+    users, items = _named(asked, scorer, run)
+    if asked.top is None:
+        return scorer.grid(users, items, unseen=asked.unseen)
+    options = {"lowest": asked.fresh, "unseen": asked.unseen}
+    if users is not None:
+        return iter([scorer.best_items(users, asked.top, items=items, **options)])
+    return iter([scorer.best_users(items, asked.top, **options)])
 
 
-def _explained(asked: Asked, n: int, files: Files, known: Known) -> Iterator["pa.Table"]:
-    """The scores asked for, taken apart into named contributions, a table a pair."""
-    import numpy as np
-
-    from pipeline.by_hand.explanation import Explainer
-    from pipeline.by_hand.naming import Catalogue
-    from pipeline.datasets.table_files import read_own
-    from pipeline.model_files import read_network
-    from pipeline.models.ratio import RatioNet
-
-    catalogue = Catalogue.of(known.features, known.tasks, known.users, known.items)
+def _explained(asked: Asked, n: int, scorer: "Scorer", run: Run) -> Iterator["pa.Table"]:
+    """The scores asked for, taken apart, a table a pair."""
     if asked.pairs is not None:
-        user, task = catalogue.pairs(read_own(asked.pairs))
+        users, items = _listed(asked, asked.pairs, scorer, run)
     else:
-        each, under = catalogue.product(asked.users, asked.items)
-        user, task = np.tile(each, len(under)), np.repeat(under, len(each))
-    if len(user) > MOST_EXPLAINED:
+        users, items = _crossed(asked, scorer, run)
+    pairs = list(zip(users, items, strict=True))
+    if asked.known:
+        known = scorer.catalogue.known(users, items).tolist()
+        pairs = [pair for pair, is_known in zip(pairs, known, strict=True) if is_known]
+    if len(pairs) > MOST_EXPLAINED:
         raise PipelineError(
-            f"--explain takes at most {MOST_EXPLAINED} pairs, found {len(user):,}; name fewer."
+            f"--explain takes at most {MOST_EXPLAINED} pairs, found {len(pairs):,}; name fewer."
         )
-    explainer = Explainer.from_tables(
-        read_network(RatioNet, files.model),
-        known.features,
-        known.tasks,
-        known.task_embeddings,
-        known.exposures,
-        known.items,
+    for user, item in pairs:
+        yield scorer.explain(user, item, n)
+    if not pairs:  # the columns of any
+        user, item = (kind.names[0].as_py() for kind in (scorer.users, scorer.items))
+        yield scorer.explain(user, item, n).slice(0, 0)
+
+
+def _crossed(asked: Asked, scorer: "Scorer", run: Run) -> tuple["Listed", "Listed"]:
+    """The user and the item of every pair of those named, each once."""
+    users, items = (
+        list(dict.fromkeys(kind.names.to_pylist() if ids is None else ids))
+        for ids, kind in zip(_named(asked, scorer, run), (scorer.users, scorer.items), strict=True)
     )
-    for one, of in zip(user.tolist(), task.tolist(), strict=True):
-        yield catalogue.explained(one, of, explainer.explain(one, of).table(n), known.items)
+    return users * len(items), [item for item in items for _ in users]
+
+
+def _named(asked: Asked, scorer: "Scorer", run: Run) -> tuple["Listed | None", "Listed | None"]:
+    """The ids in --users and --items; None where the option is not set."""
+    users = None if asked.users is None else scorer.users.typed(asked.users)
+    items = None if asked.items is None else scorer.items.typed(asked.items)
+    if not asked.known:
+        return users, items
+    if why := [*scorer.users.why_unknown(users or []), *scorer.items.why_unknown(items or [])]:
+        run.note(f"left out: {'; '.join(why)}")
+    return (
+        None if users is None else scorer.users.known(users),
+        None if items is None else scorer.items.known(items),
+    )
+
+
+def _listed(asked: Asked, pairs: Path, scorer: "Scorer", run: Run) -> tuple["Listed", "Listed"]:
+    """The ids in the two columns of a file."""
+    from pipeline.datasets.table_files import read_own
+
+    own = read_own(pairs)
+    users, items = scorer.users.in_table(own), scorer.items.in_table(own)
+    if asked.known:
+        why = [*scorer.users.why_unknown(users), *scorer.items.why_unknown(items)]
+        n = int((~scorer.catalogue.known(users, items)).sum())
+        if n:
+            be = "is" if n == 1 else "are"
+            run.note(f"{n:,} of {len(users):,} pairs {be} unknown: {'; '.join(why)}")
+    return users, items

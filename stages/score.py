@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from pipeline.by_hand import ALPHA
 from pipeline.by_hand.formats import Format
-from stages.by_hand import ALPHA, Asked, Files, answer
+from stages.by_hand import Asked, answer, files_of
 from stages.main_stage import stage
 from stages.shell import PARAMS, RUN_INFO, ParamsOption, RunInfoOption, stage_app
 
@@ -16,6 +17,7 @@ app = stage_app()
 
 @app.command()
 def main(
+    context: typer.Context,
     model: Annotated[Path, typer.Option(help="Reads: the network.")] = Path(
         "data/ratio/model.safetensors"
     ),
@@ -54,6 +56,13 @@ def main(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="--top by the lowest score.")] = False,
     unseen: Annotated[bool, typer.Option("--unseen", help="Only pairs that have not met.")] = False,
+    known: Annotated[
+        bool,
+        typer.Option(
+            "--known",
+            help="By hand: score who and what is known, and refuse nothing for the others.",
+        ),
+    ] = False,
     alpha: Annotated[
         float | None,
         typer.Option(
@@ -73,6 +82,12 @@ def main(
         Format | None, typer.Option("--format", help="Else by the name of --to, else a table.")
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Writes: the answer; else it is shown.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="By hand: the folder of all files that no option names.  [default: data]"
+        ),
+    ] = None,
     state: Annotated[
         Path | None, typer.Option(help="By hand: as of now, from the folder that `update` writes.")
     ] = None,
@@ -101,25 +116,17 @@ def main(
         top=top,
         fresh=fresh,
         unseen=unseen,
+        known=known,
         alpha=alpha,
         explain=explain,
         asked_format=asked_format,
         to=to,
+        data=data,
         state=state,
     )
     if asked.anything:
-        files = Files(
-            model=model,
-            task_embeddings=task_embeddings,
-            features=features,
-            tasks=tasks,
-            splits=splits,
-            exposures=exposures,
-            users=user_table,
-            items=item_table,
-        )
         with stage("score", params, outputs=[], run_info=None) as run:
-            answer(asked, files, run)
+            answer(asked, files_of(context), run)
         return
     with stage(
         "score", params, "evaluate.users", outputs=[out], run_info=run_info, several=True

@@ -222,6 +222,98 @@ def test_json_of_tables_without_a_row_is_json() -> None:
         assert json.loads("".join(output.as_text(tables, "json"))) == expected
 
 
+def test_of_pairs_the_unknown_keep_their_row_if_only_known_ones_are_scored(project: Path) -> None:
+    lines = ["7,40", "999,40", "3,90", "7,40", "998,11", "999,11"]
+    (project / "p.csv").write_text("\n".join(["user_id,item_id", *lines]) + "\n")
+    assert score("--pairs", "p.csv").exit_code == 1
+    ran = score("--pairs", "p.csv", "--known", "--format", "csv")
+    assert ran.exit_code == 0, ran.output
+    assert ran.stderr.splitlines()[0] == (
+        "score: 4 of 6 pairs are unknown: user 999 (and 1 more) is not known; item 11 is not known;"
+        " item 90: it is no task; filter_tasks kept 7 of 9 items, see `tasks` in params.yaml."
+    )
+    (known, *_) = rows("--user", "7", "--item", "40")
+    expected = [
+        known if line == "7,40" else dict.fromkeys(COLUMNS) | {"verdict": "unknown"}
+        for line in lines
+    ]
+    for row, line in zip(expected, lines, strict=True):
+        row |= dict(zip(("user_id", "item_id"), map(int, line.split(",")), strict=True))
+    expected[1] |= {"title": known["title"]}  # of an item that is known
+    assert rows("--pairs", "p.csv", "--known") == expected
+    found = list(csv.DictReader(io.StringIO(ran.stdout)))
+    assert [row["verdict"] for row in found] == [row["verdict"] for row in expected]
+    assert set(found[4].values()) == {"998", "11", "", "unknown"}
+    heading, _, shown, *_ = score("--pairs", "p.csv", "--known").stdout.splitlines()
+    assert re.fullmatch(HEADING, heading)
+    assert re.fullmatch(r" +999 +40  Title, 3 +unknown", shown)
+    unmet = rows("--pairs", "p.csv", "--known", "--unseen")
+    assert unmet == [row for row in expected if not row["exposed"]]
+    schemas_found = []
+    for name in ("p", "k"):
+        (project / "k.csv").write_text("user_id,item_id\n7,40\n")
+        assert score("--pairs", f"{name}.csv", "--known", "--to", f"{name}.parquet").exit_code == 0
+        schemas_found.append(pq.read_schema(project / f"{name}.parquet"))
+    assert score("--pairs", "k.csv", "--to", "k.parquet").exit_code == 0
+    schemas_found.append(pq.read_schema(project / "k.parquet"))
+    assert schemas_found[0] == schemas_found[1] == schemas_found[2]
+
+
+def test_if_nobody_is_known_there_is_an_answer_all_the_same(project: Path) -> None:
+    (project / "p.csv").write_text("user_id,item_id\n999,40\n7,90\n")
+    assert [row["verdict"] for row in rows("--pairs", "p.csv", "--known")] == ["unknown"] * 2
+    for chosen in (("--user", "999"), ("--item", "90"), ("--user", "999", "--top", "3")):
+        assert rows(*chosen, "--known") == []
+    assert rows("--pairs", "p.csv", "--known", "--explain", "2") == []
+    ran = score("--item", "90", "--known", "--to", "none.parquet")
+    assert ran.exit_code == 0, ran.output
+    assert pq.read_table(project / "none.parquet").column_names == COLUMNS
+    ran = score("--user", "999", "--known")
+    assert (ran.exit_code, len(ran.stdout.splitlines())) == (0, 1)
+
+
+def test_of_lists_the_unknown_are_left_out_and_told_of(project: Path) -> None:
+    (project / "some.csv").write_text("user_id\n999\n7\n998\n3\n999\n")
+    chosen = ("--users", "some.csv", "--items", "90,40,50", "--known")
+    ran = score(*chosen)
+    assert ran.stderr.splitlines()[0] == (
+        "score: left out: user 999 (and 1 more) is not known; item 90: it is no task; filter_tasks "
+        "kept 7 of 9 items, see `tasks` in params.yaml."
+    )
+    assert rows(*chosen) == rows("--users", "7,3", "--items", "40,50")
+    assert rows(*chosen, "--top", "1") == rows("--users", "7,3", "--items", "40,50", "--top", "1")
+    why = ("--explain", "1")
+    assert rows(*chosen, *why) == rows("--users", "7,3", "--items", "40,50", *why)
+    (project / "p.csv").write_text("user_id,item_id\n7,40\n999,40\n3,50\n")
+    (project / "k.csv").write_text("user_id,item_id\n7,40\n3,50\n")
+    ran = score("--pairs", "p.csv", "--known", *why)
+    assert ran.stderr.startswith("score: 1 of 3 pairs is unknown: user 999 is not known.\n")
+    assert rows("--pairs", "p.csv", "--known", *why) == rows("--pairs", "k.csv", *why)
+    told = score("--users", "7", "--items", "40", "--known").stderr
+    assert told == score("--users", "7", "--items", "40").stderr
+
+
+def test_from_another_folder_data_names_all_files_but_those_that_are_named(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = ("--users", "7,3", "--items", "40,50")
+    explained = ("--user", "7", "--item", "40", "--explain", "1")
+    here, why = rows(*chosen), rows(*explained)
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    there = ("--data", str(project / "data"), "--params", str(project / "params.yaml"))
+    assert rows(*chosen, *there) == here
+    assert rows(*explained, *there) == why
+    for option in ("model", "task-embeddings", "features", "tasks", "splits", "exposures"):
+        ran = score(*chosen, *there, f"--{option}", "data/none.parquet")
+        assert ran.stderr.startswith("score: data/none.parquet: there is no such file.")
+    default = "data/ratio/model.safetensors"  # if it is said, it is meant
+    ran = score(*chosen, *there, "--model", default)
+    assert ran.stderr.startswith(f"score: {default}: there is no such file.")
+    ran = score(*chosen, "--data", "no", "--params", str(project / "params.yaml"))
+    assert ran.stderr.startswith("score: no/ratio/task_embeddings.parquet: there is no such file.")
+    assert not any(Path.cwd().iterdir())
+
+
 def lay_out_texts(folder: Path, people: list[str], things: list[str]) -> None:
     """As `lay_out`, of ids that are text; brings them into the order of their numbers."""
     for names in (people, things):
@@ -241,6 +333,10 @@ def test_text_ids_are_typed_and_shown(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (row["user_id"], row["item_id"], row["title"]) == ("user 7", things[5], "Title, 5")
     (tmp_path / "p.csv").write_text(f"user_id,item_id\nuser 7,{things[5]}\n")
     assert rows("--pairs", "p.csv") == [row]
+    (tmp_path / "q.csv").write_text(f"user_id,item_id\nnew,{things[5]}\nuser 7,{things[5]}\n")
+    new, same = rows("--pairs", "q.csv", "--known")
+    assert (new["user_id"], new["item_id"], new["verdict"]) == ("new", things[5], "unknown")
+    assert same == row
     (comma,) = rows("--user", "user, 8", "--item", things[5])
     assert comma["user_id"] == "user, 8"
     ran = score("--user", "user 99")
@@ -311,7 +407,11 @@ MISTAKES = {
     "--users no.csv": r"no.csv: there is no such file; name another\.",
     f"--users=-{'9' * 30}": r"user -9{30} is not known; .*",
     "--user 1 --to a.xlsx": r"--to a.xlsx: expected a name that ends in \.csv, .*",
+    "--user 1 --to no/a.csv": r"--to no/a.csv: there is no folder no; make it, or name another\.",
+    "--user 1 --to bad.csv/a.csv": r"--to bad.csv/a.csv: there is no folder bad.csv; make it, .*",
     "--state nowhere": r"scoring by hand takes one of .*; found none of them\.",
+    "--data data": r"scoring by hand takes one of .*; found none of them\.",
+    "--known": r"scoring by hand takes one of .*; found none of them\.",
     "--alpha 0.1": r"scoring by hand takes one of .*; found none of them\.",
     **{
         f"--pairs {name}": f"{name}: expected a name that ends in .csv, .tsv or .parquet. Write .*"

@@ -1,14 +1,19 @@
 """What a person calls users and items, and their rows: numbers, or text where a source has text."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.arrays import Ints
+from pipeline.arrays import Bools, Ints
+from pipeline.by_hand.familiarity import VERDICTS
 from pipeline.datasets.own_ids import Who, number_of, own_ids
 from pipeline.datasets.own_table import PADDED, OwnTable
 from pipeline.datasets.table_files import READABLE, read_own
@@ -16,7 +21,11 @@ from pipeline.errors import PipelineError
 from pipeline.one_line import one_line
 from pipeline.pairs import find, ids_of, rows_of
 
+UNKNOWN = "unknown"  # the verdict where there is none
 SHOWN = 5  # names in a message
+FIRST, LAST = -(2**63), 2**63 - 1  # of 64 bits
+Ids = npt.ArrayLike  # one id, or several: numbers, or text where a source has text
+Listed = Sequence[int | str]
 
 
 @dataclass(frozen=True)
@@ -55,18 +64,17 @@ class Names:
         """Whether names are text."""
         return bool(pa.types.is_string(self.names.type))
 
-    def rows(self, wanted: str) -> Ints:
-        """Rows of the names in `wanted`: separated by commas, or the path of a table of them.
+    def typed(self, wanted: str) -> Listed:
+        """The ids in `wanted`: separated by commas, or the path of a table of them.
 
         Raises:
-            PipelineError: a name that is not known, or a faulty table.
+            PipelineError: something that is no id, or a faulty table.
         """
         path = Path(wanted)
         if path.suffix in READABLE:
-            return self.rows_in(read_own(path))
+            return self.in_table(read_own(path))
         if self.are_text:
-            names = self._listed(wanted)
-            return self._rows(_numbers_of(names), names)
+            return self._texts(wanted)
         names = [name.strip() for name in wanted.split(",")]
         if wrong := [name for name in names if not name.removeprefix("-").isdecimal()]:
             raise PipelineError(
@@ -78,46 +86,97 @@ class Names:
                 f"--{self.who}s: {padded[0]} has a zero before it, and ids are whole numbers here; "
                 f"write {int(padded[0])} if you mean that."
             )
-        numbers = [max(min(int(name), 2**63 - 1), -(2**63)) for name in names]
-        return self._rows(np.array(numbers, np.int64), names)
+        return [int(name) for name in names]
 
-    def rows_in(self, own: OwnTable) -> Ints:
-        """Rows of the column user_id or item_id of a table.
+    def in_table(self, own: OwnTable) -> Listed:
+        """The ids in the column user_id or item_id of a table.
 
         Raises:
-            PipelineError: a name that is not known, or no such column.
+            PipelineError: a row without an id, or no such column.
         """
-        ids = own_ids(own, self.who, text_ids=self.are_text)
-        return self._rows(ids.column(0).to_numpy(), ids.columns[-1].to_pylist())
+        ids: Listed = own_ids(own, self.who, text_ids=self.are_text).columns[-1].to_pylist()
+        return ids
 
-    def _listed(self, wanted: str) -> list[str]:
+    def rows(self, ids: Ids) -> Ints:
+        """Rows of ids, (n,).
+
+        Raises:
+            PipelineError: one that is not known, or that is of another kind than theirs.
+        """
+        names = self.listed(ids)
+        rows = self.find(names)
+        refused = rows == len(self.ids)
+        if not refused.any():
+            return rows
+        no_use = self._of_no_use(names)
+        first = int(np.argmax(refused))
+        called = self._called(names, refused & (no_use == no_use[first]))
+        if no_use[first]:
+            raise PipelineError(f"{called}: {self.why_not}.")
+        every = sorted(self.names.to_pylist())  # ids of text rise by their hashes
+        *some, last = (one_line(str(name)) for name in (*every[:SHOWN], every[-1]))
+        raise PipelineError(
+            f"{called} is not known; the {len(self.ids):,} that can be asked for "
+            f"are {', '.join(some)}, ... up to {last}."
+        )
+
+    def find(self, ids: Ids) -> Ints:
+        """Rows of ids, (n,); one past the last row for whom cannot be asked for.
+
+        Raises:
+            PipelineError: one that is of another kind than theirs.
+        """
+        return find(self._numbers(self.listed(ids)), self.ids)
+
+    def known(self, ids: Ids) -> Listed:
+        """Those of ids that can be asked for, in their order."""
+        names = self.listed(ids)
+        known = self.find(names) < len(self.ids)
+        return [name for name, is_known in zip(names, known.tolist(), strict=True) if is_known]
+
+    def why_unknown(self, ids: Ids) -> list[str]:
+        """Who of ids cannot be asked for, and why: a line for every reason."""
+        names = self.listed(ids)
+        refused, no_use = self.find(names) == len(self.ids), self._of_no_use(names)
+        reasons = ((refused & ~no_use, " is not known"), (refused & no_use, f": {self.why_not}"))
+        return [f"{self._called(names, of)}{why}" for of, why in reasons if of.any()]
+
+    def listed(self, ids: Ids) -> Listed:
+        """Ids one by one, in Python's own types."""
+        names = np.atleast_1d(np.asarray(ids, object)).tolist()
+        kind, expected = (str, "text") if self.are_text else (Integral, "whole numbers")
+        if wrong := [name for name in names if not isinstance(name, kind)]:
+            raise PipelineError(
+                f"{self.who}s: ids are {expected} here; found {wrong[0]!r}. Name them as your own "
+                "data does."
+            )
+        return names if self.are_text else [int(name) for name in names]
+
+    def _texts(self, wanted: str) -> list[str]:
         """The texts in a list; one with a comma, or a space at an end, may itself be a name."""
         names = wanted.split(",")
-        asked, known = _numbers_of([wanted, *names]), np.append(self.ids, self.others)
+        asked, known = self._numbers([wanted, *names]), np.append(self.ids, self.others)
         whole, *each = np.isin(asked, known).tolist()
         if whole:
             return [wanted]
         return [name if own else name.strip() for name, own in zip(names, each, strict=True)]
 
-    def _rows(self, ids: Ints, called: list[str]) -> Ints:
-        rows = find(ids, self.ids)
-        refused = rows == len(self.ids)
-        if not refused.any():
-            return rows
-        first, known = int(np.argmax(refused)), np.isin(ids, self.others)
-        alike = np.flatnonzero(refused & (known == known[first]))
-        others = len({called[at] for at in alike.tolist()}) - 1
-        name = one_line(str(called[first]))
+    def _numbers(self, names: Listed) -> Ints:
+        """Of texts their numbers; numbers beyond 64 bits are brought to their ends."""
+        number = {name: _number(name) for name in dict.fromkeys(names)}
+        return np.array([number[name] for name in names], np.int64)
+
+    def _of_no_use(self, names: Listed) -> Bools:
+        """Which names (n,) are known, but cannot be asked for."""
+        return np.isin(self._numbers(names), self.others)
+
+    def _called(self, names: Listed, which: Bools) -> str:
+        """The first of `names` (n,) for which `which` (n,) holds, and how many others."""
+        called = list(dict.fromkeys(names[at] for at in np.flatnonzero(which).tolist()))
+        name = one_line(str(called[0]))
         name = name.encode(errors="backslashreplace").decode()  # it may be no UTF-8
-        more = f" (and {others:,} more)" if others else ""
-        if known[first]:
-            raise PipelineError(f"{self.who} {name}{more}: {self.why_not}.")
-        names = sorted(self.names.to_pylist())  # ids of text rise by their hashes
-        *some, last = (one_line(str(name)) for name in (*names[:SHOWN], names[-1]))
-        raise PipelineError(
-            f"{self.who} {name}{more} is not known; the {len(self.ids):,} that can be asked for "
-            f"are {', '.join(some)}, ... up to {last}."
-        )
+        more = f" (and {len(called) - 1:,} more)" if len(called) > 1 else ""
+        return f"{self.who} {name}{more}"
 
 
 @dataclass(frozen=True)
@@ -143,16 +202,22 @@ class Catalogue:
             items.column("title").combine_chunks().take(pa.array(row)),
         )
 
-    def product(self, users: str | None, items: str | None) -> tuple[Ints, Ints]:
+    def product(self, users: Ids | None, items: Ids | None) -> tuple[Ints, Ints]:
         """Rows of the users and of the items named, each once; all where none are named."""
         return (
             np.arange(len(self.users.ids)) if users is None else _once(self.users.rows(users)),
             np.arange(len(self.items.ids)) if items is None else _once(self.items.rows(items)),
         )
 
-    def pairs(self, own: OwnTable) -> tuple[Ints, Ints]:
-        """Rows of the user and of the item of each row of a table of pairs."""
-        return self.users.rows_in(own), self.items.rows_in(own)
+    def pairs(self, users: Ids, items: Ids) -> tuple[Ints, Ints]:
+        """Rows of the user and of the item of each pair."""
+        return _of_one_length(self.users.rows(users), self.items.rows(items))
+
+    def known(self, users: Ids, items: Ids) -> Bools:
+        """Of which pairs (n,) the user and the item can both be asked for."""
+        user, task = _of_one_length(self.users.find(users), self.items.find(items))
+        known: Bools = (user < len(self.users.ids)) & (task < len(self.items.ids))
+        return known
 
     def named(self, readings: pa.Table) -> pa.Table:
         """Readings by row as readings by name: user_id, item_id and title in place of rows."""
@@ -164,6 +229,27 @@ class Catalogue:
         }
         rest = readings.drop_columns(["user", "task"])
         return pa.table(names | dict(zip(rest.column_names, rest.columns, strict=True)))
+
+    def with_unknown(self, readings: pa.Table, users: Ids, items: Ids) -> pa.Table:
+        """A row for every pair: readings by name of the known ones, in their order, or a verdict.
+
+        Of the others all is null but the ids, the title of an item that is known, and the verdict
+        `unknown`.
+        """
+        known, task = self.known(users, items), self.items.find(items)
+        table = readings.take(pa.array(np.cumsum(known) - 1, mask=~known))
+        verdict = table.column("verdict").cast(pa.string()).fill_null(UNKNOWN)
+        code = pc.index_in(verdict, pa.array([*VERDICTS, UNKNOWN])).cast(pa.int8())
+        columns = {
+            "user_id": pa.array(self.users.listed(users), self.users.names.type),
+            "item_id": pa.array(self.items.listed(items), self.items.names.type),
+            "title": self.titles.take(pa.array(task, mask=task == len(self.titles))),
+            "verdict": pa.DictionaryArray.from_arrays(
+                code.combine_chunks(), pa.array([*VERDICTS, UNKNOWN])
+            ),
+        }
+        every = dict(zip(table.column_names, table.columns, strict=True))
+        return pa.table(every | columns)
 
     def explained(self, user: int, task: int, rows: pa.Table, items: pa.Table) -> pa.Table:
         """The parts of one score (`explanation.Explanation.table`) by name.
@@ -189,8 +275,17 @@ class Catalogue:
         return pa.table(names | because | figures)
 
 
-def _numbers_of(names: list[str]) -> Ints:
-    return np.array([number_of(name) for name in names], np.int64)
+def _number(name: int | str) -> int:
+    return number_of(name) if isinstance(name, str) else max(min(name, LAST), FIRST)
+
+
+def _of_one_length(user: Ints, task: Ints) -> tuple[Ints, Ints]:
+    if len(user) != len(task):
+        raise ValueError(
+            f"users and items must be as many as there are pairs. Got {len(user):,} users and "
+            f"{len(task):,} items."
+        )
+    return user, task
 
 
 def _once(rows: Ints) -> Ints:

@@ -19,12 +19,10 @@ DIGITS = 6  # of numbers in JSON: single precision knows no more
 SHORT: Mapping[str, tuple[str, Callable[[object], str]]] = {  # heading and value in a text table
     "exposed": ("exposed", lambda value: "yes" if value else "no"),
     "score": ("score", "{:.3f}".format),
-    "audience_percentile": ("audience%", lambda value: "" if value is None else f"{value:.1f}"),
+    "audience_percentile": ("audience%", "{:.1f}".format),
     "population_percentile": ("all%", "{:.1f}".format),
     "p_value": ("p_value", "{:.4f}".format),
-    "because_id": ("because_id", lambda value: "" if value is None else str(value)),
-    "because": ("because", lambda value: "" if value is None else str(value)),
-    "likeness": ("likeness", lambda value: "" if value is None else f"{value:.2f}"),
+    "likeness": ("likeness", "{:.2f}".format),
     "contribution": ("contribution", "{:+.3f}".format),
     "calibration": ("counted on", str),
     "calibration_pairs": ("pairs", "{:,}".format),
@@ -77,13 +75,16 @@ def _rounded(value: object) -> object:
 
 
 def _text_table(table: pa.Table) -> Iterator[str]:
-    """Columns side by side, numbers to the right."""
+    """Columns side by side, numbers to the right; nothing where there is none."""
     columns = []
     for field in table.schema:
         heading, show = SHORT.get(field.name, (field.name, str))
         cells = [
             heading,
-            *(one_line(show(value)) for value in table.column(field.name).to_pylist()),
+            *(
+                "" if value is None else one_line(show(value))
+                for value in table.column(field.name).to_pylist()
+            ),
         ]
         width = max(map(len, cells))
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
