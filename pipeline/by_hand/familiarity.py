@@ -5,7 +5,7 @@ its place among all users and among the item's audience, and a p-value against t
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -17,10 +17,13 @@ from torch import Tensor
 from pipeline.arrays import Bools, Doubles, Ints, Singles
 from pipeline.conformal import Calibration, fewest
 from pipeline.models.ratio import RatioNet
+from pipeline.newcomers.stand_ins import StandIns
 from pipeline.pairs import Pairs, in_rows
 from pipeline.scoring import BLOCK, score_grid
 
 VERDICTS = ("fresh", "typical", "common")
+COUNTED_ON = ("pool", "item", "placed")
+MOST = 10_000  # pairs that calibrate tasks placed by equally many exposures
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Familiarity:
         valid: rows of the validation users, whose held-out pairs calibrate the p-values.
         size: (M,) training exposures of each task: by it tasks with few such pairs are pooled.
         alpha: false-alarm rate of the verdicts.
+        stand_ins: of tasks that came later, of which there are no such pairs.
     """
 
     def __init__(
@@ -77,12 +81,13 @@ class Familiarity:
         valid: Ints,
         size: Ints,
         alpha: float,
+        stand_ins: StandIns | None = None,
     ) -> None:
         self.net, self.x, self.e, self.alpha = net.eval(), x, e, alpha
         self.audiences = Audiences.of(pairs, len(e))
         held = pairs.where(pairs.held_out & in_rows(pairs.user, valid, len(x)))
-        scores = self._score(held.user, held.task)
-        self.calibration = Calibration.of(scores, held.task, size, least=fewest(alpha))
+        self.later = np.zeros(len(e), bool) if stand_ins is None else stand_ins.level > 0
+        self.calibration = self._calibrated(held.where(~self.later[held.task]), size, stand_ins)
 
     def pairs(self, user: Ints, task: Ints) -> pa.Table:
         """Read the pairs of rows `user` (n,) and `task` (n,), in their order; see `grid`."""
@@ -103,7 +108,8 @@ class Familiarity:
                 where there is none.
             population_percentile: percent of all users who score lower.
             p_value: against the item's held-out audience; see `pipeline.conformal`.
-            calibration: what the p-value was counted on: `item`, or `pool` of items of like size.
+            calibration: what the p-value was counted on: `item`, or `pool` of items of like size,
+                or `placed`, trained items placed by as few exposures as one that came later.
             calibration_pairs: how many held-out pairs that were.
             verdict: `fresh` where the p-value is at most alpha: a false alarm for at most that
                 share of the audience. Else `common` where at most a share alpha of all users
@@ -132,6 +138,7 @@ class Familiarity:
         p = self.calibration.p_values(task, score)
         verdict = np.where(p <= self.alpha, 0, np.where(as_high <= self.alpha, 2, 1))
         n = len(users)
+        counted_on = 2 if self.later[task] else int(self.calibration.own[task])
         no_audience = np.full(n, not len(audience))
         return pa.table(
             {
@@ -142,17 +149,39 @@ class Familiarity:
                 "audience_percentile": pa.array(percent(in_audience), mask=no_audience),
                 "population_percentile": percent(lower / len(scores)),
                 "p_value": p,
-                "calibration": _words(np.full(n, self.calibration.own[task]), ("pool", "item")),
+                "calibration": _words(np.full(n, counted_on), COUNTED_ON),
                 "calibration_pairs": np.full(n, self.calibration.count[task], np.int32),
                 "verdict": _words(verdict, VERDICTS),
             }
         )
 
+    def _calibrated(self, held: Pairs, size: Ints, stand_ins: StandIns | None) -> Calibration:
+        """By pairs of trained tasks; for tasks that came later, by these under their stand-ins.
+
+        The stand-ins of one level count as one task, numbered after the others.
+        """
+        scores, task = [self._score(self.e, held.user, held.task)], [held.task]
+        number, sizes = np.arange(len(size)), [size]
+        for first, level in enumerate(stand_ins.levels() if stand_ins else (), len(size)):
+            some = _thinned(held.where(np.isin(held.task, level.task)), MOST)
+            e = torch.from_numpy(level.e).to(self.e)
+            scores.append(self._score(e, some.user, np.searchsorted(level.task, some.task)))
+            task.append(np.full(len(some), first))
+            sizes.append(np.array([level.exposures]))
+            number[level.of] = first
+        found = Calibration.of(
+            np.concatenate(scores),
+            np.concatenate(task),
+            np.concatenate(sizes),
+            least=fewest(self.alpha),
+        )
+        return replace(found, group=found.group[number], own=found.own[number])
+
     @torch.no_grad()
-    def _score(self, user: Ints, task: Ints) -> Singles:
-        """Log ratios of pairs of rows, (n,)."""
+    def _score(self, e: Tensor, user: Ints, task: Ints) -> Singles:
+        """Log ratios of pairs of rows, of `x` and of embeddings e, (n,)."""
         parts = [
-            self.net.of_pairs(self.x, self.e, u, t)
+            self.net.of_pairs(self.x, e, u, t)
             for u, t in zip(
                 torch.from_numpy(user).to(self.x.device).split(BLOCK),
                 torch.from_numpy(task).to(self.x.device).split(BLOCK),
@@ -161,6 +190,12 @@ class Familiarity:
         ]
         scores: Singles = torch.cat(parts).cpu().numpy()
         return scores
+
+
+def _thinned(pairs: Pairs, most: int) -> Pairs:
+    """At most so many of the pairs, evenly chosen."""
+    rows = np.linspace(0, len(pairs) - 1, min(len(pairs), most)).astype(np.int64)
+    return Pairs(pairs.user[rows], pairs.task[rows], pairs.held_out[rows])
 
 
 def unseen(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -11,12 +11,16 @@ from pipeline.embedding_matrix import embedding_table
 from pipeline.errors import PipelineError
 from pipeline.files import sha256
 from pipeline.newcomers.running import Running
+from pipeline.newcomers.stand_ins import StandIns
 from pipeline.storage import read_table
 
 
 @dataclass(frozen=True)
 class Known:
-    """Whom the trained ratio knows: tables; see `schemas`."""
+    """Whom the trained ratio knows: tables; see `schemas`.
+
+    Where tasks came later there are `stand_ins` for them.
+    """
 
     task_embeddings: pa.Table
     features: pa.Table
@@ -25,6 +29,7 @@ class Known:
     users: pa.Table
     items: pa.Table
     splits: pa.Table
+    stand_ins: StandIns | None = None
 
 
 @dataclass(frozen=True)
@@ -87,4 +92,5 @@ class Files:
             )
         e = embedding_table(now.e, now.tasks)
         splits = read_table(self.splits, schemas.SPLITS)
-        return Known(e, now.features, now.tasks, now.exposures, now.users, now.items, splits)
+        tables = (e, now.features, now.tasks, now.exposures, now.users, now.items, splits)
+        return Known(*tables, StandIns.of(now))

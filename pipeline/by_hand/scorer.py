@@ -68,6 +68,7 @@ class Scorer:
             valid=split_rows(known.splits, features, "valid"),
             size=tasks.column("train_exposures").to_numpy(),
             alpha=alpha,
+            stand_ins=known.stand_ins,
         )
         self.catalogue = Catalogue.of(features, tasks, known.users, known.items)
         self.users, self.items = self.catalogue.users, self.catalogue.items
