@@ -36,11 +36,12 @@ PLATEAUS = {"valid_loss": PLATEAU, MISS: 0.49}  # half of all answers are wrong 
 
 @dataclass(frozen=True)
 class Estimation:
-    """What Algorithm 1 learns from and is judged by."""
+    """What Algorithm 1 learns from and is judged by; `scaling` is what Platt scaling goes by."""
 
     train: PairSampler  # exposures of training users, or visible ones of all users
     valid: PairSampler  # exposures of validation users that nothing learns from: what ends training
     held_out: PairSampler  # held-out exposures of validation users; p as of `valid`
+    scaling: PairSampler | None = None  # if not by `valid`: all exposures of validation users
 
 
 def make_estimation(
@@ -55,7 +56,8 @@ def make_estimation(
 
     The negatives of validation users are drawn from validation users too: against training users,
     whom the network has seen, the loss would be no held-out loss. Those of held-out exposures are
-    users who have not met the item (`pipeline.unmet`).
+    users who have not met the item (`pipeline.unmet`); so by them alone, as with `visible` all, the
+    order is judged but no ratio to the whole of p: that is scaled by all their exposures.
 
     Args:
         examples: exposures to the tasks in play.
@@ -104,11 +106,10 @@ def make_estimation(
         )
     met = Met.of(pairs.user[seen], pairs.task[seen])
     held_out = sampler(of_valid & pairs.held_out, valid, seen, met)
-    return Estimation(
-        sampler(learned, learners, learned),
-        sampler(validating, valid, seen) if visible == "train" else held_out,
-        held_out,
-    )
+    learns = sampler(learned, learners, learned)
+    if visible == "all":
+        return Estimation(learns, held_out, held_out, sampler(of_valid, valid, seen))
+    return Estimation(learns, sampler(validating, valid, seen), held_out)
 
 
 _WHOSE = {
@@ -144,8 +145,8 @@ def estimate_ratio(
             drawn negative.
         loss: the model's own way to the `ratio_loss` of its logits, where it has a faster one, or
             its loss of the `batches`.
-        scaling: platt adds to each row the slope and the offset that suit the validation pairs, and
-            the losses with them; the model stays as it is.
+        scaling: platt adds to each row the slope and the offset that suit the validation pairs, or
+            those of `data.scaling`, and the losses with them; the model stays as it is.
         figures: further figures for each row, from the model in eval mode; see `fit`.
         tables: parameters of the model with a row a task, which several processes deal out.
 
@@ -160,7 +161,7 @@ def estimate_ratio(
             model,
             loss or (lambda user, task: ratio_loss(model(user, task))),
             data.train,
-            [data.valid, data.held_out],
+            [data.valid, data.held_out, *([data.scaling] if data.scaling else [])],
             batch_size=schedule.batch_size,
             seed=seed,
             ranks=ranks,
@@ -172,10 +173,11 @@ def estimate_ratio(
             return ranks.mean(float(ratio_loss(scaled)), logits.shape[1])
 
         def validate() -> Row:
-            valid, held_out = (_logits(model, *pairs, ranks=ranks) for pairs in course.valid)
+            valid, held_out = (_logits(model, *pairs, ranks=ranks) for pairs in course.valid[:2])
             row = {"valid_loss": mean(valid), "held_out_loss": mean(held_out)}
             if scaling == "platt":
-                platt = _scaling(valid, ranks)
+                of_all = [_logits(model, *pairs, ranks=ranks) for pairs in course.valid[2:]]
+                platt = _scaling(*of_all or [valid], ranks=ranks)
                 losses = mean(valid, platt), mean(held_out, platt)
                 row |= zip(SCALED, (platt.slope, platt.offset, *losses), strict=True)
             return {**row, **figures()}
@@ -210,7 +212,7 @@ def _logits(
     return torch.cat([model(u, t) for u, t in alike(blocks, ranks)], dim=1)
 
 
-def _scaling(valid: Tensor, ranks: Ranks) -> Platt:
+def _scaling(valid: Tensor, *, ranks: Ranks) -> Platt:
     """What makes the loss of validation logits (2, N) lowest; nothing if it turned the order round.
 
     Then nothing has been learned, and no order is there to keep.

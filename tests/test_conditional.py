@@ -112,6 +112,28 @@ def test_the_scaled_loss_is_that_of_the_network_that_is_kept(examples: Examples)
     assert again.offset == pytest.approx(0, abs=0.01)
 
 
+def test_with_visible_all_log_ratios_are_scaled_by_all_exposures_of_validation_users(
+    examples: Examples,
+) -> None:
+    """Their held-out ones alone are told from some users, and scale no ratio to all of p."""
+    made = trained(examples, max_epochs=20, visible="all")
+    kept = best_row(made.history)
+    data = make_estimation(examples, base="exposures", visible="all", device=torch.device("cpu"))
+    pairs, of_valid = examples.pairs, np.isin(examples.pairs.user, examples.valid)
+    assert data.scaling is not None
+    assert data.scaling.user.tolist() == pairs.user[of_valid].tolist()
+    assert data.scaling.task.tolist() == pairs.task[of_valid].tolist()
+    gen = torch.Generator().manual_seed(VALID_SEED)
+    *_, (user, task) = [one.fixed(gen) for one in (data.valid, data.held_out, data.scaling)]
+    model = TaskRatios(made.net, x=torch.from_numpy(examples.x), e=torch.from_numpy(made.e)).eval()
+    with torch.no_grad():
+        f = model(user, task).numpy()
+    common = np.array([[1.0], [0.0]])
+    again = fit_platt(f, common, 1 - common)
+    assert (again.slope, again.offset) == pytest.approx((1, 0), abs=0.01)
+    assert kept["slope"] != 1
+
+
 def test_what_runs_the_wrong_way_stays_as_it_is(
     examples: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
