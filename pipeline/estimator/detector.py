@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from operator import index
 from pathlib import Path
 from typing import Any, Self, TypeAlias
-from warnings import warn
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,7 @@ from pipeline.arrays import Doubles, Ints, Singles
 from pipeline.conformal import Calibration, fewest
 from pipeline.embeddings import Projection
 from pipeline.errors import PipelineError
+from pipeline.estimator.cautions import warn_of_few
 from pipeline.estimator.files import ADVICE, KIND, fitted_state, restore
 from pipeline.estimator.group_moments import GroupMoments
 from pipeline.estimator.group_names import (
@@ -308,7 +308,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             return self.calibration_.thresholds(self.alpha)
         require_shares(self.get_params())
         calibration, _ = self._pools(self.alpha)
-        _warn_of_few(calibration, self.alpha)
+        warn_of_few(calibration, self.alpha)
         return calibration.thresholds(self.alpha)
 
     def _drawn(self) -> int:
@@ -372,7 +372,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         rows = self.kept_.calibration
         self.calibration_scores_ = self._score(rows.x, rows.task)
         (self.calibration_, self.pool_), self.calibrated_for_ = self._pools(alpha), alpha
-        _warn_of_few(self.calibration_, alpha)
+        warn_of_few(self.calibration_, alpha)
         return self
 
     def _pools(self, alpha: float) -> tuple[Calibration, Names]:
@@ -461,17 +461,6 @@ def _finished(score: Doubles, z: Singles) -> Doubles:
     step = np.ldexp(1.0, np.frexp(np.maximum(np.abs(score), 1))[1] - DIGITS)
     known = np.isfinite(z).all(1) & ~np.isnan(score)
     return np.where(known, np.round(score / step) * step, -np.inf)
-
-
-def _warn_of_few(calibration: Calibration, alpha: float) -> None:
-    """Where the calibration has too few rows for any alarm at all."""
-    rows = calibration.count.max()
-    if rows < fewest(alpha):
-        warn(
-            f"{rows} rows to calibrate on are too few to call any row an outlier at "
-            f"alpha={alpha}; {fewest(alpha)} are needed.",
-            stacklevel=3,
-        )
 
 
 def _like(X: Table, values: npt.NDArray[Any]) -> npt.NDArray[Any] | pd.Series:
