@@ -147,7 +147,8 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         x = validate_data(clone(self), X, dtype=np.float64, ensure_min_samples=2)
         tasks, code = np.unique(_groups(X, task, len(x)), return_inverse=True)
         scaler = StandardScaler().fit(x)
-        parts = self._divide(_standardised(scaler, x, code), gen)
+        rows, share = _standardised(scaler, x, code), self.calibration_share
+        parts = divide(rows, valid=VALID_SHARE, calibration=share, gen=gen)
         if not len(parts.valid):
             raise ValueError(
                 f"Found {len(x)} samples in {len(tasks)} groups; expected more: some group needs "
@@ -195,7 +196,9 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
 
         Equation 4: the embedding of a group is made of means over its rows: of the columns, their
         squares and products (see `group_moments`). A share of the rows is kept for the calibration,
-        and judges the group where that is enough; no other group is judged by it.
+        and judges the group where that is enough; no other group is judged by it. At most as many
+        rows place it as place the largest group that was learned from, since the network knows
+        nothing of groups that more rows place; what is beyond is kept for the calibration too.
 
         Args:
             X: (n, d) rows of the new groups.
@@ -217,7 +220,8 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             raise ValueError(f"Group {known[0].item()!r} is known; partial_fit learns more of it.")
         first = len(self.tasks_)
         gen = self._next_generator()
-        self._take_in(self._admit(x, names, gen, valid=0.0), gen)
+        most = int(self.moments_.count[self.learned_].max())
+        self._take_in(self._admit(x, names, gen, valid=0.0, most=most), gen)
         self._calibrate(self.alpha)
         new = self.embeddings_[first:]
         return pd.DataFrame(new, index=self.tasks_[first:]) if isinstance(X, pd.DataFrame) else new
@@ -325,18 +329,25 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         draw_layers(net, torch.Generator().manual_seed(int(gen.integers(2**31))))
         return net
 
-    def _divide(
-        self, rows: Rows, gen: np.random.Generator, valid: float = VALID_SHARE, known: int = 0
-    ) -> Parts:
-        return divide(rows, valid=valid, calibration=self.calibration_share, gen=gen, known=known)
-
     def _admit(
-        self, x: Doubles, names: Names, gen: np.random.Generator, valid: float = VALID_SHARE
+        self,
+        x: Doubles,
+        names: Names,
+        gen: np.random.Generator,
+        valid: float = VALID_SHARE,
+        most: int | None = None,
     ) -> _Admitted:
         """Divide more rows, and count them in beside those before."""
         tasks = add_names(self.tasks_, names)
         rows = _standardised(self.scaler_, x, places(tasks, names))
-        parts = self._divide(rows, gen, valid, len(self.tasks_))
+        parts = divide(
+            rows,
+            valid=valid,
+            calibration=self.calibration_share,
+            gen=gen,
+            known=len(self.tasks_),
+            most=most,
+        )
         return _Admitted(tasks, self.moments_.add(parts.train, len(tasks)), parts)
 
     def _take_in(self, more: _Admitted, gen: np.random.Generator) -> None:
