@@ -24,7 +24,7 @@ from pipeline.arrays import Doubles, Ints, Singles
 from pipeline.conformal import Calibration, fewest
 from pipeline.embeddings import Projection
 from pipeline.errors import PipelineError
-from pipeline.estimator.cautions import warn_of_few
+from pipeline.estimator.cautions import warn_of_few, warn_of_strangers
 from pipeline.estimator.files import ADVICE, KIND, fitted_state, restore
 from pipeline.estimator.group_moments import GroupMoments
 from pipeline.estimator.group_names import (
@@ -35,7 +35,7 @@ from pipeline.estimator.group_names import (
     task_names,
 )
 from pipeline.estimator.parameters import device_of, require_shares, schedule_of
-from pipeline.estimator.pools import pools
+from pipeline.estimator.pools import AS_FEW, pools
 from pipeline.estimator.small_groups import Variants
 from pipeline.estimator.tabular import (
     Kept,
@@ -208,6 +208,9 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             The embeddings (k, e_dim) of the new groups, in their sorted order; a DataFrame with the
             groups as index where X is one.
 
+        Warns:
+            UserWarning: too many of the rows kept of a group that they do not judge are outliers.
+
         Raises:
             ValueError: a group that it knows, or rows that it cannot take.
         """
@@ -223,6 +226,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         most = int(self.moments_.count[self.learned_].max())
         self._take_in(self._admit(x, names, gen, valid=0.0, most=most), gen)
         self._calibrate(self.alpha)
+        self._check_newcomers(first)
         new = self.embeddings_[first:]
         return pd.DataFrame(new, index=self.tasks_[first:]) if isinstance(X, pd.DataFrame) else new
 
@@ -385,6 +389,13 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         (self.calibration_, self.pool_), self.calibrated_for_ = self._pools(alpha), alpha
         warn_of_few(self.calibration_, alpha)
         return self
+
+    def _check_newcomers(self, first: int) -> None:
+        """Warn where rows kept of groups from `first` on, which judge nobody, are outliers."""
+        task = self.kept_.calibration.task
+        kept = (task >= first) & (self.pool_[task] == AS_FEW)
+        outlier = self.calibration_scores_[kept] < self.offset_[task[kept]]
+        warn_of_strangers(outlier, task[kept] - first, self.tasks_[first:], self.alpha)
 
     def _pools(self, alpha: float) -> tuple[Calibration, Names]:
         """Scores of rows not learned from that judge each group, and whose they are."""
