@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+import torch
 from safetensors import safe_open
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -712,3 +713,17 @@ def test_an_alpha_that_is_none_is_refused_whoever_asks(
     detector.alpha = alpha
     with pytest.raises(ValueError, match=r"alpha must be above 0 and at most 0\.5"):
         detector.predict([[5.0]], task)
+
+
+def test_torchs_own_stream_of_random_numbers_stays_where_it_is(tmp_path: Path) -> None:
+    """An application may be training something by it."""
+    path = tmp_path / "detector.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        made = fitted(max_epochs=1)
+        made.save(path)
+        made = CollaborativeAnomalyDetector.load(path)
+        X, task = world(40, seed=1)
+        made.embed(X, ["another"] * 40)
+        made.partial_fit(X, task).predict(X)
+        assert torch.equal(torch.get_rng_state(), before)

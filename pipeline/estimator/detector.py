@@ -14,7 +14,6 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
@@ -34,6 +33,7 @@ from pipeline.estimator.group_names import (
     require_one_order,
     task_names,
 )
+from pipeline.estimator.network import drawn
 from pipeline.estimator.parameters import device_of, require_shares, schedule_of
 from pipeline.estimator.pools import AS_FEW, pools
 from pipeline.estimator.small_groups import Variants
@@ -48,7 +48,6 @@ from pipeline.estimator.tabular import (
 )
 from pipeline.model_files import MISFITS, read_model, write_model
 from pipeline.models.ratio import RatioNet
-from pipeline.models.weights import draw_layers
 from pipeline.params import Ratio
 from pipeline.training.history import Row
 
@@ -157,7 +156,8 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         moments = GroupMoments.of(parts.train, len(tasks))
         variants = Variants.of(parts.train, parts.valid, moments, gen)
         projection = Projection.fit(variants.statistic, standardise=True, reduce=None)
-        net = self._network(x.shape[1], variants.statistic.shape[1], gen)
+        width = variants.statistic.shape[1]
+        net = drawn(x_dim=x.shape[1], task_dim=width, hidden=self.hidden, gen=gen)
         history = self._learn(net, projection, variants, schedule, gen)
         kept = Kept.nothing(x.shape[1], index(self.memory)).add(parts, gen)
         validate_data(self, X, skip_check_array=True)  # only now: it notes the columns
@@ -326,12 +326,6 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
     def _next_generator(self) -> np.random.Generator:
         """For rows that come later: other draws than those before were divided by."""
         return np.random.default_rng([self._drawn(), self.kept_.seen])
-
-    def _network(self, x_dim: int, task_dim: int, gen: np.random.Generator) -> RatioNet:
-        dropout = [0.0] * len(self.hidden)
-        net = RatioNet(x_dim=x_dim, task_dim=task_dim, hidden=self.hidden, dropout=dropout)
-        draw_layers(net, torch.Generator().manual_seed(int(gen.integers(2**31))))
-        return net
 
     def _admit(
         self,
