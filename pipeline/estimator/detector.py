@@ -4,7 +4,7 @@ One model for all groups (tasks) of a table. Scores are log ratios in nats: HIGH
 group, LOW = anomalous there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from operator import index
@@ -34,6 +34,7 @@ from pipeline.estimator.group_names import (
     task_names,
 )
 from pipeline.estimator.network import drawn
+from pipeline.estimator.numeric import finished, single, standardised
 from pipeline.estimator.parameters import device_of, require_shares, schedule_of
 from pipeline.estimator.pools import AS_FEW, pools
 from pipeline.estimator.small_groups import Variants
@@ -54,7 +55,6 @@ from pipeline.training.history import Row
 Table: TypeAlias = npt.ArrayLike | pd.DataFrame
 Tasks: TypeAlias = npt.ArrayLike | pd.Series
 VALID_SHARE = 0.1  # of the rows of a group, to stop by
-DIGITS = 30  # binary, of a score
 ENOUGH = 1000  # calibration rows that are scored under every group
 
 
@@ -146,7 +146,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         x = validate_data(clone(self), X, dtype=np.float64, ensure_min_samples=2)
         tasks, code = np.unique(_groups(X, task, len(x)), return_inverse=True)
         scaler = StandardScaler().fit(x)
-        rows, share = _standardised(scaler, x, code), self.calibration_share
+        rows, share = standardised(scaler, x, code), self.calibration_share
         parts = divide(rows, valid=VALID_SHARE, calibration=share, gen=gen)
         if not len(parts.valid):
             raise ValueError(
@@ -315,7 +315,8 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         if self.alpha == self.calibrated_for_:
             return self.calibration_.thresholds(self.alpha)
         require_shares(self.get_params())
-        calibration, _ = self._pools(self.alpha)
+        least = fewest(self.alpha)
+        calibration = self._once("pools", least, lambda: self._pools(self.alpha)[0])
         warn_of_few(calibration, self.alpha)
         return calibration.thresholds(self.alpha)
 
@@ -337,7 +338,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
     ) -> _Admitted:
         """Divide more rows, and count them in beside those before."""
         tasks = add_names(self.tasks_, names)
-        rows = _standardised(self.scaler_, x, places(tasks, names))
+        rows = standardised(self.scaler_, x, places(tasks, names))
         parts = divide(
             rows,
             valid=valid,
@@ -381,6 +382,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         rows = self.kept_.calibration
         self.calibration_scores_ = self._score(rows.x, rows.task)
         (self.calibration_, self.pool_), self.calibrated_for_ = self._pools(alpha), alpha
+        self._made: dict[str, tuple[int, Calibration]] = {}  # see `_once`
         warn_of_few(self.calibration_, alpha)
         return self
 
@@ -396,7 +398,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
 
         def score(moments: GroupMoments, rows: Rows) -> Doubles:
             embeddings = self.projection_.apply(moments.statistic())
-            return _finished(log_ratios(self.net_, embeddings, rows.x, rows.task), rows.x)
+            return finished(log_ratios(self.net_, embeddings, rows.x, rows.task), rows.x)
 
         return pools(
             self.calibration_scores_,
@@ -409,16 +411,31 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
 
     def _of_mixture(self) -> Calibration:
         """Calibration scores of rows whose group is taken for unknown."""
-        rows = self.kept_.calibration
-        some = rows.take(np.linspace(0, len(rows) - 1, min(len(rows), ENOUGH)).astype(np.int64))
-        score = self._score(some.x, None)
-        return Calibration.of(score, np.zeros(len(score), np.int64), np.ones(1, np.int64), least=1)
+
+        def made() -> Calibration:
+            rows = self.kept_.calibration
+            some = rows.take(np.linspace(0, len(rows) - 1, min(len(rows), ENOUGH)).astype(np.int64))
+            score = self._score(some.x, None)
+            alone = np.zeros(len(score), np.int64)
+            return Calibration.of(score, alone, np.ones(1, np.int64), least=1)
+
+        return self._once("mixture", 1, made)
+
+    def _once(self, kind: str, least: int, made: Callable[[], Calibration]) -> Calibration:
+        """A calibration that is made when first asked for, and stays until more is learned.
+
+        Of each kind the last one stays, with the fewest rows that it was made for.
+        """
+        found = self._made.get(kind)
+        if found is None or found[0] != least:
+            found = self._made[kind] = (least, made())
+        return found[1]
 
     def _asked(self, X: Table, task: Tasks | None) -> tuple[Singles, Ints | None]:
         """Standardised rows, and their groups; None where these are unknown and may be several."""
         check_is_fitted(self)
         x = validate_data(self, X, dtype=np.float64, reset=False)
-        z = _single(self.scaler_, x)
+        z = single(self.scaler_, x)
         if task is None:
             return z, np.zeros(len(x), np.int64) if len(self.tasks_) == 1 else None
         names = _groups(X, task, len(x), self.tasks_)
@@ -436,47 +453,13 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         else:
             share = self.moments_.count / self.moments_.count.sum()
             score = mixture_log_ratios(self.net_, self.embeddings_, z, share)
-        return _finished(score, z)
+        return finished(score, z)
 
 
 def _groups(X: Table, task: Tasks | None, n: int, known: Names | None = None) -> Names:
     """The group of each of the n rows of X; see `group_names`."""
     require_one_order(X, task)
     return task_names(task, n, known)
-
-
-def _single(scaler: StandardScaler, x: Doubles) -> Singles:
-    """Rows standardised, in the single precision of those kept: equal rows stay equal."""
-    with np.errstate(over="ignore"):
-        z: Singles = scaler.transform(x).astype(np.float32)
-    return z
-
-
-def _standardised(scaler: StandardScaler, x: Doubles, code: Ints) -> Rows:
-    """The rows of groups as the network takes them.
-
-    Raises:
-        ValueError: a row that is beyond single precision.
-    """
-    z = _single(scaler, x)
-    beyond = ~np.isfinite(z).all(1)
-    if beyond.any():
-        raise ValueError(
-            f"Row {np.argmax(beyond)} lies too far from the others to be learned from: "
-            "standardised, it is beyond single precision."
-        )
-    return Rows(z, code)
-
-
-def _finished(score: Doubles, z: Singles) -> Doubles:
-    """Scores of rows z without their last bits, which vary with a row's neighbours.
-
-    Nine digits are left, or nine decimals under 1. Minus infinity stands where a row is so far
-    away that single precision or the network overflows.
-    """
-    step = np.ldexp(1.0, np.frexp(np.maximum(np.abs(score), 1))[1] - DIGITS)
-    known = np.isfinite(z).all(1) & ~np.isnan(score)
-    return np.where(known, np.round(score / step) * step, -np.inf)
 
 
 def _like(X: Table, values: npt.NDArray[Any]) -> npt.NDArray[Any] | pd.Series:
