@@ -9,7 +9,8 @@ import pytest
 import sklearn
 import torch
 from safetensors import safe_open
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import NotFittedError, UnsetMetadataPassedError
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
@@ -217,7 +218,24 @@ def test_it_works_at_the_end_of_a_pipeline() -> None:
         routed.set_decision_function_request(task=True)
         made = make_pipeline(StandardScaler(), routed).fit(X, task)
         decision = made.decision_function(X, task=task)
+        with pytest.raises(UnsetMetadataPassedError, match="set_predict_request"):
+            made.predict(X, task=task)
+        routed.set_predict_request(task=True)
+        assert (made.predict(X, task=task) == np.where(decision < 0, -1, 1)).all()
     assert (decision < 0).mean() < 0.1
+
+
+def test_a_grid_search_takes_the_groups_as_y_and_folds_of_all_of_them() -> None:
+    X, task = world(800, seed=0)
+    order = np.argsort(task)
+
+    def kept(made: CollaborativeAnomalyDetector, rows: np.ndarray, of: np.ndarray) -> float:
+        return float((made.predict(rows, of) == 1).mean())
+
+    made, grid = CollaborativeAnomalyDetector(max_epochs=1), {"hidden": [(8,), (16,)]}
+    search = GridSearchCV(made, grid, cv=StratifiedKFold(3), scoring=kept)
+    search.fit(X[order], task[order])
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
 def crowd(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
