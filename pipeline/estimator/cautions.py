@@ -11,7 +11,7 @@ from pipeline.conformal import Calibration, fewest
 from pipeline.estimator.group_names import Names
 
 INSIDE = ("pipeline.estimator.", "sklearn.", "joblib.")  # modules between the user and a warning
-CHANCE = 0.001  # so rarely is a call of `embed` warned of by mistake
+CHANCE = 0.001  # what would be as likely or less by chance is warned of
 TWICE = 2  # times alpha: fewer outliers than that are not worth a warning
 
 
