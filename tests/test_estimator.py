@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+import torch
 from safetensors import safe_open
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import NotFittedError, UnsetMetadataPassedError
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
@@ -18,7 +20,10 @@ from pipeline.conformal import Calibration
 from pipeline.errors import PipelineError
 from pipeline.estimator import CollaborativeAnomalyDetector
 from pipeline.estimator.group_names import task_names
+from pipeline.estimator.pools import pools
+from pipeline.estimator.tabular import mixture_log_ratios
 from pipeline.model_files import read_model, write_model
+from pipeline.models.ratio import RatioNet
 
 GROUPS = [f"group {i}" for i in range(8)]
 EXCEPTIONS = {
@@ -213,7 +218,24 @@ def test_it_works_at_the_end_of_a_pipeline() -> None:
         routed.set_decision_function_request(task=True)
         made = make_pipeline(StandardScaler(), routed).fit(X, task)
         decision = made.decision_function(X, task=task)
+        with pytest.raises(UnsetMetadataPassedError, match="set_predict_request"):
+            made.predict(X, task=task)
+        routed.set_predict_request(task=True)
+        assert (made.predict(X, task=task) == np.where(decision < 0, -1, 1)).all()
     assert (decision < 0).mean() < 0.1
+
+
+def test_a_grid_search_takes_the_groups_as_y_and_folds_of_all_of_them() -> None:
+    X, task = world(800, seed=0)
+    order = np.argsort(task)
+
+    def kept(made: CollaborativeAnomalyDetector, rows: np.ndarray, of: np.ndarray) -> float:
+        return float((made.predict(rows, of) == 1).mean())
+
+    made, grid = CollaborativeAnomalyDetector(max_epochs=1), {"hidden": [(8,), (16,)]}
+    search = GridSearchCV(made, grid, cv=StratifiedKFold(3), scoring=kept)
+    search.fit(X[order], task[order])
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
 def crowd(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -712,3 +734,55 @@ def test_an_alpha_that_is_none_is_refused_whoever_asks(
     detector.alpha = alpha
     with pytest.raises(ValueError, match=r"alpha must be above 0 and at most 0\.5"):
         detector.predict([[5.0]], task)
+
+
+def test_rows_without_a_group_are_calibrated_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Until more is learned: every call would score the rows of the calibration anew."""
+    made, X = fitted(), world(40, seed=1)[0]
+    scored: list[int] = []
+
+    def counted(net: RatioNet, e: np.ndarray, x: np.ndarray, share: np.ndarray) -> np.ndarray:
+        scored.append(len(x))
+        return mixture_log_ratios(net, e, x, share)
+
+    monkeypatch.setattr("pipeline.estimator.detector.mixture_log_ratios", counted)
+    for ask in (made.predict, made.p_values, made.decision_function):
+        ask(X)
+    assert sorted(scored) == [40, 40, 40, len(made.kept_.calibration)]
+    made.embed(X, ["another"] * 40)
+    made.predict(X)
+    assert sorted(scored[4:]) == [40, len(made.kept_.calibration)]
+
+
+def test_thresholds_of_another_alpha_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, (X, task) = fitted(), world(40, seed=1)
+    levels: list[int] = []
+
+    def counted(*args: object, least: int, **options: object) -> object:
+        levels.append(least)
+        return pools(*args, least=least, **options)
+
+    monkeypatch.setattr("pipeline.estimator.detector.pools", counted)
+    for alpha in (0.2, 0.2, 0.1, 0.05):
+        for _ in range(2):
+            made.set_params(alpha=alpha).predict(X, task)
+    assert levels == [4, 9]  # 0.05 is that of the fit
+    made.set_params(alpha=0.1).partial_fit(X, task)
+    made.set_params(alpha=0.2).predict(X, task)
+    assert levels == [4, 9, 9, 4]
+
+
+def test_torchs_own_stream_of_random_numbers_stays_where_it_is(tmp_path: Path) -> None:
+    """An application may be training something by it."""
+    path = tmp_path / "detector.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        made = fitted(max_epochs=1)
+        made.save(path)
+        made = CollaborativeAnomalyDetector.load(path)
+        X, task = world(40, seed=1)
+        made.embed(X, ["another"] * 40)
+        made.partial_fit(X, task).predict(X)
+        assert torch.equal(torch.get_rng_state(), before)

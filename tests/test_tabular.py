@@ -83,6 +83,17 @@ def test_of_a_known_task_every_row_may_be_kept_and_of_a_new_one_not() -> None:
     assert calibration == pytest.approx(0.2, abs=0.05)
 
 
+def test_of_more_rows_than_are_learned_from_all_others_are_to_calibrate_on() -> None:
+    parts = divide(rows_of([50, 6, 1]), valid=0.1, calibration=0.2, gen=drawn(), most=5)
+    counts = [np.bincount(part.task, minlength=3) for part in vars(parts).values()]
+    train, _, calibration = counts
+    assert sum(counts).tolist() == [50, 6, 1]
+    assert train[0] == 5
+    assert calibration[0] == 40
+    assert 1 <= train[1] <= 5
+    assert train[2] == 1
+
+
 def test_a_reservoir_holds_all_rows_until_it_is_full_and_then_a_uniform_sample() -> None:
     nothing = rows_of([0])
     first, second = rows_of([60]), replace(rows_of([60]), task=np.ones(60, np.int64))

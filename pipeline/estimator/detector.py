@@ -4,18 +4,16 @@ One model for all groups (tasks) of a table. Scores are log ratios in nats: HIGH
 group, LOW = anomalous there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
 from typing import Any, Self, TypeAlias
-from warnings import warn
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
@@ -25,6 +23,7 @@ from pipeline.arrays import Doubles, Ints, Singles
 from pipeline.conformal import Calibration, fewest
 from pipeline.embeddings import Projection
 from pipeline.errors import PipelineError
+from pipeline.estimator.cautions import warn_of_few, warn_of_strangers
 from pipeline.estimator.files import ADVICE, KIND, fitted_state, restore
 from pipeline.estimator.group_moments import GroupMoments
 from pipeline.estimator.group_names import (
@@ -34,8 +33,10 @@ from pipeline.estimator.group_names import (
     require_one_order,
     task_names,
 )
+from pipeline.estimator.network import drawn
+from pipeline.estimator.numeric import finished, single, standardised
 from pipeline.estimator.parameters import device_of, require_shares, schedule_of
-from pipeline.estimator.pools import pools
+from pipeline.estimator.pools import AS_FEW, pools
 from pipeline.estimator.small_groups import Variants
 from pipeline.estimator.tabular import (
     Kept,
@@ -48,14 +49,12 @@ from pipeline.estimator.tabular import (
 )
 from pipeline.model_files import MISFITS, read_model, write_model
 from pipeline.models.ratio import RatioNet
-from pipeline.models.weights import draw_layers
 from pipeline.params import Ratio
 from pipeline.training.history import Row
 
 Table: TypeAlias = npt.ArrayLike | pd.DataFrame
 Tasks: TypeAlias = npt.ArrayLike | pd.Series
 VALID_SHARE = 0.1  # of the rows of a group, to stop by
-DIGITS = 30  # binary, of a score
 ENOUGH = 1000  # calibration rows that are scored under every group
 
 
@@ -147,7 +146,8 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         x = validate_data(clone(self), X, dtype=np.float64, ensure_min_samples=2)
         tasks, code = np.unique(_groups(X, task, len(x)), return_inverse=True)
         scaler = StandardScaler().fit(x)
-        parts = self._divide(_standardised(scaler, x, code), gen)
+        rows, share = standardised(scaler, x, code), self.calibration_share
+        parts = divide(rows, valid=VALID_SHARE, calibration=share, gen=gen)
         if not len(parts.valid):
             raise ValueError(
                 f"Found {len(x)} samples in {len(tasks)} groups; expected more: some group needs "
@@ -156,7 +156,8 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         moments = GroupMoments.of(parts.train, len(tasks))
         variants = Variants.of(parts.train, parts.valid, moments, gen)
         projection = Projection.fit(variants.statistic, standardise=True, reduce=None)
-        net = self._network(x.shape[1], variants.statistic.shape[1], gen)
+        width = variants.statistic.shape[1]
+        net = drawn(x_dim=x.shape[1], task_dim=width, hidden=self.hidden, gen=gen)
         history = self._learn(net, projection, variants, schedule, gen)
         kept = Kept.nothing(x.shape[1], index(self.memory)).add(parts, gen)
         validate_data(self, X, skip_check_array=True)  # only now: it notes the columns
@@ -195,7 +196,9 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
 
         Equation 4: the embedding of a group is made of means over its rows: of the columns, their
         squares and products (see `group_moments`). A share of the rows is kept for the calibration,
-        and judges the group where that is enough; no other group is judged by it.
+        and judges the group where that is enough; no other group is judged by it. At most as many
+        rows place it as place the largest group that was learned from, since the network knows
+        nothing of groups that more rows place; what is beyond is kept for the calibration too.
 
         Args:
             X: (n, d) rows of the new groups.
@@ -204,6 +207,9 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         Returns:
             The embeddings (k, e_dim) of the new groups, in their sorted order; a DataFrame with the
             groups as index where X is one.
+
+        Warns:
+            UserWarning: too many of the rows kept of a group that they do not judge are outliers.
 
         Raises:
             ValueError: a group that it knows, or rows that it cannot take.
@@ -217,8 +223,10 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
             raise ValueError(f"Group {known[0].item()!r} is known; partial_fit learns more of it.")
         first = len(self.tasks_)
         gen = self._next_generator()
-        self._take_in(self._admit(x, names, gen, valid=0.0), gen)
+        most = int(self.moments_.count[self.learned_].max())
+        self._take_in(self._admit(x, names, gen, valid=0.0, most=most), gen)
         self._calibrate(self.alpha)
+        self._check_newcomers(first)
         new = self.embeddings_[first:]
         return pd.DataFrame(new, index=self.tasks_[first:]) if isinstance(X, pd.DataFrame) else new
 
@@ -307,8 +315,9 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         if self.alpha == self.calibrated_for_:
             return self.calibration_.thresholds(self.alpha)
         require_shares(self.get_params())
-        calibration, _ = self._pools(self.alpha)
-        _warn_of_few(calibration, self.alpha)
+        least = fewest(self.alpha)
+        calibration = self._once("pools", least, lambda: self._pools(self.alpha)[0])
+        warn_of_few(calibration, self.alpha)
         return calibration.thresholds(self.alpha)
 
     def _drawn(self) -> int:
@@ -319,24 +328,25 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         """For rows that come later: other draws than those before were divided by."""
         return np.random.default_rng([self._drawn(), self.kept_.seen])
 
-    def _network(self, x_dim: int, task_dim: int, gen: np.random.Generator) -> RatioNet:
-        dropout = [0.0] * len(self.hidden)
-        net = RatioNet(x_dim=x_dim, task_dim=task_dim, hidden=self.hidden, dropout=dropout)
-        draw_layers(net, torch.Generator().manual_seed(int(gen.integers(2**31))))
-        return net
-
-    def _divide(
-        self, rows: Rows, gen: np.random.Generator, valid: float = VALID_SHARE, known: int = 0
-    ) -> Parts:
-        return divide(rows, valid=valid, calibration=self.calibration_share, gen=gen, known=known)
-
     def _admit(
-        self, x: Doubles, names: Names, gen: np.random.Generator, valid: float = VALID_SHARE
+        self,
+        x: Doubles,
+        names: Names,
+        gen: np.random.Generator,
+        valid: float = VALID_SHARE,
+        most: int | None = None,
     ) -> _Admitted:
         """Divide more rows, and count them in beside those before."""
         tasks = add_names(self.tasks_, names)
-        rows = _standardised(self.scaler_, x, places(tasks, names))
-        parts = self._divide(rows, gen, valid, len(self.tasks_))
+        rows = standardised(self.scaler_, x, places(tasks, names))
+        parts = divide(
+            rows,
+            valid=valid,
+            calibration=self.calibration_share,
+            gen=gen,
+            known=len(self.tasks_),
+            most=most,
+        )
         return _Admitted(tasks, self.moments_.add(parts.train, len(tasks)), parts)
 
     def _take_in(self, more: _Admitted, gen: np.random.Generator) -> None:
@@ -372,15 +382,23 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         rows = self.kept_.calibration
         self.calibration_scores_ = self._score(rows.x, rows.task)
         (self.calibration_, self.pool_), self.calibrated_for_ = self._pools(alpha), alpha
-        _warn_of_few(self.calibration_, alpha)
+        self._made: dict[str, tuple[int, Calibration]] = {}  # see `_once`
+        warn_of_few(self.calibration_, alpha)
         return self
+
+    def _check_newcomers(self, first: int) -> None:
+        """Warn where rows kept of groups from `first` on, which judge nobody, are outliers."""
+        task = self.kept_.calibration.task
+        kept = (task >= first) & (self.pool_[task] == AS_FEW)
+        outlier = self.calibration_scores_[kept] < self.offset_[task[kept]]
+        warn_of_strangers(outlier, task[kept] - first, self.tasks_[first:], self.alpha)
 
     def _pools(self, alpha: float) -> tuple[Calibration, Names]:
         """Scores of rows not learned from that judge each group, and whose they are."""
 
         def score(moments: GroupMoments, rows: Rows) -> Doubles:
             embeddings = self.projection_.apply(moments.statistic())
-            return _finished(log_ratios(self.net_, embeddings, rows.x, rows.task), rows.x)
+            return finished(log_ratios(self.net_, embeddings, rows.x, rows.task), rows.x)
 
         return pools(
             self.calibration_scores_,
@@ -393,16 +411,31 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
 
     def _of_mixture(self) -> Calibration:
         """Calibration scores of rows whose group is taken for unknown."""
-        rows = self.kept_.calibration
-        some = rows.take(np.linspace(0, len(rows) - 1, min(len(rows), ENOUGH)).astype(np.int64))
-        score = self._score(some.x, None)
-        return Calibration.of(score, np.zeros(len(score), np.int64), np.ones(1, np.int64), least=1)
+
+        def made() -> Calibration:
+            rows = self.kept_.calibration
+            some = rows.take(np.linspace(0, len(rows) - 1, min(len(rows), ENOUGH)).astype(np.int64))
+            score = self._score(some.x, None)
+            alone = np.zeros(len(score), np.int64)
+            return Calibration.of(score, alone, np.ones(1, np.int64), least=1)
+
+        return self._once("mixture", 1, made)
+
+    def _once(self, kind: str, least: int, made: Callable[[], Calibration]) -> Calibration:
+        """A calibration that is made when first asked for, and stays until more is learned.
+
+        Of each kind the last one stays, with the fewest rows that it was made for.
+        """
+        found = self._made.get(kind)
+        if found is None or found[0] != least:
+            found = self._made[kind] = (least, made())
+        return found[1]
 
     def _asked(self, X: Table, task: Tasks | None) -> tuple[Singles, Ints | None]:
         """Standardised rows, and their groups; None where these are unknown and may be several."""
         check_is_fitted(self)
         x = validate_data(self, X, dtype=np.float64, reset=False)
-        z = _single(self.scaler_, x)
+        z = single(self.scaler_, x)
         if task is None:
             return z, np.zeros(len(x), np.int64) if len(self.tasks_) == 1 else None
         names = _groups(X, task, len(x), self.tasks_)
@@ -420,58 +453,13 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
         else:
             share = self.moments_.count / self.moments_.count.sum()
             score = mixture_log_ratios(self.net_, self.embeddings_, z, share)
-        return _finished(score, z)
+        return finished(score, z)
 
 
 def _groups(X: Table, task: Tasks | None, n: int, known: Names | None = None) -> Names:
     """The group of each of the n rows of X; see `group_names`."""
     require_one_order(X, task)
     return task_names(task, n, known)
-
-
-def _single(scaler: StandardScaler, x: Doubles) -> Singles:
-    """Rows standardised, in the single precision of those kept: equal rows stay equal."""
-    with np.errstate(over="ignore"):
-        z: Singles = scaler.transform(x).astype(np.float32)
-    return z
-
-
-def _standardised(scaler: StandardScaler, x: Doubles, code: Ints) -> Rows:
-    """The rows of groups as the network takes them.
-
-    Raises:
-        ValueError: a row that is beyond single precision.
-    """
-    z = _single(scaler, x)
-    beyond = ~np.isfinite(z).all(1)
-    if beyond.any():
-        raise ValueError(
-            f"Row {np.argmax(beyond)} lies too far from the others to be learned from: "
-            "standardised, it is beyond single precision."
-        )
-    return Rows(z, code)
-
-
-def _finished(score: Doubles, z: Singles) -> Doubles:
-    """Scores of rows z without their last bits, which vary with a row's neighbours.
-
-    Nine digits are left, or nine decimals under 1. Minus infinity stands where a row is so far
-    away that single precision or the network overflows.
-    """
-    step = np.ldexp(1.0, np.frexp(np.maximum(np.abs(score), 1))[1] - DIGITS)
-    known = np.isfinite(z).all(1) & ~np.isnan(score)
-    return np.where(known, np.round(score / step) * step, -np.inf)
-
-
-def _warn_of_few(calibration: Calibration, alpha: float) -> None:
-    """Where the calibration has too few rows for any alarm at all."""
-    rows = calibration.count.max()
-    if rows < fewest(alpha):
-        warn(
-            f"{rows} rows to calibrate on are too few to call any row an outlier at "
-            f"alpha={alpha}; {fewest(alpha)} are needed.",
-            stacklevel=3,
-        )
 
 
 def _like(X: Table, values: npt.NDArray[Any]) -> npt.NDArray[Any] | pd.Series:

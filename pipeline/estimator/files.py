@@ -11,9 +11,9 @@ from torch import Tensor
 
 from pipeline.embeddings import Projection
 from pipeline.estimator.group_moments import GroupMoments
+from pipeline.estimator.network import undrawn
 from pipeline.estimator.tabular import Kept, Reservoir, Rows
 from pipeline.model_files import under
-from pipeline.models.ratio import RatioNet
 
 if TYPE_CHECKING:
     from pipeline.estimator.detector import CollaborativeAnomalyDetector
@@ -90,7 +90,7 @@ def restore(
         detector.feature_names_in_ = np.array(settings["columns"], object)
     detector.tasks_ = np.array(settings["tasks"])
     detector.learned_ = arrays["learned"]
-    detector.net_ = RatioNet(**settings["network"]).eval()
+    detector.net_ = undrawn(settings["network"]).eval()
     detector.net_.load_state_dict(under("net.", tensors))
     detector.projection_ = Projection.from_tensors(under("projection.", tensors))
     train, valid, calibration = (

@@ -59,7 +59,13 @@ class Parts:
 
 
 def divide(
-    rows: Rows, *, valid: float, calibration: float, gen: np.random.Generator, known: int = 0
+    rows: Rows,
+    *,
+    valid: float,
+    calibration: float,
+    gen: np.random.Generator,
+    known: int = 0,
+    most: int | None = None,
 ) -> Parts:
     """Divide the rows of every task at random; a new task keeps at least one to learn from.
 
@@ -71,6 +77,7 @@ def divide(
             few rows give theirs together; rows to stop by are taken first.
         gen: of the chance.
         known: so many tasks, the first, have learned from other rows, and may give all of these.
+        most: rows of a task to learn from, at least one; what it has beyond goes to calibrate on.
     """
     order = np.lexsort((gen.random(len(rows)), rows.task))
     task, count = np.unique(rows.task, return_counts=True)
@@ -80,6 +87,8 @@ def divide(
         n_valid[count.argmax()] = min(1, spare.max())
     n_calibration = np.floor(calibration * count + gen.random(len(task)))
     n_calibration = np.minimum(n_calibration, spare - n_valid)
+    if most is not None:
+        n_calibration = np.maximum(n_calibration, count - n_valid - most)
     place = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)  # within the task
     is_valid = place < np.repeat(n_valid, count)
     is_train = place >= np.repeat(n_valid + n_calibration, count)
