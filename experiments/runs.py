@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import sha256
 
 METRICS = "metrics/auc.json"
-DECIDING = ("params.yaml", "dvc.yaml", "pipeline", "stages")  # what a run's results follow from
+CODE = ("dvc.yaml", "pipeline", "stages")  # what a run's results follow from, beside the params
 
 
 def name_of(settings: Sequence[str], called: str | None = None) -> str:
@@ -26,9 +26,20 @@ def name_of(settings: Sequence[str], called: str | None = None) -> str:
     follows that stands for whatever is not committed, data of one's own among it.
     """
     name = called or re.sub(r"[^A-Za-z0-9]+", "-", "-".join(settings)).strip("-")
-    changes = git("diff", "HEAD", "--", *DECIDING)
+    changes = _uncommitted()
     changes += "".join(sha256(path) for path in own_data(settings) if path.exists())
     return f"{name}-{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else name
+
+
+def _uncommitted() -> str:
+    """What of the code and the params is not committed; nothing if all is.
+
+    Params are compared by their values: DVC lays params.yaml out anew whenever it sets one, and git
+    may overlook what it wrote.
+    """
+    committed = YAML(typ="safe").load(git("show", "HEAD:./params.yaml"))
+    present = _params()
+    return git("diff", "HEAD", "--", *CODE) + ("" if present == committed else repr(present))
 
 
 def _params() -> dict[str, Any]:

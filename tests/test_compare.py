@@ -1,5 +1,6 @@
 """One table of many runs: its figures do not depend on the order in which they ran."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -36,7 +37,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return found | ({"deepfm": {"pair_auc": 0.9}} if told["init"] == "mean" else {})
 
     monkeypatch.setattr(module, "run_experiment", run)
-    monkeypatch.setattr(runs, "git", lambda *_: "")  # nothing that is not committed
+    monkeypatch.setattr(runs, "_uncommitted", lambda: "")
     return names
 
 
@@ -127,9 +128,35 @@ def test_what_is_not_committed_has_a_name_of_its_own(
     assert len(names) == 3
 
 
+def test_params_that_dvc_has_laid_out_anew_are_those_that_are_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a value that git overlooks, as it may after DVC has written the file, is none of them."""
+    monkeypatch.chdir(tmp_path)
+    params = tmp_path / "params.yaml"
+
+    def commit() -> None:
+        os.utime(params, (1e9, 1e9))
+        run(tmp_path, "git", "add", "params.yaml")
+        run(tmp_path, "git", "commit", "--quiet", "--message", "Params")
+
+    run(tmp_path, "git", "init", "--quiet")
+    run(tmp_path, "git", "config", "core.trustctime", "false")
+    params.write_bytes((ROOT / "params.yaml").read_bytes())
+    commit()
+    apply_overrides(params, [])
+    assert params.read_bytes() != (ROOT / "params.yaml").read_bytes()
+    assert name_of(["init=random"]) == "init-random"
+    commit()
+    apply_overrides(params, ["seed=1"])
+    os.utime(params, (1e9, 1e9))
+    assert git("diff", "HEAD") == ""
+    assert name_of(["init=random"]) != "init-random"
+
+
 def test_so_have_other_tables_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "git", lambda *_: "")
+    monkeypatch.setattr(runs, "_uncommitted", lambda: "")
     table, ratings = tmp_path / "tables/exposures.csv", tmp_path / "tables/ratings.dat"
     table.parent.mkdir()
     (tmp_path / "params.yaml").write_text("data: {source: simulated, tables_dir: tables}\n")

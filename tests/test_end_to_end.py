@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from pipeline.files import sha256
@@ -24,6 +25,7 @@ from tests.data_dictionary import Section, read_dictionary
 from tests.dvc_stages import read_stages
 
 ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 STAGES = [stage.name for stage in read_stages(ROOT / "dvc.yaml")]
 AFTER_INIT = ["project", "train", "score", "evaluate", "report"]
 TINY = {
@@ -221,3 +223,39 @@ def test_every_file_is_what_the_data_dictionary_says(story: Story, section: Sect
 def test_an_experiment_is_applied_though_the_other_tables_were_never_built(story: Story) -> None:
     """DVC looks at every dvc.yaml, and gives up on a file that it knows of and never had."""
     story.project.run("dvc", "exp", "apply", "back")
+
+
+@pytest.mark.parametrize("how", ["overlooked", "staged"])
+def test_the_readmes_way_out_of_a_refused_value_brings_back_what_was_committed(
+    tmp_path: Path, how: str
+) -> None:
+    """Also of what DVC wrote so soon, in as many bytes, that git takes the file for unchanged.
+
+    And of what it had staged when it was killed.
+    """
+    project = Project(tmp_path / "project")
+    params, lock, metrics = (project.root / name for name in ("params.yaml", "dvc.lock", "metrics"))
+    metrics.mkdir(parents=True)
+    shutil.copy(ROOT / "params.yaml", params)
+    apply_overrides(params, [])  # the file as DVC writes it
+    for file in (lock, metrics / "auc.json"):
+        file.write_text("{}")
+    os.utime(params, (1e9, 1e9))
+    project.run("git", "init", "--quiet", "--initial-branch=main")
+    for key, value in {"core.trustctime": "false", "user.name": "a", "user.email": "a@b"}.items():
+        project.run("git", "config", key, value)
+    project.commit("start")
+    committed = params.read_bytes()
+    apply_overrides(params, ["data.source=tables"])
+    assert len(params.read_bytes()) == len(committed)
+    if how == "overlooked":
+        os.utime(params, (1e9, 1e9))
+        assert project.run("git", "status", "--porcelain") == ""
+    else:
+        lock.write_text("{stages: {}}")
+        project.run("git", "add", "--all")
+    told = re.search(r"A value that is refused .*?`([^`]*git checkout.*?)`", README.read_text())
+    assert told
+    project.run("sh", "-c", told[1])
+    assert (params.read_bytes(), lock.read_text()) == (committed, "{}")
+    assert project.run("git", "status", "--porcelain") == ""

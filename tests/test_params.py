@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
@@ -116,6 +117,38 @@ def test_a_comment_that_lists_values_lists_all_of_them(file: str) -> None:
         else:
             unlisted.add(key)
     assert unlisted <= {"init", "norm"}
+
+
+PARAMS_FILES = [
+    *(ROOT / name for name in ("params.yaml", "wide.yaml")),
+    *(file for file in sorted(ROOT.glob("experiments/*/*.yaml")) if file.name != "dvc.yaml"),
+]
+
+
+def lists(value: object, *place: str) -> Iterator[tuple[str, ...]]:
+    """Every key whose value is a list."""
+    if isinstance(value, list):
+        yield place
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield from lists(one, *place, key)
+
+
+@pytest.mark.parametrize("file", PARAMS_FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_dvc_can_empty_a_list_in_a_file_that_it_has_written(file: Path, tmp_path: Path) -> None:
+    """`-S` makes a block of it, behind whose key a comment would then swallow the next key.
+
+    So what is said of a list that may be empty stands above it.
+    """
+    whole, path = tmp_path / "whole.yaml", tmp_path / "params.yaml"
+    whole.write_text(file.read_text())
+    apply_overrides(whole, [])
+    for *sections, key in lists(YAML(typ="safe").load(whole)):
+        path.write_text(whole.read_text())
+        apply_overrides(path, [f"{'.'.join([*sections, key])}=[]"])
+        expected = YAML(typ="safe").load(whole)
+        reduce(getitem, sections, expected)[key] = []
+        assert YAML(typ="safe").load(path) == expected
 
 
 def set_value(section: str, key: str, value: object) -> Edit:

@@ -70,7 +70,7 @@ def test_the_command_runs_every_combination_and_writes_what_came_of_it(
         return "\n".join(["task_id,item_id,label,auc,n_nominal,n_anomalous", *rows]) + "\n"
 
     monkeypatch.setattr(seeds, "run_experiment", run)
-    monkeypatch.setattr(runs, "git", lambda *_: "")
+    monkeypatch.setattr(runs, "_uncommitted", lambda: "")
     monkeypatch.setattr(seeds, "read_from", read)
     for folder in ("one", "two"):
         given = ["-S", "ratio.base=users", "--counts=10,64", "--seeds=0,1", "--raw-dir=/a b"]

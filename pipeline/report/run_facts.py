@@ -12,7 +12,8 @@ from pipeline.errors import PipelineError
 from pipeline.files import sha256
 from pipeline.text_files import read_json
 
-NOT_RECORDED, RESTORED = "not recorded", "restored from cache"
+NOT_RECORDED = "no run recorded here: its files were there"
+RESTORED = "restored from cache"
 
 
 @dataclass(frozen=True)
