@@ -93,4 +93,4 @@ class Files:
         e = embedding_table(now.e, now.tasks)
         splits = read_table(self.splits, schemas.SPLITS)
         tables = (e, now.features, now.tasks, now.exposures, now.users, now.items, splits)
-        return Known(*tables, StandIns.of(now))
+        return Known(*tables, StandIns.of(now) if now.later.any() else None)
