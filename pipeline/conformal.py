@@ -16,7 +16,8 @@ ratios are pooled: they are comparable from task to task, and on MovieLens 1M th
 better, task by task, than scores standardised by the task's audience or by all users.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Self
 
@@ -38,6 +39,21 @@ def fewest(alpha: float) -> int:
 
 
 @dataclass(frozen=True)
+class StandIn:
+    """Scores that count for some tasks in the place of their own.
+
+    Attributes:
+        tasks: rows of these tasks.
+        size: number of exposures that whoever stands in was placed by.
+        scores: (n,) scores of their pairs.
+    """
+
+    tasks: Ints
+    size: int
+    scores: Floats
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Calibration scores of every task, its own or those of its pool.
 
@@ -54,7 +70,16 @@ class Calibration:
     start: Ints
 
     @classmethod
-    def of(cls, scores: Floats, task: Ints, size: Ints, *, least: int, pool: int = POOL) -> Self:
+    def of(
+        cls,
+        scores: Floats,
+        task: Ints,
+        size: Ints,
+        *,
+        least: int,
+        pool: int = POOL,
+        stand_ins: Sequence[StandIn] = (),
+    ) -> Self:
         """Sort calibration scores into tasks that stand alone and pools of tasks of like size.
 
         Args:
@@ -64,7 +89,25 @@ class Calibration:
             least: a task with fewer scores is pooled.
             pool: a pool has about so many scores, if the pooled tasks have them, and no fewer than
                 `least`.
+            stand_ins: each counts as one further task; tasks that have one do not stand alone.
         """
+        number = np.arange(len(size))  # of the task whose scores count
+        for further, stand_in in enumerate(stand_ins, len(size)):
+            number[stand_in.tasks] = further
+        kept, lengths = number[task] < len(size), [len(s.scores) for s in stand_ins]
+        further_tasks = np.repeat(len(size) + np.arange(len(stand_ins)), lengths)
+        found = cls._of(
+            np.concatenate((scores[kept], *(s.scores for s in stand_ins))),
+            np.concatenate((task[kept], further_tasks)),
+            np.concatenate((size, np.array([s.size for s in stand_ins], np.int64))),
+            least=least,
+            pool=pool,
+        )
+        stands_alone = found.own[number] & (number < len(size))
+        return replace(found, group=found.group[number], own=stands_alone)
+
+    @classmethod
+    def _of(cls, scores: Floats, task: Ints, size: Ints, *, least: int, pool: int) -> Self:
         count = np.bincount(task, minlength=len(size))
         own = count >= least
         group = _groups(count, own, size, max(pool, 2 * least))

@@ -5,7 +5,7 @@ its place among all users and among the item's audience, and a p-value against t
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.arrays import Bools, Doubles, Ints, Singles
-from pipeline.conformal import Calibration, fewest
+from pipeline.conformal import Calibration, StandIn, fewest
 from pipeline.models.ratio import RatioNet
 from pipeline.newcomers.stand_ins import StandIns
 from pipeline.pairs import Pairs, in_rows
@@ -156,26 +156,15 @@ class Familiarity:
         )
 
     def _calibrated(self, held: Pairs, size: Ints, stand_ins: StandIns | None) -> Calibration:
-        """By pairs of trained tasks; for tasks that came later, by these under their stand-ins.
-
-        The stand-ins of one level count as one task, numbered after the others.
-        """
-        scores, task = [self._score(self.e, held.user, held.task)], [held.task]
-        number, sizes = np.arange(len(size)), [size]
-        for first, level in enumerate(stand_ins.levels() if stand_ins else (), len(size)):
+        """By pairs of trained tasks; for tasks that came later, by these under their stand-ins."""
+        levels = []
+        for level in stand_ins.levels() if stand_ins else ():
             some = _thinned(held.where(np.isin(held.task, level.task)), MOST)
             e = torch.from_numpy(level.e).to(self.e)
-            scores.append(self._score(e, some.user, np.searchsorted(level.task, some.task)))
-            task.append(np.full(len(some), first))
-            sizes.append(np.array([level.exposures]))
-            number[level.of] = first
-        found = Calibration.of(
-            np.concatenate(scores),
-            np.concatenate(task),
-            np.concatenate(sizes),
-            least=fewest(self.alpha),
-        )
-        return replace(found, group=found.group[number], own=found.own[number])
+            scores = self._score(e, some.user, np.searchsorted(level.task, some.task))
+            levels.append(StandIn(level.of, level.exposures, scores))
+        scores = self._score(self.e, held.user, held.task)
+        return Calibration.of(scores, held.task, size, least=fewest(self.alpha), stand_ins=levels)
 
     @torch.no_grad()
     def _score(self, e: Tensor, user: Ints, task: Ints) -> Singles:

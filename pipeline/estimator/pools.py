@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.arrays import Bools, Doubles, Ints
-from pipeline.conformal import Calibration
+from pipeline.conformal import Calibration, StandIn
 from pipeline.estimator.group_moments import GroupMoments
 from pipeline.estimator.tabular import Kept, Rows
 
@@ -51,23 +51,15 @@ def pools(
     wanted = [_rows_to_place(1 << e - 1, place[calibrates], least) for e in level.tolist()]
     n, of_n = np.unique(np.array(wanted, np.int64), return_inverse=True)
     stand_ins = []
-    for few_rows in n:
+    for number, few_rows in enumerate(n.tolist()):
         left = np.flatnonzero(calibrates & (place >= few_rows))
         some = np.linspace(0, len(left) - 1, min(len(left), max(MOST, least))).astype(np.int64)
         placed = moments.anew(rows.take(place < few_rows), len(learned))
-        stand_ins.append(score(placed, rows.take(left[some])))
-    first = np.count_nonzero(~few)  # then the stand-ins, a number for each n
-    number = np.empty(len(size), np.int64)
-    number[~few], number[few] = np.arange(first), first + of_n[of_level]
-    used, lengths = ~few[task], [len(s) for s in stand_ins]
-    found = Calibration.of(
-        np.concatenate((scores[used], *stand_ins)),
-        np.concatenate((number[task[used]], np.repeat(first + np.arange(len(n)), lengths))),
-        np.concatenate((size[~few], n)),
-        least=least,
-    )
+        groups = np.flatnonzero(few)[of_n[of_level] == number]
+        stand_ins.append(StandIn(groups, few_rows, score(placed, rows.take(left[some]))))
+    found = Calibration.of(scores, task, size, least=least, stand_ins=stand_ins)
     kind = np.select([own, alike], [OWN, LIKE_SIZE], AS_FEW)
-    return Calibration(found.group[number], own, found.scores, found.start), kind
+    return found, kind
 
 
 def _in_groups(kept: Kept, learned: Bools) -> tuple[Rows, Bools, Ints]:
