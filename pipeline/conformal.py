@@ -16,8 +16,8 @@ ratios are pooled: they are comparable from task to task, and on MovieLens 1M th
 better, task by task, than scores standardised by the task's audience or by all users.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from math import ceil
 from typing import Self
 
@@ -39,21 +39,6 @@ def fewest(alpha: float) -> int:
 
 
 @dataclass(frozen=True)
-class StandIn:
-    """Scores that count for some tasks in the place of their own.
-
-    Attributes:
-        tasks: rows of these tasks.
-        size: number of exposures that whoever stands in was placed by.
-        scores: (n,) scores of their pairs.
-    """
-
-    tasks: Ints
-    size: int
-    scores: Floats
-
-
-@dataclass(frozen=True)
 class Calibration:
     """Calibration scores of every task, its own or those of its pool.
 
@@ -70,16 +55,7 @@ class Calibration:
     start: Ints
 
     @classmethod
-    def of(
-        cls,
-        scores: Floats,
-        task: Ints,
-        size: Ints,
-        *,
-        least: int,
-        pool: int = POOL,
-        stand_ins: Sequence[StandIn] = (),
-    ) -> Self:
+    def of(cls, scores: Floats, task: Ints, size: Ints, *, least: int, pool: int = POOL) -> Self:
         """Sort calibration scores into tasks that stand alone and pools of tasks of like size.
 
         Args:
@@ -89,25 +65,7 @@ class Calibration:
             least: a task with fewer scores is pooled.
             pool: a pool has about so many scores, if the pooled tasks have them, and no fewer than
                 `least`.
-            stand_ins: each counts as one further task; tasks that have one do not stand alone.
         """
-        number = np.arange(len(size))  # of the task whose scores count
-        for further, stand_in in enumerate(stand_ins, len(size)):
-            number[stand_in.tasks] = further
-        kept, lengths = number[task] < len(size), [len(s.scores) for s in stand_ins]
-        further_tasks = np.repeat(len(size) + np.arange(len(stand_ins)), lengths)
-        found = cls._of(
-            np.concatenate((scores[kept], *(s.scores for s in stand_ins))),
-            np.concatenate((task[kept], further_tasks)),
-            np.concatenate((size, np.array([s.size for s in stand_ins], np.int64))),
-            least=least,
-            pool=pool,
-        )
-        stands_alone = found.own[number] & (number < len(size))
-        return replace(found, group=found.group[number], own=stands_alone)
-
-    @classmethod
-    def _of(cls, scores: Floats, task: Ints, size: Ints, *, least: int, pool: int) -> Self:
         count = np.bincount(task, minlength=len(size))
         own = count >= least
         group = _groups(count, own, size, max(pool, 2 * least))
@@ -119,6 +77,20 @@ class Calibration:
         order = np.lexsort((scores, of_score))
         start = np.searchsorted(of_score[order], np.arange(group.max(initial=-1) + 2))
         return cls(group, own, scores[order].astype(np.float64), start)
+
+    def with_stand_ins(self, stand_ins: Iterable[tuple[Ints, Floats]]) -> Self:
+        """The same where other scores count for some tasks.
+
+        Args:
+            stand_ins: rows of tasks, and the scores (n,) that count for these and for no others.
+        """
+        group, own = self.group.copy(), self.own.copy()
+        scores, start = [self.scores], list(self.start)
+        for tasks, of_others in stand_ins:
+            group[tasks], own[tasks] = len(start) - 1, False
+            scores.append(np.sort(of_others).astype(np.float64))
+            start.append(start[-1] + len(of_others))
+        return type(self)(group, own, np.concatenate(scores), np.array(start))
 
     @property
     def count(self) -> Ints:

@@ -50,12 +50,14 @@ class Met:
             total: adds up the counts of several processes, which then draw equally often.
         """
         user = draw()
+        flat, of = user.reshape(-1), np.broadcast_to(task, user.shape).reshape(-1)
+        left = np.flatnonzero(self.has(flat, of))
         for _ in range(ROUNDS):
-            met = self.has(user, task)
-            if not total(int(met.sum())):
+            if not total(len(left)):
                 break
-            user = np.where(met, draw(), user)
-        return user
+            flat[left] = draw().reshape(-1)[left]
+            left = left[self.has(flat[left], of[left])]
+        return flat.reshape(user.shape)
 
 
 def _key(user: Ints, task: Ints) -> Ints:

@@ -1,6 +1,6 @@
 """Trained tasks stand in for those that came later: placed by as few exposures, judged by them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -98,27 +98,27 @@ def test_of_the_audience_of_an_item_that_came_later_no_more_than_alpha_are_calle
     assert false_alarms(None) > 1.4 * alpha
 
 
-def test_trained_items_are_judged_as_without_those_that_came_later(later: Later) -> None:
-    stand_ins = StandIns.of(later.now)
-    users = np.arange(0, 1500, 50)
-    with_them, without = (
-        pa.concat_tables(
-            later.familiarity(some, 0.1).grid(users, np.arange(later.now.tasks.num_rows))
-        )
-        for some in (stand_ins, None)
-    )
-    trained = pa.array(~later.now.later[with_them.column("task").to_numpy()])
-    own = pa.compute.equal(with_them.column("calibration").cast(pa.string()), "item")
-    assert with_them.filter(trained).num_rows > 0
-    assert with_them.filter(own).equals(without.filter(own))
-    kinds = with_them.filter(pa.compute.invert(trained)).column("calibration").to_pylist()
-    assert set(kinds) == {"placed"}
+@pytest.mark.parametrize("alpha", [0.1, 0.002])  # the latter takes 499 pairs
+def test_trained_items_are_judged_as_without_those_that_came_later(
+    later: Later, alpha: float
+) -> None:
+    users, trained = np.arange(0, 1500, 50), np.flatnonzero(~later.now.later)
+    with_them, without = (later.familiarity(some, alpha) for some in (StandIns.of(later.now), None))
+    for one, other in zip(
+        with_them.grid(users, trained), without.grid(users, trained), strict=True
+    ):
+        assert one.equals(other)
+    kinds = {
+        kind
+        for table in with_them.grid(users, np.flatnonzero(later.now.later))
+        for kind in table.column("calibration").to_pylist()
+    }
+    assert kinds == {"placed"}
 
 
 def test_a_stand_in_is_placed_by_users_of_its_own_drawn_once_each(later: Later) -> None:
     made = StandIns.of(later.now)
-    (level,) = made.levels()
-    assert level.exposures == 5
+    (level,) = made.levels(np.ones(later.now.tasks.num_rows), 1)
     assert level.of.tolist() == np.flatnonzero(later.now.later).tolist()
     assert not later.now.later[level.task].any()
     exposures = later.now.exposures.to_pandas()
@@ -133,23 +133,37 @@ def test_a_stand_in_is_placed_by_users_of_its_own_drawn_once_each(later: Later) 
         assert later.now.placement.apply(mean)[0] == pytest.approx(e, abs=1e-5)
 
 
-def levels(later: Later, size: list[int]) -> list[Level]:
-    """Of tasks that came later by so many exposures."""
-    count = later.now.tasks.column("train_exposures").to_numpy().copy()
-    count[np.flatnonzero(later.now.later)[: len(size)]] = size
-    place = later.now.tasks.column_names.index("train_exposures")
-    column = pa.array(count, later.now.tasks.schema.field(place).type)
-    tasks = later.now.tasks.set_column(place, "train_exposures", column)
-    now = Running(**{**vars(later.now), "tasks": tasks})
-    return list(StandIns.of(now).levels())
+def levels(later: Later, wanted: list[int], least: int) -> list[Level]:
+    """Of tasks that came later by so many exposures, by trained ones of three pairs each."""
+    made = StandIns.of(later.now)
+    some = np.zeros(len(made.wanted), np.int64)
+    some[np.flatnonzero(later.now.later)[: len(wanted)]] = wanted
+    return list(replace(made, wanted=some).levels(np.full(len(some), 3), least))
 
 
-def test_stand_ins_are_placed_by_no_more_exposures_and_at_least_half_as_many(later: Later) -> None:
-    found = levels(later, [5, 9, 10, 19, 20, 41, 10**6])
-    by = {int(task): level.exposures for level in found for task in level.of}
+def test_a_level_is_of_no_more_exposures_than_a_task_has_and_of_half_as_many_at_least(
+    later: Later,
+) -> None:
+    found = levels(later, [5, 9, 10, 19, 20, 41], least=3)
     of = np.flatnonzero(later.now.later)
-    assert [by[int(task)] for task in of[:6]] == [5, 5, 10, 10, 20, 40]
-    assert {by[int(task)] for task in of[7:]} == {5}
-    most = found[-1]
-    assert by[int(of[6])] == most.exposures  # no more than some trained task has
-    assert len(most.task) > 0
+    assert [level.of.tolist() for level in found] == [
+        of[:2].tolist(),
+        of[2:4].tolist(),
+        of[4:5].tolist(),
+        of[5:6].tolist(),
+    ]
+
+
+def test_a_level_goes_down_until_its_stand_ins_have_enough_pairs(later: Later) -> None:
+    made = StandIns.of(later.now)
+    have = np.bincount(made.task, minlength=len(made.wanted))
+    trained = int(np.count_nonzero(~later.now.later))
+    for least in (3, 3 * (trained // 2), 3 * trained):
+        (level,) = levels(later, [10**6, 10**5], least)
+        assert len(level.of) == 2
+        assert 3 * len(level.task) >= least
+        n = have[level.task].min()  # no more exposures than any stand-in has
+        more = int(np.count_nonzero(have >= 2 * n))
+        assert 3 * more < least or more == len(level.task)
+    (level,) = levels(later, [10**6], 10**6)  # more than there are
+    assert len(level.task) == trained

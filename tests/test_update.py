@@ -35,8 +35,9 @@ from pipeline.model_files import write_model, write_network
 from pipeline.models.deepfm import DeepFM
 from pipeline.models.ratio import RatioNet
 from pipeline.newcomers.drift import Drift
+from pipeline.newcomers.placement import FEWEST
 from pipeline.newcomers.running import Running, alone_in
-from pipeline.newcomers.update import FEWEST, skill_left, update
+from pipeline.newcomers.update import skill_left, update
 from pipeline.pairs import ids_of
 from pipeline.storage import matrix, vectors, write_table
 from pipeline.text_files import write_csv

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.arrays import Bools, Doubles, Ints, Singles
-from pipeline.conformal import Calibration, StandIn, fewest
+from pipeline.conformal import POOL, Calibration, fewest
 from pipeline.models.ratio import RatioNet
 from pipeline.newcomers.stand_ins import StandIns
 from pipeline.pairs import Pairs, in_rows
@@ -86,7 +86,7 @@ class Familiarity:
         self.net, self.x, self.e, self.alpha = net.eval(), x, e, alpha
         self.audiences = Audiences.of(pairs, len(e))
         held = pairs.where(pairs.held_out & in_rows(pairs.user, valid, len(x)))
-        self.later = np.zeros(len(e), bool) if stand_ins is None else stand_ins.level > 0
+        self.later = np.zeros(len(e), bool) if stand_ins is None else stand_ins.wanted > 0
         self.calibration = self._calibrated(held.where(~self.later[held.task]), size, stand_ins)
 
     def pairs(self, user: Ints, task: Ints) -> pa.Table:
@@ -157,14 +157,17 @@ class Familiarity:
 
     def _calibrated(self, held: Pairs, size: Ints, stand_ins: StandIns | None) -> Calibration:
         """By pairs of trained tasks; for tasks that came later, by these under their stand-ins."""
-        levels = []
-        for level in stand_ins.levels() if stand_ins else ():
-            some = _thinned(held.where(np.isin(held.task, level.task)), MOST)
+        scores, least = self._score(self.e, held.user, held.task), fewest(self.alpha)
+        found = Calibration.of(scores, held.task, size, least=least)
+        if stand_ins is None:
+            return found
+        judged, count = [], np.bincount(held.task, minlength=len(size))
+        for level in stand_ins.levels(count, max(POOL, least)):
+            some = _thinned(held.where(np.isin(held.task, level.task)), max(MOST, least))
             e = torch.from_numpy(level.e).to(self.e)
-            scores = self._score(e, some.user, np.searchsorted(level.task, some.task))
-            levels.append(StandIn(level.of, level.exposures, scores))
-        scores = self._score(self.e, held.user, held.task)
-        return Calibration.of(scores, held.task, size, least=fewest(self.alpha), stand_ins=levels)
+            place = np.searchsorted(level.task, some.task)
+            judged.append((level.of, self._score(e, some.user, place)))
+        return found.with_stand_ins(judged)
 
     @torch.no_grad()
     def _score(self, e: Tensor, user: Ints, task: Ints) -> Singles:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.arrays import Bools, Doubles, Ints
-from pipeline.conformal import Calibration, StandIn
+from pipeline.conformal import Calibration
 from pipeline.estimator.group_moments import GroupMoments
 from pipeline.estimator.tabular import Kept, Rows
 
@@ -56,8 +56,9 @@ def pools(
         some = np.linspace(0, len(left) - 1, min(len(left), max(MOST, least))).astype(np.int64)
         placed = moments.anew(rows.take(place < few_rows), len(learned))
         groups = np.flatnonzero(few)[of_n[of_level] == number]
-        stand_ins.append(StandIn(groups, few_rows, score(placed, rows.take(left[some]))))
-    found = Calibration.of(scores, task, size, least=least, stand_ins=stand_ins)
+        stand_ins.append((groups, score(placed, rows.take(left[some]))))
+    used = ~few[task]
+    found = Calibration.of(scores[used], task[used], size, least=least).with_stand_ins(stand_ins)
     kind = np.select([own, alike], [OWN, LIKE_SIZE], AS_FEW)
     return found, kind
 

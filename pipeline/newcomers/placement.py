@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.arrays import Doubles, Floats, Singles
 from pipeline.errors import PipelineError
 
+FEWEST = 5  # exposures by users who count, with which an item that came later is a task
 RIDGE = 0.01  # of the variance of a standardised mean: audiences of few tasks are much alike
 
 

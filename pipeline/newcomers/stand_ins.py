@@ -13,9 +13,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from pipeline.arrays import Ints, Singles
-from pipeline.newcomers.placement import Placement
+from pipeline.newcomers.placement import FEWEST, Placement
 from pipeline.newcomers.running import Running
-from pipeline.newcomers.update import FEWEST
 from pipeline.pairs import ids_of, in_rows, shown, task_pairs
 
 
@@ -23,9 +22,8 @@ from pipeline.pairs import ids_of, in_rows, shown, task_pairs
 class Level:
     """Stand-ins that equally many exposures place."""
 
-    exposures: int
     of: Ints  # rows of the tasks for which they stand in
-    task: Ints  # (m,) their own rows, rising: trained tasks with so many exposures
+    task: Ints  # (m,) their own rows, rising: trained tasks that have so many
     e: Singles  # (m, e_dim) where they are placed
 
 
@@ -34,7 +32,7 @@ class StandIns:
     """Trained tasks, to be placed by as few exposures as others have.
 
     Attributes:
-        level: (M,) by how many exposures stand-ins of a task are placed; 0 for a trained one.
+        wanted: (M,) exposures of each task that came later; 0 for a trained one.
         task: (E,) trained tasks' rows, rising, of exposures of users who trained.
         user: (E,) their rows, in random order for each task.
         place: (E,) of each exposure among its task's.
@@ -42,7 +40,7 @@ class StandIns:
         placement: as of tasks that came later.
     """
 
-    level: Ints
+    wanted: Ints
     task: Ints
     user: Ints
     place: Ints
@@ -59,23 +57,32 @@ class StandIns:
         order = np.lexsort((np.random.default_rng(0).random(len(pairs)), pairs.task))
         task = pairs.task[order]
         place = np.arange(len(task)) - np.searchsorted(task, task)
-        size = now.tasks.column("train_exposures").to_numpy()
-        level = np.where(now.later, _level(size, int(place.max(initial=0)) + 1), 0)
-        return cls(level, task, pairs.user[order], place, now.x, now.placement)
+        wanted = np.where(now.later, now.tasks.column("train_exposures").to_numpy(), 0)
+        return cls(wanted, task, pairs.user[order], place, now.x, now.placement)
 
-    def levels(self) -> Iterator[Level]:
-        """Of every number of exposures, rising."""
-        for n in np.unique(self.level[self.level > 0]).tolist():
-            some = self.place < n
-            task, row, count = np.unique(self.task[some], return_inverse=True, return_counts=True)
+    def levels(self, pairs: Ints, least: int) -> Iterator[Level]:
+        """One after the other, of ever more exposures: 5, 10, 20 ..., as the tasks have.
+
+        Args:
+            pairs: (M,) how many pairs of each trained task may be judged under its stand-in.
+            least: a level with fewer takes half as many exposures, which more tasks have.
+        """
+        have = np.bincount(self.task, minlength=len(self.wanted))
+        level = np.where(self.wanted > 0, _rounded_down(self.wanted), 0)
+        for n in np.unique(level)[::-1].tolist():
+            fewer = n
+            while fewer > FEWEST and pairs[have >= fewer].sum() < least:
+                fewer //= 2
+            level[level == n] = fewer
+        for n in np.unique(level[level > 0]).tolist():
+            some = (self.place < n) & (have >= n)[self.task]
+            task, row = np.unique(self.task[some], return_inverse=True)
             ones = np.ones(len(row))
             sums = csr_array((ones, (row, self.user[some])), (len(task), len(self.x))) @ self.x
-            whole = count == n
-            e = self.placement.apply(sums[whole] / n)
-            yield Level(n, np.flatnonzero(self.level == n), task[whole], e)
+            yield Level(np.flatnonzero(level == n), task, self.placement.apply(sums / n))
 
 
-def _level(exposures: Ints, most: int) -> Ints:
-    """The number of exposures, or a smaller one that many share: 5, 10, 20 ... up to `most`."""
-    steps = np.log2(np.minimum(np.maximum(exposures, FEWEST), most) / FEWEST)
-    return FEWEST << np.maximum(np.floor(steps + 1e-9), 0).astype(np.int64)
+def _rounded_down(exposures: Ints) -> Ints:
+    """To 5, 10, 20 ..., which many share."""
+    doublings = np.floor(np.log2(np.maximum(exposures, FEWEST) / FEWEST) + 1e-9)
+    return FEWEST << doublings.astype(np.int64)

@@ -20,6 +20,7 @@ from pipeline.estimation import CHANCE, pair_losses
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.newcomers.audience import Audience
 from pipeline.newcomers.drift import Drift
+from pipeline.newcomers.placement import FEWEST
 from pipeline.newcomers.running import Running
 from pipeline.pairs import called, ids_of, shown
 from pipeline.sections import Base
@@ -27,7 +28,6 @@ from pipeline.storage import matrix, vectors
 from pipeline.unmet import Met
 
 FoldIn = Callable[[pa.Table, pa.Table], Singles]  # users, their exposures -> x (n, x_dim)
-FEWEST = 5  # exposures by users who count, with which an item that came later is a task
 NEGATIVES = 8  # a pair, behind the drift
 ENOUGH = 100  # pairs, with which the drift says something
 
