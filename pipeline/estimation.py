@@ -23,14 +23,13 @@ from pipeline.steps.dealt import alike
 from pipeline.steps.pair_loss import ratio_loss
 from pipeline.steps.sampler import CountedSampler, PairSampler
 from pipeline.training.course import Batches, make_course
-from pipeline.training.history import MISS, SCALED, Row
+from pipeline.training.history import MISS, PLATEAU, SCALED, Row
 from pipeline.training.loop import fit
 from pipeline.training.session import Session
 from pipeline.training.split import Split
 from pipeline.unmet import Met
 
 CHANCE = 2 * math.log(2)  # the loss of f = 0
-PLATEAU = 1.381  # a loss under this has left it
 PLATEAUS = {"valid_loss": PLATEAU, MISS: 0.49}  # half of all answers are wrong by chance
 
 
@@ -157,11 +156,14 @@ def estimate_ratio(
     ranks = session.ranks
     with Split(model, tables, ranks) as split:
         model.to(data.train.user.device)
+        judged = [data.valid, data.held_out]
+        if scaling == "platt" and data.scaling is not None:
+            judged.append(data.scaling)
         course = make_course(
             model,
             loss or (lambda user, task: ratio_loss(model(user, task))),
             data.train,
-            [data.valid, data.held_out, *([data.scaling] if data.scaling else [])],
+            judged,
             batch_size=schedule.batch_size,
             seed=seed,
             ranks=ranks,
@@ -173,11 +175,10 @@ def estimate_ratio(
             return ranks.mean(float(ratio_loss(scaled)), logits.shape[1])
 
         def validate() -> Row:
-            valid, held_out = (_logits(model, *pairs, ranks=ranks) for pairs in course.valid[:2])
+            valid, held_out, *by = (_logits(model, *pairs, ranks=ranks) for pairs in course.valid)
             row = {"valid_loss": mean(valid), "held_out_loss": mean(held_out)}
             if scaling == "platt":
-                of_all = [_logits(model, *pairs, ranks=ranks) for pairs in course.valid[2:]]
-                platt = _scaling(*of_all or [valid], ranks=ranks)
+                platt = _scaling(by[0] if by else valid, ranks)
                 losses = mean(valid, platt), mean(held_out, platt)
                 row |= zip(SCALED, (platt.slope, platt.offset, *losses), strict=True)
             return {**row, **figures()}
@@ -212,7 +213,7 @@ def _logits(
     return torch.cat([model(u, t) for u, t in alike(blocks, ranks)], dim=1)
 
 
-def _scaling(valid: Tensor, *, ranks: Ranks) -> Platt:
+def _scaling(valid: Tensor, ranks: Ranks) -> Platt:
     """What makes the loss of validation logits (2, N) lowest; nothing if it turned the order round.
 
     Then nothing has been learned, and no order is there to keep.

@@ -16,7 +16,6 @@ from pipeline.conditional import train_conditional
 from pipeline.errors import PipelineError
 from pipeline.estimation import (
     CHANCE,
-    PLATEAU,
     PLATEAUS,
     Estimation,
     estimate_ratio,
@@ -30,7 +29,7 @@ from pipeline.pairs import Pairs
 from pipeline.sections import Base, Schedule, Visible
 from pipeline.steps.dropout import MaskSource
 from pipeline.steps.sampler import PairSampler
-from pipeline.training.history import Row
+from pipeline.training.history import PLATEAU, Row
 from pipeline.training.session import Session
 from tests.worlds import default_params, small_world
 

@@ -211,6 +211,12 @@ def test_a_plateau_is_told_only_of_scaled_log_ratios_that_the_loss_judges(row: R
     assert longer_patience(history, 10) is None
 
 
+def test_of_a_loss_that_never_left_chance_no_longer_patience_is_told() -> None:
+    """Patience does not count there, and that nothing was learned is told already."""
+    history = [{"epoch": n, "valid_loss": 1.3861 + n / 1e5, "slope": 3.0} for n in range(1, 61)]
+    assert longer_patience(history, 10) is None
+
+
 def test_the_share_of_wrong_answers_judges_the_epochs_where_a_row_has_it() -> None:
     misses = iter([0.4, 0.3, 0.35, 0.2, 0.2, 0.21])
     script = Script([5, 3, 4, 6, 7, 8])

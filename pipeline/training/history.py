@@ -9,6 +9,7 @@ from pipeline.sections import Schedule
 Figures = TypeVar("Figures", bound=Mapping[str, float] | Mapping[str, str])
 Row = dict[str, float]
 SCALED = ("slope", "offset", "scaled_valid_loss", "scaled_held_out_loss")  # by Platt scaling
+PLATEAU = 1.381  # a loss under this has left the plateau at 2 ln 2
 MISS = "valid_miss"  # the share of wrong answers: where a row has it, it judges the epoch
 # What tells a plateau from an end. In two made-up shops patience 10 kept epochs 2 and 3, at slopes
 # of 3.1 and 2.9, and a longer one found epochs 57 and 58: 3 and 5 points of AUC more. The embedded
@@ -55,7 +56,7 @@ def longer_patience(history: Sequence[Figures], patience: int) -> int | None:
         return None
     best = best_row(history)
     epoch, slope = float(best["epoch"]), float(best["slope"])
-    ended = len(history) - epoch >= patience
+    ended = len(history) - epoch >= patience and float(best["valid_loss"]) < PLATEAU
     return 3 * patience if ended and epoch <= EARLY and slope > STEEP else None
 
 
