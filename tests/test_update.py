@@ -261,6 +261,24 @@ def test_users_who_came_later_are_no_part_of_the_drift(trained: Trained, tmp_pat
     assert second.drift == first.drift
 
 
+def test_the_drift_of_pairs_is_the_same_whatever_came_before_them(
+    foresighted: Trained, tmp_path: Path
+) -> None:
+    """The vectors of those who met an item since do not hold it: they are negatives as before."""
+    pairs = pairs_of(foresighted.kept_back)
+    first, second = pairs[::2], pairs[1::2]
+
+    def taken(running: Running, rows: list[tuple[int, int]]) -> Running:
+        return run(foresighted, running, new_exposures(tmp_path, rows))[0]
+
+    alone = taken(foresighted.running, second).drift
+    before = taken(foresighted.running, first)
+    after = taken(before, second)
+    assert after.drift.pairs == before.drift.pairs + alone.pairs
+    assert after.drift.loss == pytest.approx(before.drift.loss + alone.loss, rel=1e-6)
+    assert len(after.foreseen) == after.drift.pairs
+
+
 def test_each_loss_of_the_drift_is_of_the_user_it_is_added_to(
     foresighted: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,8 @@ class Running:
         later: (M,) which tasks came later.
         learned: user_id of the training users, rising.
         before: user_id of all users who had a visible exposure at the training, rising.
+        foreseen: (n, 2) user_id and item_id of the pairs that came since of those of them who did
+            not train: what the drift is of.
         audience: running sums.
         placement: of tasks that come later.
         drift: so far.
@@ -69,6 +71,7 @@ class Running:
     later: Bools
     learned: Ints
     before: Ints
+    foreseen: Ints
     audience: Audience
     placement: Placement
     drift: Drift
@@ -112,6 +115,7 @@ class Running:
             np.zeros(len(e), bool),
             learned,
             np.unique(user),
+            np.zeros((0, 2), np.int64),
             audience,
             Placement.fit(means, e),
             Drift(),
@@ -171,6 +175,7 @@ class Running:
             "later": self.later,
             "learned": self.learned,
             "before": self.before,
+            "foreseen": self.foreseen,
         }
         arrays |= {f"audience.{name}": value for name, value in vars(self.audience).items()}
         arrays |= {f"placement.{name}": value for name, value in vars(self.placement).items()}
@@ -213,6 +218,7 @@ class Running:
             later=arrays["later"],
             learned=arrays["learned"],
             before=arrays["before"],
+            foreseen=arrays["foreseen"],
             audience=Audience(**under("audience.", arrays)),
             placement=Placement(**under("placement.", arrays)),
             drift=Drift(**cast(dict[str, Any], config["drift"])),

@@ -83,13 +83,15 @@ def update(
     if fold is not None and len(came):
         x = fold(_rows_with(users, came), shown(_rows_with(exposures, came)))
         features = _replaced(features, came, x)
+    foreseen = _foreseen(running, pairs)
     moved = replace(
         running,
         users=users,
         items=_joined(running.items, new.items, "item"),
         exposures=exposures,
         features=features,
-        drift=_drift(running, pairs, net, base),
+        foreseen=np.concatenate((running.foreseen, foreseen)),
+        drift=_drift(running, foreseen, net, base),
     )
     done = _with_tasks(replace(moved, audience=_audience(running, moved, pairs, came)))
     counts = (done.users.num_rows, done.items.num_rows)
@@ -202,26 +204,37 @@ def _with_tasks(running: Running) -> Running:
     )
 
 
-def _drift(running: Running, pairs: pa.Table, net: RatioNet, base: Base) -> Drift:
-    """With the losses of those new pairs that are like held-out ones of validation users.
+def _foreseen(running: Running, pairs: pa.Table) -> Ints:
+    """Those new pairs that are like held-out ones of validation users, (n, 2): user_id, item_id.
 
-    Of users whom the training knew and who took no part in it, by the vectors they have from there,
-    to tasks that were trained; against negatives from among such users, who have not met the item.
+    Of users whom the training knew and who took no part in it, to tasks that were trained.
+    """
+    user, item = _ids(pairs, "user"), _ids(pairs, "item")
+    known = np.isin(user, _untrained(running))
+    fits = known & np.isin(item, _ids(running.tasks, "item")[~running.later])
+    return np.stack((user[fits], item[fits]), axis=1)
+
+
+def _untrained(running: Running) -> Ints:
+    return np.setdiff1d(running.before, running.learned)
+
+
+def _drift(running: Running, new: Ints, net: RatioNet, base: Base) -> Drift:
+    """With the losses of new pairs (n, 2) by the vectors that their users have from the training.
+
+    Beside users like them, of whom no exposure to the item was visible at the training.
     """
     ids, items = _ids(running.features, "user"), _ids(running.tasks, "item")[~running.later]
-    untrained = np.setdiff1d(running.before, running.learned)
 
-    def rows(table: pa.Table) -> tuple[Ints, Ints]:
-        user, item = _ids(table, "user"), _ids(table, "item")
-        fits = np.isin(user, untrained) & np.isin(item, items)
-        return np.searchsorted(ids, user[fits]), np.searchsorted(items, item[fits])
+    def rows(of: Ints) -> tuple[Ints, Ints]:
+        return np.searchsorted(ids, of[:, 0]), np.searchsorted(items, of[:, 1])
 
-    user, task = rows(pairs)
-    if not len(user):
-        return running.drift
-    visible = rows(shown(running.exposures))
-    others = visible[0] if base == "exposures" else np.searchsorted(ids, untrained)
-    if not len(others):
+    user, task = rows(new)
+    visible, came_since = rows(_foreseen(running, shown(running.exposures))), running.foreseen
+    at_training = ~Met.of(*rows(came_since)).has(*visible)
+    visible = visible[0][at_training], visible[1][at_training]
+    others = visible[0] if base == "exposures" else np.searchsorted(ids, _untrained(running))
+    if not len(user) or not len(others):
         return running.drift
     gen = np.random.default_rng(0)
     users, tasks = np.tile(user, NEGATIVES), np.tile(task, NEGATIVES)
