@@ -16,6 +16,7 @@ from stages.score import app
 from tests.test_by_hand import COLUMNS, ITEMS, USERS, lay_out, lay_out_texts
 
 TASKS = [10, 30, 40, 50, 60, 70, 80]
+BEYOND = r"^users: ids are whole numbers from -2\^63 to 2\^63 - 1 here; found -?\d+\. Name them"
 
 
 @pytest.fixture
@@ -95,14 +96,25 @@ def test_what_is_no_id_is_refused_in_a_line(scorer: Scorer) -> None:
     for wrong in ("7", 7.0, None, {7}, [[7]]):
         with pytest.raises(PipelineError, match=r"^users: ids are whole numbers here; found "):
             scorer.pairs(wrong, 40)
-    with pytest.raises(PipelineError, match=r"^user 10{30} is not known; the 60 that can be asked"):
-        scorer.pairs(10**30, 40)
+    for strict in (True, False):
+        for far in (2**63, -(2**63) - 1, 10**30, np.array([1, 2**63], np.uint64)):
+            with pytest.raises(PipelineError, match=BEYOND):
+                scorer.pairs(far, 40, strict=strict)
     with pytest.raises(PipelineError, match=r"^item 90: it is no task; filter_tasks kept 7 of 9 "):
         scorer.best_users([40, 90], 3)
     with pytest.raises(PipelineError, match=r"^user 999 is not known; the 60 that can be asked"):
         scorer.grid(999)  # before its first table is asked for
     with pytest.raises(ValueError, match=r"Got 2 users and 1 items\.$"):
         scorer.pairs([7, 3], 40)
+
+
+def test_an_id_beyond_64_bits_is_not_taken_for_the_last_one(tmp_path: Path) -> None:
+    last = 2**63 - 1
+    lay_out(tmp_path, last - np.arange(USERS), 10 * np.arange(1, ITEMS + 1))
+    scorer = Scorer.open(tmp_path / "data")
+    assert scorer.pairs(last, 40)["user_id"].to_pylist() == [last]
+    with pytest.raises(PipelineError, match=BEYOND):
+        scorer.users.known([last, last + 1])
 
 
 def test_the_unknown_are_told_from_the_known(scorer: Scorer) -> None:

@@ -101,7 +101,7 @@ class Names:
         """Rows of ids, (n,).
 
         Raises:
-            PipelineError: one that is not known, or that is of another kind than theirs.
+            PipelineError: one that is not known, or that is no id (`listed`).
         """
         names = self.listed(ids)
         rows = self.find(names)
@@ -124,7 +124,7 @@ class Names:
         """Rows of ids, (n,); one past the last row for whom cannot be asked for.
 
         Raises:
-            PipelineError: one that is of another kind than theirs.
+            PipelineError: one that is no id (`listed`).
         """
         return find(self._numbers(self.listed(ids)), self.ids)
 
@@ -142,15 +142,27 @@ class Names:
         return [f"{self._called(names, of)}{why}" for of, why in reasons if of.any()]
 
     def listed(self, ids: Ids) -> Listed:
-        """Ids one by one, in Python's own types."""
-        names = np.atleast_1d(np.asarray(ids, object)).tolist()
+        """Ids one by one, in Python's own types.
+
+        Raises:
+            PipelineError: one that is of another kind than theirs, or a number beyond 64 bits.
+        """
+        names: Listed = np.atleast_1d(np.asarray(ids, object)).tolist()
         kind, expected = (str, "text") if self.are_text else (Integral, "whole numbers")
         if wrong := [name for name in names if not isinstance(name, kind)]:
-            raise PipelineError(
-                f"{self.who}s: ids are {expected} here; found {wrong[0]!r}. Name them as your own "
-                "data does."
-            )
-        return names if self.are_text else [int(name) for name in names]
+            raise self._no_id(wrong[0], expected)
+        if self.are_text:
+            return names
+        numbers = [int(name) for name in names]
+        if beyond := [number for number in numbers if not FIRST <= number <= LAST]:
+            raise self._no_id(beyond[0], "whole numbers from -2^63 to 2^63 - 1")
+        return numbers
+
+    def _no_id(self, found: object, expected: str) -> PipelineError:
+        return PipelineError(
+            f"{self.who}s: ids are {expected} here; found {found!r}. Name them as your own "
+            "data does."
+        )
 
     def _texts(self, wanted: str) -> list[str]:
         """The texts in a list; one with a comma, or a space at an end, may itself be a name."""
@@ -162,7 +174,7 @@ class Names:
         return [name if own else name.strip() for name, own in zip(names, each, strict=True)]
 
     def _numbers(self, names: Listed) -> Ints:
-        """Of texts their numbers; numbers beyond 64 bits are brought to their ends."""
+        """The numbers of names: of texts those that stand for them."""
         number = {name: _number(name) for name in dict.fromkeys(names)}
         return np.array([number[name] for name in names], np.int64)
 
@@ -276,7 +288,7 @@ class Catalogue:
 
 
 def _number(name: int | str) -> int:
-    return number_of(name) if isinstance(name, str) else max(min(name, LAST), FIRST)
+    return number_of(name) if isinstance(name, str) else name
 
 
 def _of_one_length(user: Ints, task: Ints) -> tuple[Ints, Ints]:
