@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+from pipeline.by_hand.naming import Names
 from pipeline.by_hand.scorer import Scorer
 from pipeline.errors import PipelineError
 from stages.score import app
@@ -92,8 +93,50 @@ def test_ids_may_come_as_whatever_holds_them(scorer: Scorer) -> None:
     assert scorer.pairs(np.int64(7), 40).equals(expected.slice(0, 1))
 
 
+def test_an_array_or_a_column_of_whole_numbers_is_taken_as_a_whole(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users, items = [7, 99, 3, 3], [40, 40, 90, 50]
+    every, some = scorer.pairs(users, items, strict=False), scorer.pairs(users[::3], items[::3])
+    kinds = [np.array, pd.Series, pa.array, lambda ids: pa.chunked_array([ids[:1], ids[1:]])]
+    kinds += [lambda ids, width=width: np.array(ids, width) for width in (np.int8, np.uint32)]
+
+    def one_by_one(names: Names, ids: object) -> None:
+        pytest.fail(f"{names.who}s are looked at one by one: {ids}")
+
+    monkeypatch.setattr(Names, "listed", one_by_one)
+    for kind in kinds:
+        assert scorer.pairs(kind(users), kind(items), strict=False).equals(every)
+        assert scorer.pairs(kind(users[::3]), kind(items[::3])).equals(some)
+    own = np.array(users)
+    found = scorer.pairs(own, np.array(items), strict=False)
+    own[:] = 0  # the answer is no view of it
+    assert found.equals(every)
+
+
+def test_of_texts_each_is_looked_at_twice_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people, things = [f"user {i}" for i in range(USERS)], [f"thing {i}" for i in range(ITEMS)]
+    lay_out_texts(tmp_path, people, things)
+    scorer = Scorer.open(tmp_path / "data")
+    looked_at, listed = [], Names.listed
+
+    def counted(names: Names, ids: object) -> object:
+        looked_at.append(names.who)
+        return listed(names, ids)
+
+    monkeypatch.setattr(Names, "listed", counted)
+    scorer.pairs(["user 7", "new"], [things[5], things[5]], strict=False)
+    assert sorted(looked_at) == ["item", "item", "user", "user"]
+    looked_at.clear()
+    scorer.pairs("user 7", things[5])
+    assert looked_at == ["user", "item"]
+
+
 def test_what_is_no_id_is_refused_in_a_line(scorer: Scorer) -> None:
-    for wrong in ("7", 7.0, None, {7}, [[7]]):
+    arrays = np.array([7.0]), np.array([[7]]), np.array(["7"]), pa.array([7, None])
+    for wrong in ("7", 7.0, None, {7}, [[7]], *arrays):
         with pytest.raises(PipelineError, match=r"^users: ids are whole numbers here; found "):
             scorer.pairs(wrong, 40)
     for strict in (True, False):

@@ -103,14 +103,14 @@ class Names:
         Raises:
             PipelineError: one that is not known, or that is no id (`listed`).
         """
-        names = self.listed(ids)
-        rows = self.find(names)
+        numbers = self._numbers(ids)
+        rows = find(numbers, self.ids)
         refused = rows == len(self.ids)
         if not refused.any():
             return rows
-        no_use = self._of_no_use(names)
+        no_use = np.isin(numbers, self.others)
         first = int(np.argmax(refused))
-        called = self._called(names, refused & (no_use == no_use[first]))
+        called = self._called(ids, refused & (no_use == no_use[first]))
         if no_use[first]:
             raise PipelineError(f"{called}: {self.why_not}.")
         every = sorted(self.names.to_pylist())  # ids of text rise by their hashes
@@ -126,7 +126,7 @@ class Names:
         Raises:
             PipelineError: one that is no id (`listed`).
         """
-        return find(self._numbers(self.listed(ids)), self.ids)
+        return find(self._numbers(ids), self.ids)
 
     def known(self, ids: Ids) -> Listed:
         """Those of ids that can be asked for, in their order."""
@@ -136,10 +136,18 @@ class Names:
 
     def why_unknown(self, ids: Ids) -> list[str]:
         """Who of ids cannot be asked for, and why: a line for every reason."""
-        names = self.listed(ids)
-        refused, no_use = self.find(names) == len(self.ids), self._of_no_use(names)
+        numbers = self._numbers(ids)
+        refused, no_use = find(numbers, self.ids) == len(self.ids), np.isin(numbers, self.others)
         reasons = ((refused & ~no_use, " is not known"), (refused & no_use, f": {self.why_not}"))
-        return [f"{self._called(names, of)}{why}" for of, why in reasons if of.any()]
+        return [f"{self._called(ids, of)}{why}" for of, why in reasons if of.any()]
+
+    def column(self, ids: Ids) -> pa.Array:
+        """Ids as a column like `names`, known or not.
+
+        Raises:
+            PipelineError: one that is no id (`listed`).
+        """
+        return pa.array(self.listed(ids) if self.are_text else self._numbers(ids), self.names.type)
 
     def listed(self, ids: Ids) -> Listed:
         """Ids one by one, in Python's own types.
@@ -173,17 +181,18 @@ class Names:
             return [wanted]
         return [name if own else name.strip() for name, own in zip(names, each, strict=True)]
 
-    def _numbers(self, names: Listed) -> Ints:
-        """The numbers of names: of texts those that stand for them."""
-        number = {name: _number(name) for name in dict.fromkeys(names)}
-        return np.array([number[name] for name in names], np.int64)
+    def _numbers(self, ids: Ids) -> Ints:
+        """The numbers of ids, (n,): of texts those that stand for them."""
+        if not self.are_text:
+            whole = _whole(ids)
+            return np.array(self.listed(ids), np.int64) if whole is None else whole
+        texts = self.listed(ids)
+        number = {text: number_of(str(text)) for text in dict.fromkeys(texts)}
+        return np.array([number[text] for text in texts], np.int64)
 
-    def _of_no_use(self, names: Listed) -> Bools:
-        """Which names (n,) are known, but cannot be asked for."""
-        return np.isin(self._numbers(names), self.others)
-
-    def _called(self, names: Listed, which: Bools) -> str:
-        """The first of `names` (n,) for which `which` (n,) holds, and how many others."""
+    def _called(self, ids: Ids, which: Bools) -> str:
+        """The first of `ids` (n,) for which `which` (n,) holds, and how many others."""
+        names = self.listed(ids)
         called = list(dict.fromkeys(names[at] for at in np.flatnonzero(which).tolist()))
         name = one_line(str(called[0]))
         name = name.encode(errors="backslashreplace").decode()  # it may be no UTF-8
@@ -225,11 +234,14 @@ class Catalogue:
         """Rows of the user and of the item of each pair."""
         return _of_one_length(self.users.rows(users), self.items.rows(items))
 
+    def found(self, users: Ids, items: Ids) -> tuple[Ints, Ints, Bools]:
+        """As `pairs`, one past the last row for whom cannot be asked for; and who is `known`."""
+        user, task = _of_one_length(self.users.find(users), self.items.find(items))
+        return user, task, (user < len(self.users.ids)) & (task < len(self.items.ids))
+
     def known(self, users: Ids, items: Ids) -> Bools:
         """Of which pairs (n,) the user and the item can both be asked for."""
-        user, task = _of_one_length(self.users.find(users), self.items.find(items))
-        known: Bools = (user < len(self.users.ids)) & (task < len(self.items.ids))
-        return known
+        return self.found(users, items)[-1]
 
     def named(self, readings: pa.Table) -> pa.Table:
         """Readings by row as readings by name: user_id, item_id and title in place of rows."""
@@ -242,19 +254,21 @@ class Catalogue:
         rest = readings.drop_columns(["user", "task"])
         return pa.table(names | dict(zip(rest.column_names, rest.columns, strict=True)))
 
-    def with_unknown(self, readings: pa.Table, users: Ids, items: Ids) -> pa.Table:
+    def with_unknown(
+        self, readings: pa.Table, users: pa.Array, items: pa.Array, *, task: Ints, known: Bools
+    ) -> pa.Table:
         """A row for every pair: readings by name of the known ones, in their order, or a verdict.
 
         Of the others all is null but the ids, the title of an item that is known, and the verdict
-        `unknown`.
+        `unknown`. `users` and `items` (n,) are as of `Names.column`, `task` and `known` (n,) as of
+        `found`.
         """
-        known, task = self.known(users, items), self.items.find(items)
         table = readings.take(pa.array(np.cumsum(known) - 1, mask=~known))
         verdict = table.column("verdict").cast(pa.string()).fill_null(UNKNOWN)
         code = pc.index_in(verdict, pa.array([*VERDICTS, UNKNOWN])).cast(pa.int8())
         columns = {
-            "user_id": pa.array(self.users.listed(users), self.users.names.type),
-            "item_id": pa.array(self.items.listed(items), self.items.names.type),
+            "user_id": users,
+            "item_id": items,
             "title": self.titles.take(pa.array(task, mask=task == len(self.titles))),
             "verdict": pa.DictionaryArray.from_arrays(
                 code.combine_chunks(), pa.array([*VERDICTS, UNKNOWN])
@@ -287,8 +301,17 @@ class Catalogue:
         return pa.table(names | because | figures)
 
 
-def _number(name: int | str) -> int:
-    return number_of(name) if isinstance(name, str) else name
+def _whole(ids: Ids) -> Ints | None:
+    """An array or a column of whole numbers that 64 bits hold, (n,); None of all else.
+
+    Copied, so that no answer changes with it.
+    """
+    if not hasattr(ids, "__array__"):
+        return None
+    numbers = np.atleast_1d(np.asarray(ids))
+    if numbers.ndim > 1 or not np.can_cast(numbers.dtype, np.int64):
+        return None
+    return numbers.astype(np.int64)
 
 
 def _of_one_length(user: Ints, task: Ints) -> tuple[Ints, Ints]:
