@@ -60,7 +60,8 @@ def main(
         bool,
         typer.Option(
             "--known",
-            help="By hand: score who and what is known, and refuse nothing for the others.",
+            help="By hand: score who and what is known, and refuse nothing for the others; what is "
+            "no id is still refused.",
         ),
     ] = False,
     alpha: Annotated[

@@ -397,7 +397,9 @@ MISTAKES = {
         r"user 99 is not known; the 60 that can be asked for are 1, 2, 3, 4, 5, \.\.\. up to 60\."
     ),
     "--user 99,1,-4": r"user 99 \(and 1 more\) is not known; the 60 that can be asked for are .*",
-    f"--user {'9' * 30}": r"user 9{30} is not known; .*",
+    f"--user {'9' * 30}": r"users: ids are whole numbers from .* here; found 9{30}\. Name .*",
+    f"--user 7,{'9' * 30} --known": r"users: ids are whole numbers from .*; found 9{30}\. .*",
+    "--pairs far.csv --known": r"far.csv, row 2: .* from .* as user_id, found '9{30}'\. .*",
     "--item 11": r"item 11 is not known; the 7 that can be asked for are 10, 30, .* up to 80\.",
     "--item 90": r"item 90: it is no task; filter_tasks kept 7 of 9 items, see `tasks` in .*",
     "--items 90,11,20,90,12": r"item 90 \(and 1 more\): it is no task; filter_tasks kept 7 of 9 .*",
@@ -405,7 +407,7 @@ MISTAKES = {
     "--item ten": r"--items: expected whole numbers separated by commas, .*; found 'ten'\.",
     "--users 7,007": r"--users: 007 has a zero before it, .* write 7 if you mean that\.",
     "--users no.csv": r"no.csv: there is no such file; name another\.",
-    f"--users=-{'9' * 30}": r"user -9{30} is not known; .*",
+    f"--users=-{'9' * 30}": r"users: ids are whole numbers from .* here; found -9{30}\. .*",
     "--user 1 --to a.xlsx": r"--to a.xlsx: expected a name that ends in \.csv, .*",
     "--user 1 --to no/a.csv": r"--to no/a.csv: there is no folder no; make it, or name another\.",
     "--user 1 --to bad.csv/a.csv": r"--to bad.csv/a.csv: there is no folder bad.csv; make it, .*",
@@ -436,6 +438,7 @@ def test_a_mistake_ends_in_one_line_that_says_what_is_known(project: Path, optio
     (project / "half.csv").write_text("user_id\n1\n")
     (project / "bad.csv").write_text("user_id,item_id\n1,10\nx,10\n")
     (project / "padded.csv").write_text("user_id,item_id\n01,10\n")
+    (project / "far.csv").write_text(f"user_id,item_id\n1,10\n{'9' * 30},10\n")
     ran = score(*options.split())
     assert (ran.exit_code, ran.stdout) == (1, "")
     assert re.fullmatch(f"score: {MISTAKES[options]}\n", ran.stderr)

@@ -10,12 +10,14 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+from pipeline.by_hand.naming import Names
 from pipeline.by_hand.scorer import Scorer
 from pipeline.errors import PipelineError
 from stages.score import app
 from tests.test_by_hand import COLUMNS, ITEMS, USERS, lay_out, lay_out_texts
 
 TASKS = [10, 30, 40, 50, 60, 70, 80]
+BEYOND = r"^users: ids are whole numbers from -2\^63 to 2\^63 - 1 here; found -?\d+\. Name them"
 
 
 @pytest.fixture
@@ -91,18 +93,71 @@ def test_ids_may_come_as_whatever_holds_them(scorer: Scorer) -> None:
     assert scorer.pairs(np.int64(7), 40).equals(expected.slice(0, 1))
 
 
+def test_an_array_or_a_column_of_whole_numbers_is_taken_as_a_whole(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users, items = [7, 99, 3, 3], [40, 40, 90, 50]
+    every, some = scorer.pairs(users, items, strict=False), scorer.pairs(users[::3], items[::3])
+    kinds = [np.array, pd.Series, pa.array, lambda ids: pa.chunked_array([ids[:1], ids[1:]])]
+    kinds += [lambda ids, width=width: np.array(ids, width) for width in (np.int8, np.uint32)]
+
+    def one_by_one(names: Names, ids: object) -> None:
+        pytest.fail(f"{names.who}s are looked at one by one: {ids}")
+
+    monkeypatch.setattr(Names, "listed", one_by_one)
+    for kind in kinds:
+        assert scorer.pairs(kind(users), kind(items), strict=False).equals(every)
+        assert scorer.pairs(kind(users[::3]), kind(items[::3])).equals(some)
+    own = np.array(users)
+    found = scorer.pairs(own, np.array(items), strict=False)
+    own[:] = 0  # the answer is no view of it
+    assert found.equals(every)
+
+
+def test_of_texts_each_is_looked_at_twice_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people, things = [f"user {i}" for i in range(USERS)], [f"thing {i}" for i in range(ITEMS)]
+    lay_out_texts(tmp_path, people, things)
+    scorer = Scorer.open(tmp_path / "data")
+    looked_at, listed = [], Names.listed
+
+    def counted(names: Names, ids: object) -> object:
+        looked_at.append(names.who)
+        return listed(names, ids)
+
+    monkeypatch.setattr(Names, "listed", counted)
+    scorer.pairs(["user 7", "new"], [things[5], things[5]], strict=False)
+    assert sorted(looked_at) == ["item", "item", "user", "user"]
+    looked_at.clear()
+    scorer.pairs("user 7", things[5])
+    assert looked_at == ["user", "item"]
+
+
 def test_what_is_no_id_is_refused_in_a_line(scorer: Scorer) -> None:
-    for wrong in ("7", 7.0, None, {7}, [[7]]):
+    arrays = np.array([7.0]), np.array([[7]]), np.array(["7"]), pa.array([7, None])
+    for wrong in ("7", 7.0, None, {7}, [[7]], *arrays):
         with pytest.raises(PipelineError, match=r"^users: ids are whole numbers here; found "):
             scorer.pairs(wrong, 40)
-    with pytest.raises(PipelineError, match=r"^user 10{30} is not known; the 60 that can be asked"):
-        scorer.pairs(10**30, 40)
+    for strict in (True, False):
+        for far in (2**63, -(2**63) - 1, 10**30, np.array([1, 2**63], np.uint64)):
+            with pytest.raises(PipelineError, match=BEYOND):
+                scorer.pairs(far, 40, strict=strict)
     with pytest.raises(PipelineError, match=r"^item 90: it is no task; filter_tasks kept 7 of 9 "):
         scorer.best_users([40, 90], 3)
     with pytest.raises(PipelineError, match=r"^user 999 is not known; the 60 that can be asked"):
         scorer.grid(999)  # before its first table is asked for
     with pytest.raises(ValueError, match=r"Got 2 users and 1 items\.$"):
         scorer.pairs([7, 3], 40)
+
+
+def test_an_id_beyond_64_bits_is_not_taken_for_the_last_one(tmp_path: Path) -> None:
+    last = 2**63 - 1
+    lay_out(tmp_path, last - np.arange(USERS), 10 * np.arange(1, ITEMS + 1))
+    scorer = Scorer.open(tmp_path / "data")
+    assert scorer.pairs(last, 40)["user_id"].to_pylist() == [last]
+    with pytest.raises(PipelineError, match=BEYOND):
+        scorer.users.known([last, last + 1])
 
 
 def test_the_unknown_are_told_from_the_known(scorer: Scorer) -> None:

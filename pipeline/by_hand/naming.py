@@ -101,16 +101,16 @@ class Names:
         """Rows of ids, (n,).
 
         Raises:
-            PipelineError: one that is not known, or that is of another kind than theirs.
+            PipelineError: one that is not known, or that is no id (`listed`).
         """
-        names = self.listed(ids)
-        rows = self.find(names)
+        numbers = self._numbers(ids)
+        rows = find(numbers, self.ids)
         refused = rows == len(self.ids)
         if not refused.any():
             return rows
-        no_use = self._of_no_use(names)
+        no_use = np.isin(numbers, self.others)
         first = int(np.argmax(refused))
-        called = self._called(names, refused & (no_use == no_use[first]))
+        called = self._called(ids, refused & (no_use == no_use[first]))
         if no_use[first]:
             raise PipelineError(f"{called}: {self.why_not}.")
         every = sorted(self.names.to_pylist())  # ids of text rise by their hashes
@@ -124,9 +124,9 @@ class Names:
         """Rows of ids, (n,); one past the last row for whom cannot be asked for.
 
         Raises:
-            PipelineError: one that is of another kind than theirs.
+            PipelineError: one that is no id (`listed`).
         """
-        return find(self._numbers(self.listed(ids)), self.ids)
+        return find(self._numbers(ids), self.ids)
 
     def known(self, ids: Ids) -> Listed:
         """Those of ids that can be asked for, in their order."""
@@ -136,21 +136,41 @@ class Names:
 
     def why_unknown(self, ids: Ids) -> list[str]:
         """Who of ids cannot be asked for, and why: a line for every reason."""
-        names = self.listed(ids)
-        refused, no_use = self.find(names) == len(self.ids), self._of_no_use(names)
+        numbers = self._numbers(ids)
+        refused, no_use = find(numbers, self.ids) == len(self.ids), np.isin(numbers, self.others)
         reasons = ((refused & ~no_use, " is not known"), (refused & no_use, f": {self.why_not}"))
-        return [f"{self._called(names, of)}{why}" for of, why in reasons if of.any()]
+        return [f"{self._called(ids, of)}{why}" for of, why in reasons if of.any()]
+
+    def column(self, ids: Ids) -> pa.Array:
+        """Ids as a column like `names`, known or not.
+
+        Raises:
+            PipelineError: one that is no id (`listed`).
+        """
+        return pa.array(self.listed(ids) if self.are_text else self._numbers(ids), self.names.type)
 
     def listed(self, ids: Ids) -> Listed:
-        """Ids one by one, in Python's own types."""
-        names = np.atleast_1d(np.asarray(ids, object)).tolist()
+        """Ids one by one, in Python's own types.
+
+        Raises:
+            PipelineError: one that is of another kind than theirs, or a number beyond 64 bits.
+        """
+        names: Listed = np.atleast_1d(np.asarray(ids, object)).tolist()
         kind, expected = (str, "text") if self.are_text else (Integral, "whole numbers")
         if wrong := [name for name in names if not isinstance(name, kind)]:
-            raise PipelineError(
-                f"{self.who}s: ids are {expected} here; found {wrong[0]!r}. Name them as your own "
-                "data does."
-            )
-        return names if self.are_text else [int(name) for name in names]
+            raise self._no_id(wrong[0], expected)
+        if self.are_text:
+            return names
+        numbers = [int(name) for name in names]
+        if beyond := [number for number in numbers if not FIRST <= number <= LAST]:
+            raise self._no_id(beyond[0], "whole numbers from -2^63 to 2^63 - 1")
+        return numbers
+
+    def _no_id(self, found: object, expected: str) -> PipelineError:
+        return PipelineError(
+            f"{self.who}s: ids are {expected} here; found {found!r}. Name them as your own "
+            "data does."
+        )
 
     def _texts(self, wanted: str) -> list[str]:
         """The texts in a list; one with a comma, or a space at an end, may itself be a name."""
@@ -161,17 +181,18 @@ class Names:
             return [wanted]
         return [name if own else name.strip() for name, own in zip(names, each, strict=True)]
 
-    def _numbers(self, names: Listed) -> Ints:
-        """Of texts their numbers; numbers beyond 64 bits are brought to their ends."""
-        number = {name: _number(name) for name in dict.fromkeys(names)}
-        return np.array([number[name] for name in names], np.int64)
+    def _numbers(self, ids: Ids) -> Ints:
+        """The numbers of ids, (n,): of texts those that stand for them."""
+        if not self.are_text:
+            whole = _whole(ids)
+            return np.array(self.listed(ids), np.int64) if whole is None else whole
+        texts = self.listed(ids)
+        number = {text: number_of(str(text)) for text in dict.fromkeys(texts)}
+        return np.array([number[text] for text in texts], np.int64)
 
-    def _of_no_use(self, names: Listed) -> Bools:
-        """Which names (n,) are known, but cannot be asked for."""
-        return np.isin(self._numbers(names), self.others)
-
-    def _called(self, names: Listed, which: Bools) -> str:
-        """The first of `names` (n,) for which `which` (n,) holds, and how many others."""
+    def _called(self, ids: Ids, which: Bools) -> str:
+        """The first of `ids` (n,) for which `which` (n,) holds, and how many others."""
+        names = self.listed(ids)
         called = list(dict.fromkeys(names[at] for at in np.flatnonzero(which).tolist()))
         name = one_line(str(called[0]))
         name = name.encode(errors="backslashreplace").decode()  # it may be no UTF-8
@@ -213,11 +234,14 @@ class Catalogue:
         """Rows of the user and of the item of each pair."""
         return _of_one_length(self.users.rows(users), self.items.rows(items))
 
+    def found(self, users: Ids, items: Ids) -> tuple[Ints, Ints, Bools]:
+        """As `pairs`, one past the last row for whom cannot be asked for; and who is `known`."""
+        user, task = _of_one_length(self.users.find(users), self.items.find(items))
+        return user, task, (user < len(self.users.ids)) & (task < len(self.items.ids))
+
     def known(self, users: Ids, items: Ids) -> Bools:
         """Of which pairs (n,) the user and the item can both be asked for."""
-        user, task = _of_one_length(self.users.find(users), self.items.find(items))
-        known: Bools = (user < len(self.users.ids)) & (task < len(self.items.ids))
-        return known
+        return self.found(users, items)[-1]
 
     def named(self, readings: pa.Table) -> pa.Table:
         """Readings by row as readings by name: user_id, item_id and title in place of rows."""
@@ -230,19 +254,21 @@ class Catalogue:
         rest = readings.drop_columns(["user", "task"])
         return pa.table(names | dict(zip(rest.column_names, rest.columns, strict=True)))
 
-    def with_unknown(self, readings: pa.Table, users: Ids, items: Ids) -> pa.Table:
+    def with_unknown(
+        self, readings: pa.Table, users: pa.Array, items: pa.Array, *, task: Ints, known: Bools
+    ) -> pa.Table:
         """A row for every pair: readings by name of the known ones, in their order, or a verdict.
 
         Of the others all is null but the ids, the title of an item that is known, and the verdict
-        `unknown`.
+        `unknown`. `users` and `items` (n,) are as of `Names.column`, `task` and `known` (n,) as of
+        `found`.
         """
-        known, task = self.known(users, items), self.items.find(items)
         table = readings.take(pa.array(np.cumsum(known) - 1, mask=~known))
         verdict = table.column("verdict").cast(pa.string()).fill_null(UNKNOWN)
         code = pc.index_in(verdict, pa.array([*VERDICTS, UNKNOWN])).cast(pa.int8())
         columns = {
-            "user_id": pa.array(self.users.listed(users), self.users.names.type),
-            "item_id": pa.array(self.items.listed(items), self.items.names.type),
+            "user_id": users,
+            "item_id": items,
             "title": self.titles.take(pa.array(task, mask=task == len(self.titles))),
             "verdict": pa.DictionaryArray.from_arrays(
                 code.combine_chunks(), pa.array([*VERDICTS, UNKNOWN])
@@ -275,8 +301,17 @@ class Catalogue:
         return pa.table(names | because | figures)
 
 
-def _number(name: int | str) -> int:
-    return number_of(name) if isinstance(name, str) else max(min(name, LAST), FIRST)
+def _whole(ids: Ids) -> Ints | None:
+    """An array or a column of whole numbers that 64 bits hold, (n,); None of all else.
+
+    Copied, so that no answer changes with it.
+    """
+    if not hasattr(ids, "__array__"):
+        return None
+    numbers = np.atleast_1d(np.asarray(ids))
+    if numbers.ndim > 1 or not np.can_cast(numbers.dtype, np.int64):
+        return None
+    return numbers.astype(np.int64)
 
 
 def _of_one_length(user: Ints, task: Ints) -> tuple[Ints, Ints]:

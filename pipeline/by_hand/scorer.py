@@ -215,10 +215,10 @@ class Scorer:
         return self.familiarity.pairs(user, task) if len(user) else self._nobody()
 
     def _with_unknown(self, users: Ids, items: Ids) -> pa.Table:
-        known = self.catalogue.known(users, items)
-        user, task = self.users.find(users)[known], self.items.find(items)[known]
-        named = self.catalogue.named(self._readings(user, task))
-        return self.catalogue.with_unknown(named, users, items)
+        users, items = self.users.column(users), self.items.column(items)
+        user, task, known = self.catalogue.found(users, items)
+        named = self.catalogue.named(self._readings(user[known], task[known]))
+        return self.catalogue.with_unknown(named, users, items, task=task, known=known)
 
     def _nobody(self) -> pa.Table:
         """Readings of no pair: their columns."""
