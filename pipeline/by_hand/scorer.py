@@ -16,11 +16,12 @@ import torch
 
 from pipeline.arrays import Ints
 from pipeline.by_hand import ALPHA
+from pipeline.by_hand.catalogue import Catalogue
 from pipeline.by_hand.explanation import Explainer
 from pipeline.by_hand.familiarity import Familiarity, best
 from pipeline.by_hand.familiarity import unseen as unmet
 from pipeline.by_hand.known import Files, Known
-from pipeline.by_hand.naming import Catalogue, Ids
+from pipeline.by_hand.naming import Ids
 from pipeline.embedding_matrix import embedding_matrix
 from pipeline.model_files import read_network
 from pipeline.models.ratio import RatioNet
