@@ -38,6 +38,16 @@ def fewest(alpha: float) -> int:
     return max(ceil(1 / alpha - 1e-9) - 1, 1)
 
 
+def thinned(n: int, most: int) -> Ints:
+    """Places of at most `most` of n calibration scores, evenly chosen.
+
+    Example:
+        >>> thinned(9, 3).tolist()
+        [0, 4, 8]
+    """
+    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Calibration scores of every task, its own or those of its pool.

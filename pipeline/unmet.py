@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 
 from pipeline.arrays import Bools, Ints
+from pipeline.pairs import find
 
 ROUNDS = 100  # of drawing; who is left then has met what nearly all of p have met
 
@@ -33,8 +34,7 @@ class Met:
 
     def has(self, user: Ints, task: Ints) -> Bools:
         """Which of the pairs of rows (...) are among them."""
-        key = _key(user, task)
-        return np.searchsorted(self.key, key, "right") > np.searchsorted(self.key, key)
+        return find(_key(user, task), self.key) < len(self.key)
 
     def unmet(
         self, draw: Callable[[], Ints], task: Ints, total: Callable[[int], int] = int

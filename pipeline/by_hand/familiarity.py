@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.arrays import Bools, Doubles, Ints, Singles
-from pipeline.conformal import POOL, Calibration, fewest
+from pipeline.conformal import POOL, Calibration, fewest, thinned
 from pipeline.models.ratio import RatioNet
 from pipeline.newcomers.stand_ins import StandIns
 from pipeline.pairs import Pairs, in_rows
@@ -163,10 +163,11 @@ class Familiarity:
             return found
         judged, count = [], np.bincount(held.task, minlength=len(size))
         for level in stand_ins.levels(count, max(POOL, least)):
-            some = _thinned(held.where(np.isin(held.task, level.task)), max(MOST, least))
+            there = np.flatnonzero(np.isin(held.task, level.task))
+            some = there[thinned(len(there), max(MOST, least))]
             e = torch.from_numpy(level.e).to(self.e)
-            place = np.searchsorted(level.task, some.task)
-            judged.append((level.of, self._score(e, some.user, place)))
+            place = np.searchsorted(level.task, held.task[some])
+            judged.append((level.of, self._score(e, held.user[some], place)))
         return found.with_stand_ins(judged)
 
     @torch.no_grad()
@@ -184,15 +185,11 @@ class Familiarity:
         return scores
 
 
-def _thinned(pairs: Pairs, most: int) -> Pairs:
-    """At most so many of the pairs, evenly chosen."""
-    rows = np.linspace(0, len(pairs) - 1, min(len(pairs), most)).astype(np.int64)
-    return Pairs(pairs.user[rows], pairs.task[rows], pairs.held_out[rows])
-
-
 def unseen(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The pairs of readings that are not known to have met."""
-    return (table.filter(pc.invert(table.column("exposed"))) for table in tables)
+    """The pairs of readings that are not known to have met, unknown ones among them."""
+    for table in tables:
+        met = pc.fill_null(table.column("exposed"), False)
+        yield table.filter(pc.invert(met))
 
 
 def best(

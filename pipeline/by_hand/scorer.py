@@ -11,7 +11,6 @@ from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from pipeline.arrays import Ints
@@ -135,8 +134,7 @@ class Scorer:
             table = self.catalogue.named(self._readings(*self.catalogue.pairs(users, items)))
         else:
             table = self._with_unknown(users, items)
-        met = pc.fill_null(table.column("exposed"), False)
-        return table.filter(pc.invert(met)) if unseen else table
+        return next(unmet(iter([table]))) if unseen else table
 
     def grid(
         self, users: Ids | None = None, items: Ids | None = None, *, unseen: bool = False

@@ -20,7 +20,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pipeline.arrays import Doubles, Ints, Singles
-from pipeline.conformal import Calibration, fewest
+from pipeline.conformal import Calibration, fewest, thinned
 from pipeline.embeddings import Projection
 from pipeline.errors import PipelineError
 from pipeline.estimator.cautions import warn_of_few, warn_of_strangers
@@ -414,7 +414,7 @@ class CollaborativeAnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore
 
         def made() -> Calibration:
             rows = self.kept_.calibration
-            some = rows.take(np.linspace(0, len(rows) - 1, min(len(rows), ENOUGH)).astype(np.int64))
+            some = rows.take(thinned(len(rows), ENOUGH))
             score = self._score(some.x, None)
             alone = np.zeros(len(score), np.int64)
             return Calibration.of(score, alone, np.ones(1, np.int64), least=1)

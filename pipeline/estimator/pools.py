@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.arrays import Bools, Doubles, Ints
-from pipeline.conformal import Calibration
+from pipeline.conformal import Calibration, thinned
 from pipeline.estimator.group_moments import GroupMoments
 from pipeline.estimator.tabular import Kept, Rows
 
@@ -53,10 +53,10 @@ def pools(
     stand_ins = []
     for number, few_rows in enumerate(n.tolist()):
         left = np.flatnonzero(calibrates & (place >= few_rows))
-        some = np.linspace(0, len(left) - 1, min(len(left), max(MOST, least))).astype(np.int64)
+        some = left[thinned(len(left), max(MOST, least))]
         placed = moments.anew(rows.take(place < few_rows), len(learned))
         groups = np.flatnonzero(few)[of_n[of_level] == number]
-        stand_ins.append((groups, score(placed, rows.take(left[some]))))
+        stand_ins.append((groups, score(placed, rows.take(some))))
     used = ~few[task]
     found = Calibration.of(scores[used], task[used], size, least=least).with_stand_ins(stand_ins)
     kind = np.select([own, alike], [OWN, LIKE_SIZE], AS_FEW)

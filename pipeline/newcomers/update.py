@@ -230,11 +230,13 @@ def _drift(running: Running, new: Ints, net: RatioNet, base: Base) -> Drift:
         return np.searchsorted(ids, of[:, 0]), np.searchsorted(items, of[:, 1])
 
     user, task = rows(new)
+    if not len(user):
+        return running.drift
     visible, came_since = rows(_foreseen(running, shown(running.exposures))), running.foreseen
     at_training = ~Met.of(*rows(came_since)).has(*visible)
     visible = visible[0][at_training], visible[1][at_training]
     others = visible[0] if base == "exposures" else np.searchsorted(ids, _untrained(running))
-    if not len(user) or not len(others):
+    if not len(others):
         return running.drift
     gen = np.random.default_rng(0)
     users, tasks = np.tile(user, NEGATIVES), np.tile(task, NEGATIVES)
