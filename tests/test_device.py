@@ -1,6 +1,7 @@
 """The device that is asked for, and no other in silence."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import torch
 from pipeline.device import describe, prepare_cpu, prepare_device
 from pipeline.errors import PipelineError
 from pipeline.sections import Runtime
+from tests.projects import contents, run, set_params
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,3 +106,19 @@ print(int((torch.full((1 << 20,), 1e-30) * 1e-12).count_nonzero()))
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "0\n"
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_deterministic_cuda_device_gives_the_same_bytes_each_time(
+    built: Path, tmp_path: Path
+) -> None:
+    found = []
+    for number in range(2):
+        project = Path(shutil.copytree(built, tmp_path / str(number)))
+        set_params(project, {"runtime": {"device": "cuda", "deterministic": True}})
+        for stage in ("extract_features", "pretrain", "graph", "project", "train", "score"):
+            run(project, sys.executable, "-m", f"stages.{stage}")
+        found.append(contents(project))
+    assert found[0] == found[1]
+    assert found[0] != contents(built)

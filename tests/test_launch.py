@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.projects import contents, environment, run, set_params, started
+from tests.projects import ROOT, contents, environment, run, set_params, started
 
 STOPPED = (
     "and the others were stopped. Nothing was half-written; run it again: a training goes on from "
@@ -23,6 +23,7 @@ STOPPED = (
 )
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 ENDLESS = {"max_epochs": 100_000, "patience": 100_000}
+SHORT = {"max_epochs": 3}
 
 
 @pytest.fixture
@@ -35,6 +36,19 @@ def project(built: Path, tmp_path: Path) -> Path:
 
 def stage(name: str) -> tuple[str, ...]:
     return sys.executable, "-m", f"stages.{name}"
+
+
+def on_one_device(processes: int, name: str) -> tuple[str, ...]:
+    """A stage in so many processes that share one CUDA device, and talk by NCCL."""
+    several = ("--standalone", f"--nproc-per-node={processes}", str(ROOT / "tests/one_device.py"))
+    return sys.executable, "-m", "torch.distributed.run", *several, f"stages.{name}"
+
+
+def history(project: Path, name: str) -> list[float]:
+    """All figures of all epochs of a stage's training."""
+    folder = {"extract_features": "features", "train": "ratio"}.get(name, name)
+    rows = (project / f"data/{folder}/history.csv").read_text().splitlines()
+    return [float(figure) for row in rows[1:] for figure in row.split(",")]
 
 
 def workers(launcher: subprocess.Popen[str]) -> dict[str, int]:
@@ -171,15 +185,12 @@ def test_what_a_process_has_to_complain_of_is_one_line(project: Path, name: str)
 def test_two_and_four_processes_write_equal_files_but_for_rounding(
     project: Path, name: str
 ) -> None:
-    folder = {"extract_features": "features", "train": "ratio"}.get(name, name)
+    set_params(project, {"features": SHORT, "pretrain": SHORT, "ratio": SHORT})
     histories = []
     for processes, deal_out in ((2, False), (4, False), (4, True)):
-        short = {"max_epochs": 3}
-        set_params(project, {"features": short, "pretrain": short, "ratio": short})
         set_params(project, {"runtime": {"processes": processes, "deal_out": deal_out}})
         run(project, *stage(name))
-        rows = (project / f"data/{folder}/history.csv").read_text().splitlines()
-        histories.append([float(figure) for row in rows[1:] for figure in row.split(",")])
+        histories.append(history(project, name))
     assert histories[1] == pytest.approx(histories[0], abs=1e-3)
     assert histories[2] == pytest.approx(histories[0], abs=1e-3)
 
@@ -192,21 +203,83 @@ def test_torchrun_by_hand_makes_the_same_steps_on_as_many_devices_as_there_are(
     """By gloo between CPUs, by NCCL between CUDA devices; vectors travel too, not sums alone."""
     most = 2 if device == "cpu" else torch.cuda.device_count()
     runtime = {"device": device, "processes": 1, "deal_out": True}
-    set_params(project, {"ratio": {"max_epochs": 3}, "runtime": runtime})
+    set_params(project, {"ratio": SHORT, "runtime": runtime})
     histories = []
     for processes in range(1, most + 1):
-        torchrun = (sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}")
-        run(project, *torchrun, "-m", "stages.train")
-        rows = (project / "data/ratio/history.csv").read_text().splitlines()
-        histories.append([float(figure) for row in rows[1:] for figure in row.split(",")])
+        several = ("--standalone", f"--nproc-per-node={processes}", "-m", "stages.train")
+        run(project, sys.executable, "-m", "torch.distributed.run", *several)
+        histories.append(history(project, "train"))
         told = json.loads((project / "data/run_info/train.json").read_text())["device"]
         assert (f"{processes} x " in told, "CPU" in told) == (processes > 1, device == "cpu")
     assert all(other == pytest.approx(histories[0], abs=1e-3) for other in histories)
 
 
+@pytest.mark.full
+@needs_cuda
+@pytest.mark.parametrize("name", ["extract_features", "pretrain", "train"])
+def test_processes_that_talk_by_nccl_make_the_steps_of_one(project: Path, name: str) -> None:
+    set_params(project, {"features": SHORT, "pretrain": SHORT, "ratio": SHORT})
+    histories = []
+    for processes, deal_out in ((1, False), (2, False), (4, False), (4, True)):
+        on_cuda = {"device": "cuda", "processes": 1, "deal_out": deal_out}
+        set_params(project, {"runtime": on_cuda})
+        run(project, *on_one_device(processes, name))
+        histories.append(history(project, name))
+        told = json.loads((project / f"data/run_info/{name}.json").read_text())["device"]
+        assert told.startswith(f"{processes} x " if processes > 1 else torch.cuda.get_device_name())
+    assert all(other == pytest.approx(histories[0], abs=1e-3) for other in histories)
+
+
+@pytest.mark.full
+@needs_cuda
+def test_scores_on_cuda_are_the_same_whatever_the_number_of_processes(project: Path) -> None:
+    set_params(project, {"runtime": {"device": "cuda", "processes": 1}})
+    found = []
+    for processes in (1, 2, 4):
+        run(project, *on_one_device(processes, "score"))
+        found.append((project / "data/evaluation/scores.parquet").read_bytes())
+    assert found[1:] == found[:1] * 2
+
+
+@pytest.mark.full
+@needs_cuda
+@pytest.mark.parametrize("deal_out", [False, True])
+def test_a_process_killed_at_nccl_ends_the_others_and_another_number_goes_on(
+    project: Path, deal_out: bool
+) -> None:
+    before = contents(project)
+    on_cuda = {"device": "cuda", "processes": 1, "deal_out": deal_out}
+    set_params(project, {"ratio": ENDLESS, "runtime": on_cuda})
+    with started(project, *on_one_device(2, "train")) as process:
+        wait_for_checkpoint(project, process)
+        both = workers(process)
+        os.kill(both["1"], signal.SIGKILL)
+        process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert not any(Path(f"/proc/{pid}").exists() for pid in both.values())
+    assert contents(project) == before
+    for processes in (4, 1):
+        with started(project, *on_one_device(processes, "train")) as process:
+            line = next(line for line in process.stderr if line.startswith("train: "))
+        assert line.startswith("train: goes on after epoch ")
+
+
+@pytest.mark.full
+@needs_cuda
+def test_more_processes_than_cuda_devices_are_refused_in_one_line(project: Path) -> None:
+    there = torch.cuda.device_count()
+    set_params(project, {"runtime": {"device": "cuda", "processes": there + 1}})
+    with started(project, *stage("train")) as process:
+        printed, errors = process.communicate()
+    assert (process.returncode, printed) == (1, "")
+    assert f"process {there} of this machine has no CUDA device of its own" in errors
+
+
 @contextmanager
 def two_networks() -> Iterator[tuple[str, str]]:
     """Two network name spaces and a wire between them, 10.199.0.1 and .2; skips where none."""
+    if shutil.which("ip") is None:
+        pytest.skip("no network name spaces can be made here: there is no ip")
     names = tuple(f"cad{os.getpid()}{side}" for side in "ab")
     made = "; ".join(
         [
@@ -230,9 +303,11 @@ def two_networks() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.full
-def test_two_machines_train_as_one(project: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_two_machines_train_as_one(project: Path, tmp_path: Path, device: str) -> None:
     """Two network name spaces, each with a folder and a process of its own."""
-    set_params(project, {"ratio": {"max_epochs": 3}})
+    set_params(project, {"ratio": SHORT, "runtime": {"device": device}})
+    network = {"GLOO_SOCKET_IFNAME": "wire", "NCCL_SOCKET_IFNAME": "wire"}
     other = Path(shutil.copytree(project, tmp_path / "other"))
     before = contents(other)
     rendezvous = ("--nnodes=2", "--master-addr=10.199.0.1", "--master-port=29511")
@@ -244,7 +319,7 @@ def test_two_machines_train_as_one(project: Path, tmp_path: Path) -> None:
                     *(*rendezvous, f"--node-rank={rank}", "-m", "stages.train"),
                 ],
                 cwd=folder,
-                env=environment(folder) | {"GLOO_SOCKET_IFNAME": "wire"},
+                env=environment(folder) | network | {"NCCL_HOSTID": str(rank)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -256,8 +331,8 @@ def test_two_machines_train_as_one(project: Path, tmp_path: Path) -> None:
     assert told[0][0].startswith("33 tasks: validation loss ")
     assert told[1][0] == ""
     assert contents(other) == before
-    here = (project / "data/ratio/history.csv").read_text()
-    run(other, *stage("train"))  # two processes of one machine
-    there = (other / "data/ratio/history.csv").read_text()
-    figures = [[float(f) for r in t.splitlines()[1:] for f in r.split(",")] for t in (here, there)]
-    assert figures[0] == pytest.approx(figures[1], abs=1e-3)
+    if device == "cpu":
+        run(other, *stage("train"))  # two processes of one machine
+    else:
+        run(other, *on_one_device(2, "train"))
+    assert history(project, "train") == pytest.approx(history(other, "train"), abs=1e-3)
