@@ -1,5 +1,6 @@
 """Progress of a training stage, on stderr: a bar on a terminal, elsewhere a line now and then."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -46,11 +47,18 @@ class EpochReporter:
         self.bar.close()
 
     def __call__(self, row: Mapping[str, float]) -> None:
-        """Report an epoch: its number under `epoch`, and what figures it has but the scaled."""
+        """Report an epoch: its number under `epoch`, and what figures it has but the scaled.
+
+        NaN is no figure: there was nothing to measure.
+        """
         if self.silent:
             return
         untold = ("epoch", *SCALED)  # a line has its width
-        figures = {name: f"{value:.4f}" for name, value in row.items() if name not in untold}
+        figures = {
+            name: f"{value:.4f}"
+            for name, value in row.items()
+            if name not in untold and not math.isnan(value)
+        }
         done = int(row["epoch"])
         if self.first_epoch is None:
             self.first_epoch = done

@@ -14,7 +14,10 @@ def test_a_line_comes_at_most_every_ten_seconds(
     with EpochReporter("train", max_epochs=20) as report:
         for epoch in range(1, 7):
             now += 4
-            report({"epoch": epoch, "train_loss": 1.5, "valid_loss": 1.25, "slope": 2.5})
+            report(
+                {"epoch": epoch, "train_loss": 1.5, "valid_loss": 1.25, "slope": 2.5}
+                | {"held_out_loss": float("nan")}
+            )
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
