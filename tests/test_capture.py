@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.sections import Schedule
 from pipeline.steps.dropout import MaskSource, set_masks
-from pipeline.training.capture import WARM, CudaRecorder, Replayed, fastest
+from pipeline.training.capture import WARM, CudaRecorder, InTwo, Recording, Replayed, fastest
 from pipeline.training.history import Row
 from pipeline.training.loop import fit
 from pipeline.training.session import Session
@@ -24,21 +24,19 @@ class Notes:
     def __init__(self) -> None:
         self.ran = 0
         self.recorded = 0
-        self.out = torch.zeros(())
 
     def run(self, step: Callable[..., Tensor], batch: tuple[Tensor, ...]) -> Tensor:
         self.ran += 1
         return step(*batch)
 
-    def record(
-        self, step: Callable[..., Tensor], batch: tuple[Tensor, ...]
-    ) -> Callable[[], Tensor]:
+    def record(self, step: Callable[..., Tensor], batch: tuple[Tensor, ...]) -> Recording:
         self.recorded += 1
+        out = torch.zeros(())
 
-        def replay() -> Tensor:
-            return self.out.copy_(step(*batch))  # in the same place each time
+        def replay() -> None:
+            out.copy_(step(*batch))  # in the same place each time
 
-        return replay
+        return out, replay
 
 
 def test_a_step_is_recorded_once_for_each_shape_and_replayed_on_each_batch() -> None:
@@ -59,6 +57,20 @@ def test_a_replay_leaves_the_batch_and_earlier_results_alone() -> None:
     first, second = step(batch), step(torch.full((2,), 3.0))
     assert batch.tolist() == [1, 1]
     assert (float(first), float(second)) == (4, 12)
+
+
+def test_of_a_step_in_two_the_halves_are_recorded_and_what_is_between_is_not() -> None:
+    notes, met = Notes(), []
+
+    def meet(given: Tensor) -> None:
+        met.append(float(given))
+        given.add_(1)
+
+    step = Replayed(InTwo(lambda x: x.sum(), meet, lambda given: 10 * given), notes)
+    found = [float(step(torch.full((n,), 1.0))) for n in (2, 3) for _ in range(WARM + 2)]
+    assert found == [30.0] * (WARM + 2) + [40.0] * (WARM + 2)
+    assert met == [2.0] * (WARM + 2) + [3.0] * (WARM + 2)
+    assert notes.recorded == 2 * 2
 
 
 def test_on_a_cpu_a_step_is_what_it_was() -> None:
@@ -110,11 +122,27 @@ def test_replays_learn_what_steps_do() -> None:
 def test_each_replay_draws_other_masks() -> None:
     masks = MaskSource(0, CUDA)
     step = Replayed(
-        lambda like: masks.keep(like.shape, 0.5).sum() + 0 * like.sum(), CudaRecorder(CUDA, [masks])
+        lambda like: (masks.dropped(like.shape, 0.5) < 0).sum() + 0 * like.sum(),
+        CudaRecorder(CUDA, [masks]),
     )
-    sums = {float(step(torch.zeros(1000, device="cuda"))) for _ in range(20)}
-    assert len(sums) > 10
-    assert all(400 < kept < 600 for kept in sums)
+    counts = {float(step(torch.zeros(1000, device="cuda"))) for _ in range(20)}
+    assert len(counts) > 10
+    assert all(400 < dropped < 600 for dropped in counts)
+
+
+@needs_cuda
+def test_masks_that_begin_anew_do_so_in_replays_too() -> None:
+    masks = MaskSource(0, CUDA)
+    step = Replayed(
+        lambda like: (masks.dropped(like.shape, 0.5) < 0).sum() + 0 * like.sum(),
+        CudaRecorder(CUDA, [masks]),
+    )
+    counts = []
+    for epoch in range(8):
+        masks.seed(epoch % 2)
+        counts.append([float(step(torch.zeros(1000, device="cuda"))) for _ in range(3)])
+    assert counts[2:] == counts[:2] * 3
+    assert counts[0] != counts[1]
 
 
 @needs_cuda

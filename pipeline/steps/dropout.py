@@ -33,9 +33,14 @@ class MaskSource:
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.device = device
+        self._gen = None if device.type == "cpu" else torch.Generator(device)
+        self.seed(seed)
+
+    def seed(self, seed: int) -> None:
+        """Begin anew, as a source made with this seed would."""
         self._bits = np.random.SFC64(seed)
-        on_cpu = device.type == "cpu"
-        self._gen = None if on_cpu else torch.Generator(device).manual_seed(seed ^ APART)
+        if self._gen is not None:
+            self._gen.manual_seed(seed ^ APART)
 
     @property
     def generator(self) -> torch.Generator | None:

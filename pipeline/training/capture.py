@@ -3,10 +3,13 @@
 The networks here are small: on a CUDA device a step of a hundred kernels waits for the host to
 launch them. Recorded once for each shape of batch, it is replayed on inputs that are copied to
 where the first ones lay. What is replayed is what was recorded, so a step must not ask for values.
+
+Of several processes each records its steps in two halves (`InTwo`), between which they meet.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -18,6 +21,27 @@ WARM = 3  # steps of a shape before it is recorded: libraries set themselves up,
 
 Step = Callable[..., Tensor]
 Shapes = tuple[torch.Size, ...]
+Recording = tuple[Tensor, Callable[[], None]]  # where the result lies after what does it
+
+
+@dataclass(frozen=True)
+class InTwo:
+    """A step in two halves, between which is done what a recording cannot do.
+
+    Attributes:
+        first: of a batch of tensors.
+        meet: changes in place what the first half gave.
+        second: of what `meet` left.
+    """
+
+    first: Step
+    meet: Callable[[Tensor], None]
+    second: Step
+
+    def __call__(self, *batch: Tensor) -> Tensor:
+        given = self.first(*batch)
+        self.meet(given)
+        return self.second(given)
 
 
 class Recorder(Protocol):
@@ -26,15 +50,16 @@ class Recorder(Protocol):
     def run(self, step: Step, batch: tuple[Tensor, ...]) -> Tensor:
         """The step on `batch`."""
 
-    def record(self, step: Step, batch: tuple[Tensor, ...]) -> Callable[[], Tensor]:
-        """The step on what lies in the tensors of `batch` when what is given is called."""
+    def record(self, step: Step, batch: tuple[Tensor, ...]) -> Recording:
+        """The step on what lies in the tensors of `batch` when the recording is called."""
 
 
 class Replayed:
     """A step that is recorded for every shape of batch, once it has come up a few times.
 
     Args:
-        step: of a batch of tensors, gives a tensor; waits for no value on the host.
+        step: of a batch of tensors, gives a tensor; waits for no value on the host, or, `InTwo`,
+            between its halves alone.
         recorder: how to record it.
     """
 
@@ -42,7 +67,7 @@ class Replayed:
         self.step = step
         self.recorder = recorder
         self.seen: Counter[Shapes] = Counter()
-        self.recorded: dict[Shapes, tuple[tuple[Tensor, ...], Callable[[], Tensor]]] = {}
+        self.recorded: dict[Shapes, tuple[tuple[Tensor, ...], Recording]] = {}
 
     def __call__(self, *batch: Tensor) -> Tensor:
         shapes = tuple(part.shape for part in batch)
@@ -51,11 +76,26 @@ class Replayed:
                 self.seen[shapes] += 1
                 return self.recorder.run(self.step, batch)
             inputs = tuple(part.clone() for part in batch)
-            self.recorded[shapes] = inputs, self.recorder.record(self.step, inputs)
-        inputs, replay = self.recorded[shapes]
+            self.recorded[shapes] = inputs, self._record(inputs)
+        inputs, (out, replay) = self.recorded[shapes]
         for place, part in zip(inputs, batch, strict=True):
             place.copy_(part)
-        return replay().clone()
+        replay()
+        return out.clone()
+
+    def _record(self, batch: tuple[Tensor, ...]) -> Recording:
+        step, record = self.step, self.recorder.record
+        if not isinstance(step, InTwo):
+            return record(step, batch)
+        given, first = record(step.first, batch)
+        out, second = record(step.second, (given,))
+
+        def replay() -> None:
+            first()
+            step.meet(given)
+            second()
+
+        return out, replay
 
 
 class CudaRecorder:
@@ -81,22 +121,20 @@ class CudaRecorder:
         present.wait_stream(self.stream)
         return out.clone()
 
-    def record(self, step: Step, batch: tuple[Tensor, ...]) -> Callable[[], Tensor]:
+    def record(self, step: Step, batch: tuple[Tensor, ...]) -> Recording:
         """A replay's result lies where that of the next one will."""
         graph = torch.cuda.CUDAGraph()
         for generator in self.generators:
             graph.register_generator_state(generator)
         with (
             torch.cuda.device(self.device),
-            torch.cuda.graph(graph, pool=self.pool, stream=self.stream),
+            # NCCL looks after its own work meanwhile, from a thread of its own.
+            torch.cuda.graph(
+                graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
+            ),
         ):
             out = step(*batch)
-
-        def replay() -> Tensor:
-            graph.replay()
-            return out
-
-        return replay
+        return out, graph.replay
 
 
 def fastest(
@@ -111,6 +149,7 @@ def fastest(
 def _generators(random: Iterable[RandomSource]) -> Iterable[torch.Generator]:
     """Those on a CUDA device, behind whatever draws from them."""
     for source in random:
-        generator = getattr(source, "generator", source)
-        if isinstance(generator, torch.Generator) and generator.device.type == "cuda":
-            yield generator
+        for one in getattr(source, "masks", [source]):
+            generator = getattr(one, "generator", one)
+            if isinstance(generator, torch.Generator) and generator.device.type == "cuda":
+                yield generator

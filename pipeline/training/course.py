@@ -127,7 +127,7 @@ def course_in_shards(
     shards = Shards(ranks, sizes, batch_size=batch_size, seed=seed, device=device)
     return Course(
         lambda: shards.epoch(lambda n, gen: parts[n].in_steps(shards.steps, gen)),
-        share_of_loss(model, loss),
+        share_of_loss(model, loss, shards.masks),
         {"shards": shards},
         valid,
     )

@@ -14,6 +14,7 @@ from pipeline.training.history import Row, judge
 from pipeline.training.session import Session
 from pipeline.training.snapshot import RandomSource, Snapshot
 from pipeline.training.split import Split
+from pipeline.training.step import make_step
 
 
 @dataclass
@@ -79,8 +80,9 @@ def fit(
         random: by name, every source that `batches` and `loss` draw from; a checkpoint needs them,
             and so do steps that are captured.
         split: how several processes hold the model; as many batches an epoch in each.
-        capture: on a CUDA device, let one process replay its steps: `loss` then must be of tensors
-            whose values it does not ask for. See `capture.Replayed`.
+        capture: on a CUDA device, replay steps: `loss` then must be of tensors whose values it does
+            not ask for. See `capture.Replayed`. Not where rows are dealt out and fetched: how many,
+            the processes must ask one another.
 
     Returns:
         One row an epoch: epoch, train_loss and what `validate` gives.
@@ -93,15 +95,8 @@ def fit(
     adam = _adam(learned, schedule.lr, weight_decay)
     split = split or Split(model)
 
-    def one(*batch: object) -> Tensor:
-        adam.zero_grad()
-        value = loss(*batch)
-        value.backward()
-        split.add_gradients()
-        adam.step()
-        return value.detach()
-
-    step = fastest(one, device, random or {}, capture=capture and split.ranks.alone)
+    capture &= not split.ranks.deal_out
+    step = fastest(make_step(loss, adam, split), device, random or {}, capture=capture)
     patience, checkpoint = Patience(schedule.patience), session.checkpoint
     run = _Run(model, adam, patience, random or {}, split)
     if checkpoint is not None and (kept := checkpoint.load()) is not None:

@@ -7,7 +7,6 @@ steps, but for the order of sums, and a training may go on with another number o
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,15 +32,6 @@ def _seeds(seed: int, epoch: int, shard: int) -> tuple[int, int]:
     return int(drawn[0]), int(drawn[1])
 
 
-@dataclass(frozen=True)
-class Part:
-    """A shard's part of a batch."""
-
-    batch: Batch
-    masks: MaskSource
-    weight: float  # its share of the pairs of the whole batch
-
-
 class Shards:
     """The shards on this process, epoch by epoch; as a random source it is at an epoch.
 
@@ -54,6 +44,7 @@ class Shards:
 
     Attributes:
         steps: how many an epoch has, everywhere.
+        masks: of each of the shards; they begin anew with every epoch.
     """
 
     def __init__(
@@ -69,28 +60,33 @@ class Shards:
         of_all = torch.cat(ranks.gather(torch.tensor(sizes)))
         wanted = batch_count(int(of_all.sum()), batch_size)
         self.steps = min(wanted, int(of_all.max()))  # no step without a pair anywhere
-        step = torch.arange(self.steps)[:, None]  # as `tensor_split`: the first have one more
-        self.pairs = (of_all // self.steps + (step < of_all % self.steps)).sum(1).tolist()
+        self.masks = [MaskSource(seed, device) for _ in sizes]
+        own = self._in_steps(torch.tensor(sizes)) / self._in_steps(of_all).sum(1, keepdim=True)
+        self._weights = own.to(device, torch.float32)  # (steps, shards): of the whole batch's pairs
         self.epochs = 0
+
+    def _in_steps(self, sizes: Tensor) -> Tensor:
+        """How many pairs of each shard are in each step, as `tensor_split`: the first have more."""
+        return sizes // self.steps + (torch.arange(self.steps)[:, None] < sizes % self.steps)
 
     def epoch(
         self, draw: Callable[[int, torch.Generator], Iterator[Batch]]
-    ) -> Iterator[tuple[list[Part]]]:
-        """One epoch of batches, each as its parts.
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """One epoch of batches: for one shard after the other its pairs and its share of all pairs.
 
         Args:
             draw: all pairs of the n-th shard here, by `tensor_split` in as many batches as there
                 are steps.
         """
         self.epochs += 1
-        shards, masks = [], []
-        for n, number in enumerate(here(self.ranks)):
+        shards = []
+        for n, (number, masks) in enumerate(zip(here(self.ranks), self.masks, strict=True)):
             of_pairs, of_masks = _seeds(self.seed, self.epochs, number)
             shards.append(draw(n, torch.Generator(self.device).manual_seed(of_pairs)))
-            masks.append(MaskSource(of_masks, self.device))
-        for pairs, *batches in zip(self.pairs, *shards, strict=True):
-            parts = zip(batches, masks, strict=True)
-            yield ([Part(batch, of, batch[0].shape[-1] / pairs) for batch, of in parts],)
+            masks.seed(of_masks)
+        for weights, *batches in zip(self._weights, *shards, strict=True):
+            parts = zip(batches, weights, strict=True)
+            yield tuple(column for batch, weight in parts for column in (*batch, weight))
 
     def get_state(self) -> Tensor:
         """The epochs so far, which the next draws follow from."""
@@ -102,16 +98,20 @@ class Shards:
 
 
 def share_of_loss(
-    model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]
-) -> Callable[[list[Part]], Tensor]:
-    """What this process adds to the loss of a whole batch, from the mean `loss` of pairs."""
+    model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], masks: Sequence[MaskSource]
+) -> Callable[..., Tensor]:
+    """What this process adds to the loss of a whole batch, from the mean `loss` of pairs.
 
-    def share(parts: list[Part]) -> Tensor:
+    It is of what `Shards.epoch` gives; `masks` are those of the shards.
+    """
+
+    def share(*columns: Tensor) -> Tensor:
         losses = []
-        for part in parts:
-            set_masks(model, part.masks)
-            of_part = loss(*part.batch)  # of no pairs too: what it fetches, others fetch with it
-            losses.append(part.weight * of_part if part.weight else of_part.nan_to_num(0))
+        parts = zip(columns[::3], columns[1::3], columns[2::3], masks, strict=True)
+        for first, second, weight, of in parts:
+            set_masks(model, of)
+            of_part = loss(first, second)  # of no pairs too: what it fetches, others fetch with it
+            losses.append(weight * of_part if first.shape[-1] else of_part.nan_to_num(0))
         return torch.stack(losses).sum()
 
     return share

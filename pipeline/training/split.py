@@ -4,7 +4,6 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.ranks import ALONE, Ranks
@@ -47,22 +46,13 @@ class Split:
                 table = self.model.get_parameter(name)
                 table.data = self.ranks.whole(table.data.cpu()).to(table.device)
 
-    def add_gradients(self) -> None:
-        """Add up the gradients of all that is not dealt out, in one message.
-
-        Each process's loss is its share of the loss of the whole batch, so they add up.
-        """
-        if self.ranks.alone:
-            return
-        shared = [
+    def shared(self) -> list[Tensor]:
+        """The gradients of all that is not dealt out."""
+        return [
             parameter.grad
             for name, parameter in self.model.named_parameters()
             if name not in self.tables and parameter.grad is not None
         ]
-        flat = self.ranks.add_(torch.cat([gradient.reshape(-1) for gradient in shared]))
-        sizes = [gradient.numel() for gradient in shared]
-        for gradient, summed in zip(shared, flat.split(sizes), strict=True):
-            gradient.copy_(summed.view_as(gradient))
 
     def whole(self, name: str, tensor: Tensor) -> Tensor:
         """Itself, or a moment of the parameter `name`: the whole, on the process that leads.
