@@ -4,6 +4,10 @@
 several, with x dealt out, and prints a table. They run in a network name space of their own where
 one can be made, so that its loopback interface counts their bytes alone; elsewhere it counts those
 of others too.
+
+With `--device cuda` they talk by NCCL, one device a process. Where there are fewer they share them,
+which NCCL lets the processes of several machines do: bytes are those of several machines, but not
+milliseconds, since they take turns on a device.
 """
 
 import json
@@ -14,11 +18,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.distributed as dist
+import typer
 from torch import Tensor
 
 from benchmarks.command import command as run
@@ -30,9 +36,11 @@ from benchmarks.traffic import SINGLE, bytes_fetched, bytes_sent, distinct, shar
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.ranks import ALONE, Ranks, join_ranks, leave_ranks
 from pipeline.steps.sampler import CountedSampler, PairSampler
+from pipeline.training.capture import fastest
 from pipeline.training.course import make_course
 from pipeline.training.shards import here
 from pipeline.training.split import Split
+from pipeline.training.step import make_step
 
 EXPOSURES, WARM_UP, STEPS = 800_000, 3, 20
 WORKER = "--worker"
@@ -44,6 +52,11 @@ n = {STEPS} steps after {WARM_UP} that do not count; 1 is without torchrun. Byte
 sends in a step: by the model, by the tensors that are added up or exchanged, and as the loopback
 interface counts them (TCP and its answers included). Measured on {{machine}}.
 """
+ON_CUDA = """
+The same by NCCL between CUDA devices ({devices} x {name}). Where there are fewer than processes
+they share them: then milliseconds say nothing, since they take turns, and all bytes go over the
+loopback interface, as between machines.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,7 @@ class Job:
     processes: int
     batch: int = 8_192
     deal_out: bool = False
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def __str__(self) -> str:
         return f"{self.batch:,}, {self.processes}{', x dealt out' if self.deal_out else ''}"
@@ -64,15 +78,21 @@ JOBS = (
 )
 
 
-def main() -> Section:
-    """A row a job."""
+def main(device: Literal["cpu", "cuda"] = "cpu") -> Section:
+    """Time steps of 1, 2 and 4 processes on CPUs or CUDA devices, and count their bytes."""
+    if device == "cuda" and not torch.cuda.is_available():
+        sys.exit(
+            "benchmarks.distributed: torch finds no CUDA device here; run it where there is one."
+        )
     rows = []
-    for job in JOBS:
-        told = json.loads(run_worker(job))
+    for number, job in enumerate(JOBS, 1):
+        told = json.loads(run_worker(replace(job, device=device)))
+        took = Spread.of(told["ms"]).show()
+        typer.echo(f"{number} of {len(JOBS)}: {job}: {took} ms a step", err=True)
         rows.append(
             [
                 str(job),
-                Spread.of(told["ms"]).show(),
+                took,
                 f"{told['cpu']:.1f}",
                 f"{foretold(job):,.0f}",
                 f"{told['tensors']:,.0f}",
@@ -81,8 +101,11 @@ def main() -> Section:
         )
     what = f"batch, processes, n = {STEPS}"
     header = (what, "ms a step", "CPU ms", "model", "tensors", "interface")
-    command = "python -m benchmarks.distributed"
-    return Section("Several processes", command, TEXT.format(machine=machine()), header, rows)
+    command, text = "python -m benchmarks.distributed", TEXT.format(machine=machine())
+    if device == "cuda":
+        there = {"devices": torch.cuda.device_count(), "name": torch.cuda.get_device_name()}
+        command, text = f"{command} --device cuda", text + ON_CUDA.format(**there)
+    return Section("Several processes", command, text, header, rows)
 
 
 def foretold(job: Job) -> float:
@@ -113,20 +136,23 @@ def run_worker(job: Job) -> str:
 def apart() -> bool:
     """Whether a network name space can be made here."""
     found = shutil.which("unshare")
-    return bool(found) and not subprocess.run([*APART, "true"], check=False).returncode  # noqa: S603
+    if found is None:
+        return False
+    return not subprocess.run([*APART, "true"], check=False, capture_output=True).returncode  # noqa: S603
 
 
 def worker(job: Job) -> None:
     """One of the processes: train, and count."""
     torch.set_num_threads(1)
-    ranks = join_ranks(torch.device("cpu"), deal_out=job.deal_out)
+    device = _own_device(job)
+    ranks = join_ranks(device, deal_out=job.deal_out)
     data = sample(exposures=EXPOSURES)
-    net = RatioNet(x_dim=X_DIM, task_dim=E_DIM, hidden=HIDDEN, dropout=DROPOUT)
+    net = RatioNet(x_dim=X_DIM, task_dim=E_DIM, hidden=HIDDEN, dropout=DROPOUT).to(device)
     with torch.no_grad():
         for parameter in net.parameters():
             ranks.from_lead(parameter)
     x = ranks.own(data.x).clone() if ranks.deal_out else data.x
-    model = TaskRatios(net, x=x, e=data.e, ranks=ranks)
+    model = TaskRatios(net, x=x.to(device), e=data.e.to(device), ranks=ranks)
     with Split(model, TaskRatios.of_tasks, ranks) as split:
         steps = _steps(model, split, data, job.batch)
         for _ in range(WARM_UP):
@@ -147,23 +173,35 @@ def worker(job: Job) -> None:
         print(json.dumps(told))
 
 
+def _own_device(job: Job) -> torch.device:
+    """One a process; where they share CUDA devices each is on a machine of its own to NCCL."""
+    if job.device == "cpu":
+        return torch.device("cpu")
+    rank, there = os.environ.get("RANK", "0"), torch.cuda.device_count()
+    if there < job.processes:
+        os.environ |= {"NCCL_HOSTID": rank, "NCCL_SOCKET_IFNAME": "lo"}
+    torch.cuda.set_device(int(rank) % there)
+    return torch.device("cuda")
+
+
 def _steps(model: TaskRatios, split: Split, data: Sample, batch: int) -> Iterator[float]:
     """Steps of a training without end, each as the seconds that it took."""
-    ranks = split.ranks
-    user, task = torch.from_numpy(data.user), torch.from_numpy(data.task)
+    ranks, device = split.ranks, model.e.device
+    user, task = (torch.from_numpy(rows).to(device) for rows in (data.user, data.task))
     base = CountedSampler(user, task, user.bincount(minlength=len(data.x)).cumsum(0))
     own = task % ranks.size == ranks.rank
     pairs = PairSampler(user, task, user) if ranks is ALONE else _of(base, own, ranks)
     course = make_course(model, model.loss, pairs, [], batch_size=batch, seed=0, ranks=ranks)
-    adam = torch.optim.Adam(model.parameters(), lr=2e-3, fused=True)
+    cuda = device.type == "cuda"
+    adam = torch.optim.Adam(model.parameters(), lr=2e-3, fused=True, capturable=cuda)
+    capture = cuda and not ranks.deal_out
+    step = fastest(make_step(course.loss, adam, split), device, course.random, capture=capture)
     while True:
         for pairs_of_step in course.batches():
             started = time.perf_counter()
-            loss = course.loss(*pairs_of_step)
-            adam.zero_grad()
-            loss.backward()
-            split.add_gradients()
-            adam.step()
+            step(*pairs_of_step)
+            if cuda:
+                torch.cuda.synchronize()
             yield time.perf_counter() - started
 
 

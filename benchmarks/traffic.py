@@ -44,17 +44,23 @@ def distinct(chances: Iterable[float], draws: int) -> float:
 
 @dataclass(frozen=True)
 class Machines:
-    """One GPU and its links: the pairs as docs/gpu.md has them, the rest assumed.
+    """One GPU, its host and its links: the first four as docs/gpu.md has them, the rest assumed.
 
     Attributes:
         pairs: pairs a second, there and back through the network of Table 5 (positives and
             negatives each count).
+        draw: seconds that a pair takes to be shuffled and given a negative.
+        host: seconds in which the host starts a step of two recordings.
+        host_eager: the same without recordings, which x dealt out does not allow.
         memory: bytes a second from and to its memory.
         link: bytes a second that it sends to the next one.
         latency: seconds that a sum or an exchange over all GPUs takes however small it is.
     """
 
     pairs: float = 2.2e8
+    draw: float = 3.4e-9
+    host: float = 5e-4
+    host_eager: float = 3.5e-3
     memory: float = 2e12
     link: float = 5e10
     latency: float = 1e-4
@@ -91,21 +97,30 @@ class Job:
         return {
             "x": rows * self.x_dim * SINGLE,
             "e": 5 * of_table,  # itself, its gradient, two moments, the best so far
-            "pairs": pairs * (2 + 4) * LONG,  # user and task; an epoch's order, users and tasks
+            "pairs": pairs * (2 + 6) * LONG,  # user, task; an epoch's order, users twice, negatives
             "base": self.users * LONG,
         }
 
     def step(self, processes: int, machines: Machines) -> dict[str, float]:
-        """Seconds of a step, by what takes them."""
+        """Seconds of a step, by what takes them: what the device does, then what it waits for."""
         of_table = self.tasks / processes * self.e_dim * SINGLE
-        messages = {"network": 1, "x": 3}  # of which: how many rows, which, and the rows
-        return {
+        of_rows = 2 * self.batch / processes * self.x_dim * SINGLE
+        device = {
             "pairs": 2 * self.batch / processes / machines.pairs,
+            "rows of x": 4 * of_rows / machines.memory,  # fetched, written, and read twice
+            "draws": self.batch / processes * machines.draw,
             "Adam on e": 9 * of_table / machines.memory,  # 5 read, 4 written, the gradient's zeros
-        } | {
-            what: sent / machines.link + messages[what] * machines.latency
-            for what, sent in self.sent(processes).items()
         }
+        host = machines.host_eager if self.deal_out else machines.host
+        messages = {"network": 1, "x": 3}  # of which: how many rows, which, and the rows
+        return (
+            device
+            | {"host": max(0.0, host - sum(device.values()))}
+            | {
+                what: sent / machines.link + messages[what] * machines.latency
+                for what, sent in self.sent(processes).items()
+            }
+        )
 
     def epoch(self, processes: int, machines: Machines) -> float:
         """Seconds of an epoch."""
@@ -137,8 +152,10 @@ def foretold(job: Job, machines: Machines) -> Section:
     text = (
         f"Foretold, not measured: {job.exposures:,} exposures of {job.users:,} users to "
         f"{job.tasks:,} tasks, x {job.x_dim} and e {job.e_dim} wide, the network of Table 5, "
-        f"{job.batch:,} pairs and as many negatives a step. Assumed of a GPU: "
-        f"{machines.pairs:.1e} pairs a second, {machines.memory:.0e} bytes a second of memory, "
+        f"{job.batch:,} pairs and as many negatives a step. Measured on one GPU: "
+        f"{machines.pairs:.1e} pairs a second, {machines.draw:.1e} s to draw one, "
+        f"{machines.host:.1e} s in which the host starts a step ({machines.host_eager:.1e} where x "
+        f"is dealt out). Assumed: {machines.memory:.0e} bytes a second of memory, "
         f"{machines.link:.0e} of its link, {machines.latency:.0e} s for the least sum or "
         "exchange over all."
     )

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import distributed, gpu, modes, scale, traffic
+from benchmarks import distributed, gpu, modes, scale, share, traffic
 from benchmarks.page import Section, render
 from benchmarks.stages import Cost, main_stages
 from benchmarks.textbook import PlainDeepFM, Textbook, by_dataloader, by_tensors, plain_deepfm_epoch
@@ -24,6 +24,7 @@ from pipeline.models.weights import draw_layers
 from pipeline.ranks import Ranks
 from pipeline.steps.sampler import PairSampler
 from pipeline.training.split import Split
+from pipeline.training.step import make_step
 from tests.together import together
 
 ROOT = Path(__file__).parents[1]
@@ -194,8 +195,8 @@ def test_what_several_processes_send_is_the_network_and_no_embedding() -> None:
         net = RatioNet(x_dim=7, task_dim=5, hidden=[6, 4], dropout=[0.0, 0.0])
         model = TaskRatios(net, x=torch.randn(9, 7), e=torch.randn(200, 5))
         with Split(model, TaskRatios.of_tasks, ranks) as split, distributed.counted(ranks) as sent:
-            model.loss(torch.zeros(2, 3, dtype=torch.int64), torch.arange(3)).backward()
-            split.add_gradients()
+            step = make_step(model.loss, torch.optim.Adam(model.parameters()), split)
+            step(torch.zeros(2, 3, dtype=torch.int64), torch.arange(3))
         return sent
 
     numbers = traffic.shared_numbers(7, 5, [6, 4])
@@ -252,6 +253,32 @@ def test_more_processes_hold_less_each_and_send_hardly_more() -> None:
         assert job.memory(64)[what] == pytest.approx(job.memory(8)[what] / 8)
     assert job.step(64, machines)["network"] < 1.1 * job.step(8, machines)["network"]
     assert job.epoch(64, machines) < job.epoch(8, machines)
+
+
+def test_the_host_bounds_a_step_that_leaves_the_device_little_to_do() -> None:
+    job, machines = traffic.Job(), traffic.Machines()
+    assert job.step(8, machines)["host"] == 0
+    of_64 = job.step(64, machines)
+    assert sum(of_64.values()) - of_64["network"] == pytest.approx(machines.host)
+
+
+def test_the_share_of_one_device_comes_out_on_a_cpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(share, "EPOCHS", 2)
+    job = traffic.Job(exposures=4000, tasks=80, users=50, x_dim=6, e_dim=3, batch=512)
+    section = share.measured(CPU, job, processes=(2, 4))
+    assert [row[0] for row in section.rows] == ["2", "4"]
+    milliseconds = [float(row[n].split()[0]) for row in section.rows for n in (2, 3)]
+    assert all(took > 0 for took in milliseconds)
+
+
+@pytest.mark.parametrize("module", ["distributed", "share"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_cuda_device_a_benchmark_of_one_says_so(module: str) -> None:
+    asked = ["--device", "cuda"] if module == "distributed" else []
+    command = [sys.executable, "-m", f"benchmarks.{module}", *asked]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"benchmarks.{module}: torch finds no CUDA device here; ")
 
 
 @pytest.mark.full
