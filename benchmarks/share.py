@@ -28,7 +28,7 @@ from pipeline.training.split import Split
 
 EPOCHS = 4  # the first does not count: there steps are recorded
 TEXT = """
-The share of one of so many GPUs in the training that [distributed.md](distributed.md) foretells
+The share of one of so many GPUs in the training that [scale.md](scale.md) foretells
 ({exposures:,} exposures of {users:,} users to {tasks:,} tasks, {batch:,} pairs and as many
 negatives a step of all of them): its tasks and their exposures, and x of all users. Milliseconds of
 a step over an epoch, its shuffling and its draws of negatives included, the median of {epochs}
