@@ -4,11 +4,12 @@ Row n of what is dealt out (a task, a user) lies on process n modulo their numbe
 written for one process that holds rows of its own, and asks here for what is of all of them.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from pipeline.arrays import Doubles
 from pipeline.errors import PipelineError
-from pipeline.torchrun import under_torchrun
+from pipeline.torchrun import MEETING, under_torchrun
 
 TIMEOUT = timedelta(minutes=10)  # without a word from another process; gloo misses a killed one
 
@@ -185,7 +186,8 @@ ALONE = Ranks()
 def join_ranks(device: torch.device, *, deal_out: bool = False) -> Ranks:
     """Meet the other processes that torchrun started; ALONE without it.
 
-    Tensors travel by gloo from a CPU, by NCCL from a CUDA device.
+    Tensors travel by gloo from a CPU, by NCCL from a CUDA device. Processes that a stage started
+    find one another by a file, others at the address that torchrun was given.
 
     Raises:
         PipelineError: they cannot be reached.
@@ -193,8 +195,16 @@ def join_ranks(device: torch.device, *, deal_out: bool = False) -> Ranks:
     if not under_torchrun():
         return ALONE
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    meeting: dict[str, Any] = {}
+    if MEETING in os.environ:
+        rank, size = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
+        meeting = {
+            "init_method": f"file://{os.environ[MEETING]}",
+            "rank": rank,
+            "world_size": size,
+        }
     try:
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        dist.init_process_group(backend, timeout=TIMEOUT, **meeting)
     except RuntimeError as error:
         raise PipelineError(
             f"the processes cannot meet ({str(error).splitlines()[0]}); look at the address and "

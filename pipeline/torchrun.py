@@ -2,7 +2,8 @@
 
 import os
 
-LAUNCHER = "CAD_LAUNCHER"  # in the environment of processes that a stage started: its own number
+# In the environment of processes that a stage started: its own number, and the file they meet by.
+LAUNCHER, MEETING = "CAD_LAUNCHER", "CAD_MEETING"
 
 
 def under_torchrun() -> bool:

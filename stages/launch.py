@@ -13,11 +13,14 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipeline.errors import PipelineError
-from pipeline.torchrun import LAUNCHER
+from pipeline.torchrun import LAUNCHER, MEETING
 
 
 def launch(module: str, arguments: Sequence[str], processes: int) -> None:
     """Run `python -m module` with its arguments in so many processes, on this machine.
+
+    They meet by files and talk by the loopback interface: torch's own store listens on every
+    network, asks nobody who they are, and torchrun unpickles what it finds there.
 
     Raises:
         PipelineError: what the first of them that failed had to say, or how it ended.
@@ -26,8 +29,12 @@ def launch(module: str, arguments: Sequence[str], processes: int) -> None:
     # A core or more for each; torchrun would set 1, and say so.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
     os.environ[LAUNCHER] = str(os.getpid())
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    for backend in ("GLOO", "NCCL"):
+        os.environ.setdefault(f"{backend}_SOCKET_IFNAME", "lo")
     logging.disable(logging.CRITICAL)  # torchrun's own story; ours is a line
     with tempfile.TemporaryDirectory() as folder:
+        os.environ[MEETING] = str(Path(folder) / "meeting")
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -35,7 +42,8 @@ def launch(module: str, arguments: Sequence[str], processes: int) -> None:
             logs_specs=DefaultLogsSpecs(log_dir=folder),
             run_id=module,
             rdzv_backend="c10d",
-            rdzv_endpoint="127.0.0.1:0",  # any free port
+            rdzv_endpoint=str(Path(folder) / "rendezvous"),
+            rdzv_configs={"store_type": "file"},
             local_addr="127.0.0.1",
             max_restarts=0,
         )
