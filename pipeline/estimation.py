@@ -221,8 +221,3 @@ def _scaling(valid: Tensor, ranks: Ranks) -> Platt:
     common = np.array([[1.0], [0.0]])  # row 0 under q_t, row 1 under p
     platt = fit_platt(valid.cpu().numpy(), common, 1 - common, ranks.sums)
     return platt if platt.slope > 0 else UNSCALED
-
-
-def rested_at_chance(history: list[Row]) -> bool:
-    """Whether the validation loss never left the plateau at 2 ln 2: nothing was learned."""
-    return min(row["valid_loss"] for row in history) >= PLATEAU

@@ -134,7 +134,7 @@ def auc_histogram(aucs: Floats, *, exposure: bool = False) -> Figure:
     """The number of tasks by their AUC (N,), x 100; a line at the mean, and one at chance."""
     figure, axes = _panel(SMALL, 1.7)
     color = EXPOSURE if exposure else COMMON
-    axes.hist(100 * aucs, bins=np.linspace(0, 100, 41).tolist(), color=color, alpha=0.55)
+    axes.hist(100 * aucs, bins=np.linspace(0, 100, 41).tolist(), color=color, alpha=0.85)
     axes.axvline(50, **DOTTED)
     axes.axvline(100 * aucs.mean(), color=color, linewidth=1.5)
     axes.margins(y=0.1)
@@ -260,7 +260,7 @@ def score_spread(groups: Mapping[str, Floats]) -> Figure:
         p10, p25, p50, p75, p90 = np.quantile(scores, (0.1, 0.25, 0.5, 0.75, 0.9))
         color = COMMON if row else MUTED
         axes.hlines(row, p10, p90, color=color, linewidth=1)
-        axes.hlines(row, p25, p75, color=color, linewidth=5, alpha=0.45)
+        axes.hlines(row, p25, p75, color=color, linewidth=5, alpha=0.75)
         axes.plot(p50, row, "o", color=color, markersize=5.5)
     axes.set_yticks(range(len(groups)), list(groups), color=INK)
     axes.set_ylim(-0.6, len(groups) - 0.4)

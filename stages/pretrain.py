@@ -45,7 +45,6 @@ def main(
         import pyarrow as pa
 
         from pipeline import schemas
-        from pipeline.estimation import rested_at_chance
         from pipeline.examples import Examples
         from pipeline.model_files import write_network
         from pipeline.pairs import ids_of
@@ -54,7 +53,7 @@ def main(
         from pipeline.seed_tasks import choose_seed_tasks
         from pipeline.storage import read_table, write_table
         from pipeline.text_files import write_csv
-        from pipeline.training.history import best_row, kept_epoch, rounded
+        from pipeline.training.history import best_row, kept_epoch, rested_at_chance, rounded
         from stages.session import open_session
 
         wanted = run.params.pretrain

@@ -12,7 +12,8 @@ app = stage_app()
 PARAM_KEYS = (
     *("init", "seed", "data.source", "labels", "features.model", "features.user_fields"),
     *("features.activity", "projection.histogram_label"),
-    *("features.min_users", "features.visible"),
+    *("features.min_users", "features.visible", "features.max_epochs", "features.patience"),
+    *("pretrain.max_epochs", "pretrain.patience", "ratio.max_epochs"),
     *("ratio.base", "ratio.visible", "ratio.linear", "ratio.mode", "ratio.stop"),
     "ratio.scaling",
     *("ratio.freeze_e", "ratio.hidden", "ratio.dropout", "ratio.patience"),

@@ -49,14 +49,19 @@ def main(
         from pipeline import schemas
         from pipeline.conditional import train_conditional
         from pipeline.embedding_matrix import embedding_matrix, embedding_table
-        from pipeline.estimation import rested_at_chance
         from pipeline.examples import Examples
         from pipeline.model_files import write_network
         from pipeline.pairs import ids_of
         from pipeline.parts import read_exposures_to
         from pipeline.storage import read_table, write_table
         from pipeline.text_files import write_csv
-        from pipeline.training.history import best_row, kept_epoch, longer_patience, rounded
+        from pipeline.training.history import (
+            best_row,
+            kept_epoch,
+            longer_patience,
+            rested_at_chance,
+            rounded,
+        )
         from stages.session import open_session
 
         wanted = run.params.ratio

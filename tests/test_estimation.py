@@ -22,14 +22,13 @@ from pipeline.estimation import (
     make_estimation,
     pair_losses,
     ratio_loss,
-    rested_at_chance,
 )
 from pipeline.examples import Examples
 from pipeline.pairs import Pairs
 from pipeline.sections import Base, Schedule, Visible
 from pipeline.steps.dropout import MaskSource
 from pipeline.steps.sampler import PairSampler
-from pipeline.training.history import PLATEAU, Row
+from pipeline.training.history import PLATEAU, Row, rested_at_chance
 from pipeline.training.session import Session
 from tests.worlds import default_params, small_world
 

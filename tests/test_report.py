@@ -34,7 +34,7 @@ from pipeline.report.artefacts import Artefacts
 from pipeline.report.choice import WELL_KNOWN, compared_tasks, portrayed_tasks
 from pipeline.report.content import Content, gather
 from pipeline.report.page import SOURCES, readable, render, short, signed
-from pipeline.report.results import departures, extremes, paper_auc
+from pipeline.report.results import FEW, departures, extremes, paper_auc
 from pipeline.report.run_facts import NOT_RECORDED, RESTORED, RunFacts, run_facts
 from pipeline.report.similarity import _line_up
 from pipeline.score_matrix import score_table
@@ -236,7 +236,8 @@ def test_the_numbers_shown_are_those_of_auc_json(page: ET.Element, content: Cont
     shown = [(span.get("title"), text(span)) for span in page.iter(f"{HTML}span") if span.keys()]
     shown = [(key, number) for key, number in shown if key]
     keys = {f"{name}.{figure}" for name in ("age", "occupation") for figure in FIGURES}
-    keys |= {f"exposure.{figure}" for figure in FIGURES[:3]} | {"exposure_valid.auc"}
+    of_exposures = ("exposure", "exposure_valid")
+    keys |= {f"{name}.{figure}" for name in of_exposures for figure in FIGURES[:3]}
     rivals = [f"trivial.{rival}" for rival in ("random", "activity")]
     keys |= {f"{rival}.{name}" for rival in rivals for name in ("age", "occupation", "exposure")}
     keys |= {"leak.age", "leak.occupation", "deepfm.pair_auc", "truth.spearman"}
@@ -573,6 +574,47 @@ def test_activity_that_does_better_is_told(artefacts: Artefacts, params: Params)
     assert "held-out exposures" in found
     assert "age (5 classes)" not in found
     assert "held-out exposures" not in beaten("exposure", ci95_high=0.99)  # that may be chance
+
+
+def test_activity_within_the_interval_is_told(artefacts: Artefacts, params: Params) -> None:
+    def level(low: float, high: float) -> list[str]:
+        changed = {**artefacts.metrics["exposure"], "ci95_low": low, "ci95_high": high}
+        return gather(
+            replace(artefacts, metrics={**artefacts.metrics, "exposure": changed}), params
+        ).level
+
+    activity = artefacts.metrics["trivial"]["activity"]["exposure"]
+    assert "held-out exposures" in level(activity - 0.1, activity + 0.1)
+    assert "held-out exposures" not in level(activity + 0.1, 1.0)
+    assert "held-out exposures" not in level(0.0, activity - 0.1)
+
+
+def test_a_page_says_that_nothing_was_learned(artefacts: Artefacts, params: Params) -> None:
+    """And which training max_epochs ended; the one in HISTORY ended by itself."""
+    flat = [{**row, "valid_loss": "1.3863"} for row in HISTORY]
+    short = params.ratio.model_copy(update={"max_epochs": len(HISTORY)})
+    short_params = params.model_copy(update={"ratio": short})
+    page = text(parsed(render(gather(replace(artefacts, ratio_history=flat), short_params), [])))
+    assert "Nothing was learned: the loss of the ratio never left 1.386" in page
+    assert "after epoch 1 of 3, which max_epochs ended" in page
+    page = text(parsed(render(gather(artefacts, params), [])))
+    assert "Nothing was learned" not in page
+    assert "max_epochs" not in page
+
+
+def test_a_page_says_that_held_out_exposures_are_too_few(
+    artefacts: Artefacts, params: Params
+) -> None:
+    by_exposure = [row for row in artefacts.task_auc if row["label"] == "exposure"]
+    others = [row for row in artefacts.task_auc if row["label"] != "exposure"]
+    alone = [{**row, "n_nominal": "2"} for row in by_exposure[:3]]
+    rows = [*others, *alone, *({**row, "auc": ""} for row in by_exposure[3:])]
+    counted = 2 * sum(bool(row["auc"]) for row in alone)
+    assert 0 < counted < FEW
+    page = text(parsed(render(gather(replace(artefacts, task_auc=rows), params), [])))
+    told = f"Too few to tell: the figure by held-out exposures rests on {counted} of test users."
+    assert told in page
+    assert "Too few to tell" not in text(parsed(render(gather(artefacts, params), [])))
 
 
 def test_every_source_has_a_name_for_people() -> None:

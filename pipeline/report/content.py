@@ -14,7 +14,9 @@ from pipeline.report.results import (
     beaten_by_activity,
     departures,
     extremes,
+    few_held_out,
     figures_of,
+    level_with_activity,
     yardsticks,
 )
 from pipeline.report.similarity import Similarity, similarity
@@ -32,6 +34,8 @@ class Content:
         figures: every scalar of metrics/auc.json by its dotted key; AUCs as fractions.
         yardsticks: what was measured by.
         beaten: the yardsticks by which users' activity alone does better.
+        level: those by which it is within the interval.
+        few: held-out pairs of a test user and a task, where they are too few to tell; else None.
         departures: in what the settings differ from the paper's.
         best, worst: the tasks whose held-out users are found best, and worst.
         portraits: three tasks and their test users.
@@ -46,6 +50,8 @@ class Content:
     figures: dict[str, float]
     yardsticks: list[Yardstick]
     beaten: list[str]
+    level: list[str]
+    few: int | None
     departures: list[str]
     best: list[TaskAuc]
     worst: list[TaskAuc]
@@ -60,8 +66,9 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
     """Gather the content of the report.
 
     Reads the params init, seed, data.source, labels, features.model, features.user_fields,
-    features.activity, features.min_users, features.visible, projection.histogram_label,
-    ratio.base, ratio.visible, ratio.linear, ratio.mode, ratio.stop,
+    features.activity, features.min_users, features.visible, features.max_epochs,
+    features.patience, pretrain.max_epochs, pretrain.patience, projection.histogram_label,
+    ratio.max_epochs, ratio.base, ratio.visible, ratio.linear, ratio.mode, ratio.stop,
     ratio.scaling, ratio.freeze_e, ratio.hidden, ratio.dropout, ratio.patience, evaluate.labels,
     evaluate.users, pretrain.seed_tasks, graph.model, graph.triples, tasks.min_exposures and
     tasks.keep_share.
@@ -89,13 +96,15 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
         figures=figures,
         yardsticks=measured,
         beaten=beaten_by_activity(measured, figures),
+        level=level_with_activity(measured, figures),
+        few=few_held_out(artefacts.task_auc),
         departures=departures(params),
         best=best,
         worst=worst,
         portraits=[portray(row, test_users, artefacts, params) for row in shown],
         why=[explain_most_familiar(row, test_users, artefacts, explainer) for row in shown],
         similarity=similarity(artefacts, source),
-        learning=learned(artefacts),
+        learning=learned(artefacts, params),
         patience=longer_patience(artefacts.ratio_history, params.ratio.patience),
     )
 

@@ -13,6 +13,7 @@ from pipeline.params import Init, Params
 from pipeline.report.artefacts import Artefacts, Rows
 
 EXPOSURE = "exposure"  # the yardstick that needs no label
+FEW = 20  # held-out exposures; with fewer an AUC may be anything
 PAPER_AUC: Mapping[str, Mapping[str, float]] = {  # as the report names its rows
     "Gaussian": paper.TABLE_1["gaussian"],
     "Normalizing flow": paper.TABLE_1["maf"],
@@ -135,6 +136,24 @@ def beaten_by_activity(measured: Sequence[Yardstick], figures: Mapping[str, floa
         for one in measured
         if figures[f"trivial.activity.{one.key}"] > figures[f"{one.key}.ci95_high"]
     ]
+
+
+def level_with_activity(measured: Sequence[Yardstick], figures: Mapping[str, float]) -> list[str]:
+    """The yardsticks by which users' activity alone lies within the 95 % interval, by name."""
+    return [
+        one.name
+        for one in measured
+        if figures[f"{one.key}.ci95_low"]
+        <= figures[f"trivial.activity.{one.key}"]
+        <= figures[f"{one.key}.ci95_high"]
+    ]
+
+
+def few_held_out(task_auc: Rows) -> int | None:
+    """How many held-out exposures of test users all AUCs by them rest on, if fewer than FEW."""
+    rows = [row for row in task_auc if row["label"] == EXPOSURE and row["auc"]]
+    count = sum(int(row["n_nominal"]) for row in rows)
+    return count if count < FEW else None
 
 
 def departures(params: Params) -> list[str]:

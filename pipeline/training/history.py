@@ -36,14 +36,19 @@ def best_row(history: Sequence[Figures]) -> Figures:
     return min(history, key=figure)
 
 
-def kept_epoch(history: Sequence[Row], schedule: Schedule) -> str:
+def kept_epoch(history: Sequence[Figures], schedule: Schedule) -> str:
     """Which epoch was kept of how many, in words, and whether it was kept less than patience ago.
 
     Then max_epochs ended the training; it may also have where patience never counted (a plateau).
     """
-    epoch, epochs = int(best_row(history)["epoch"]), len(history)
+    epoch, epochs = int(float(best_row(history)["epoch"])), len(history)
     cut = epochs == schedule.max_epochs and epochs - epoch < schedule.patience
     return f"after epoch {epoch} of {epochs}{', which max_epochs ended' if cut else ''}"
+
+
+def rested_at_chance(history: Sequence[Figures]) -> bool:
+    """Whether the validation loss never left the plateau at 2 ln 2: nothing was learned."""
+    return min(float(row["valid_loss"]) for row in history) >= PLATEAU
 
 
 def longer_patience(history: Sequence[Figures], patience: int) -> int | None:

@@ -38,13 +38,12 @@ def main(
     with image_stage(name, params, "ratio", "network", outputs=out, root=root) as run:
         from pipeline import schemas
         from pipeline.embedding_matrix import embedding_matrix, embedding_table
-        from pipeline.estimation import rested_at_chance
         from pipeline.images.ratio import train_images
         from pipeline.images.tasks import active_categories, category_sides
         from pipeline.model_files import write_network
         from pipeline.storage import read_table, write_table
         from pipeline.text_files import write_csv
-        from pipeline.training.history import best_row, rounded
+        from pipeline.training.history import best_row, rested_at_chance, rounded
         from stages.session import open_session
 
         tasks = folder.task_set(k).tasks
