@@ -59,16 +59,16 @@ movielens: setup ## MovieLens 1M as an experiment; commits metrics/movielens/auc
 	python -m experiments.movielens $(if $(RAW),--raw-dir $(call quoted,$(RAW)))
 
 compare: setup ## four initialisations x three seeds, one table. OVER='KEY=A|B' and SEEDS=0,1 compare something else
-	python -m experiments.compare $(if $(OVER),--over '$(OVER)') $(if $(SEEDS),--seeds $(SEEDS))
+	python -m experiments.compare $(if $(OVER),--over $(call quoted,$(OVER))) $(if $(SEEDS),--seeds $(call quoted,$(SEEDS)))
 
 seeds: setup ## four ways to choose the seed tasks x 10 to 252 of them x five seeds, on MovieLens 1M. RAW=folder spares the download
 	python -m experiments.seeds -S data.source=movielens-1m $(if $(RAW),--raw-dir $(call quoted,$(RAW)))
 
 images: setup ## CIFAR-10 and MNIST: tables 2, 3 and 6; PARAMS=smoke, small, half-hour or full, RAW=folder spares the download
-	python -m experiments.images.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir $(call quoted,$(RAW))) $(if $(JOBS),--jobs $(JOBS))
+	python -m experiments.images.run $(if $(PARAMS),--params $(call quoted,$(PARAMS))) $(if $(RAW),--raw-dir $(call quoted,$(RAW))) $(if $(JOBS),--jobs $(call quoted,$(JOBS)))
 
 table1: setup ## Table 1 on MovieLens 1M, and its peers; PARAMS=oneseed or small (the simulation), RAW=folder spares the download; writes metrics/table1/table1.*, oneseed.* or small.*
-	python -m experiments.table1.run $(if $(PARAMS),--params $(PARAMS)) $(if $(RAW),--raw-dir $(call quoted,$(RAW))) $(if $(JOBS),--jobs $(JOBS))
+	python -m experiments.table1.run $(if $(PARAMS),--params $(call quoted,$(PARAMS))) $(if $(RAW),--raw-dir $(call quoted,$(RAW))) $(if $(JOBS),--jobs $(call quoted,$(JOBS)))
 
 benchmark: setup ## time this pipeline beside plain implementations; writes docs/performance.md
 	python -m benchmarks
