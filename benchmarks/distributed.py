@@ -35,8 +35,8 @@ from benchmarks.timing import Spread
 from benchmarks.traffic import SINGLE, bytes_fetched, bytes_sent, distinct, shared_numbers
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.ranks import ALONE, Ranks, join_ranks, leave_ranks
-from pipeline.steps.sampler import CountedSampler, PairSampler
-from pipeline.training.capture import fastest
+from pipeline.steps.sampler import CountedSampler, PairSampler, batch_count
+from pipeline.training.capture import WARM, fastest
 from pipeline.training.course import make_course
 from pipeline.training.shards import here
 from pipeline.training.split import Split
@@ -55,7 +55,7 @@ interface counts them (TCP and its answers included). Measured on {{machine}}.
 ON_CUDA = """
 The same by NCCL between CUDA devices ({devices} x {name}). Where there are fewer than processes
 they share them: then milliseconds say nothing, since they take turns, and all bytes go over the
-loopback interface, as between machines.
+loopback interface, as between machines. A step is waited for before the next is started.
 """
 
 
@@ -155,7 +155,7 @@ def worker(job: Job) -> None:
     model = TaskRatios(net, x=x.to(device), e=data.e.to(device), ranks=ranks)
     with Split(model, TaskRatios.of_tasks, ranks) as split:
         steps = _steps(model, split, data, job.batch)
-        for _ in range(WARM_UP):
+        for _ in range(_warm_up(job)):
             next(steps)
         with counted(ranks) as sent:
             ranks.total(0)
@@ -171,6 +171,13 @@ def worker(job: Job) -> None:
     leave_ranks()
     if ranks.leads:
         print(json.dumps(told))
+
+
+def _warm_up(job: Job) -> int:
+    """Steps that do not count: on a CUDA device until each shape of batch has been recorded."""
+    if job.device == "cpu":
+        return WARM_UP
+    return (WARM + 1) * batch_count(EXPOSURES, job.batch)
 
 
 def _own_device(job: Job) -> torch.device:
@@ -194,8 +201,8 @@ def _steps(model: TaskRatios, split: Split, data: Sample, batch: int) -> Iterato
     course = make_course(model, model.loss, pairs, [], batch_size=batch, seed=0, ranks=ranks)
     cuda = device.type == "cuda"
     adam = torch.optim.Adam(model.parameters(), lr=2e-3, fused=True, capturable=cuda)
-    capture = cuda and not ranks.deal_out
-    step = fastest(make_step(course.loss, adam, split), device, course.random, capture=capture)
+    learn = make_step(course.loss, adam, split)
+    step = fastest(learn, device, course.random, capture=not ranks.deal_out)
     while True:
         for pairs_of_step in course.batches():
             started = time.perf_counter()

@@ -23,6 +23,8 @@ from pipeline.steps.dropout import MaskSource, set_masks
 from pipeline.steps.pair_loss import ratio_loss
 from pipeline.steps.sampler import PairSampler
 from pipeline.training.capture import Step, fastest
+from pipeline.training.split import Split
+from pipeline.training.step import make_step
 
 BATCHES = (8_192, 65_536, 524_288)
 STEPS, ROUNDS, EPOCHS, LR = 20, 9, 15, 2e-3
@@ -81,18 +83,11 @@ COLUMNS: dict[str, tuple[Callable[[Tensor, Tensor], Way], bool, bool]] = {
 }
 
 
-def make_step(way: Way, device: torch.device, *, capture: bool) -> Step:
+def step_of(way: Way, device: torch.device, *, capture: bool) -> Step:
     """A step of Adam; on a CUDA device recorded and replayed as the training loop does it."""
     cuda = device.type == "cuda"
     adam = torch.optim.Adam(way.model.parameters(), lr=LR, fused=True, capturable=cuda)
-
-    def step(user: Tensor, task: Tensor) -> Tensor:
-        adam.zero_grad()
-        value = way.loss(user, task)
-        value.backward()
-        adam.step()
-        return value.detach()
-
+    step = make_step(way.loss, adam, Split(way.model))
     random = {} if way.masks is None else {"masks": way.masks}
     return fastest(step, device, random, capture=capture)
 
@@ -135,7 +130,7 @@ def measured(
         seconds.append([f"{batch:,}"])
         for make, capture, deterministic in COLUMNS.values():
             torch.use_deterministic_algorithms(mode=deterministic, warn_only=True)
-            step = make_step(make(x, e), device, capture=capture)
+            step = step_of(make(x, e), device, capture=capture)
             rates[-1].append(_rate(step, some, of, device).show())
             took = _seconds(partial(train, step, pairs, batch, epochs, gen), device)
             seconds[-1].append(f"{took:.2f}")

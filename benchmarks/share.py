@@ -19,7 +19,7 @@ from benchmarks.traffic import GIGA, Job, Machines
 from pipeline.models.ratio import RatioNet, TaskRatios
 from pipeline.ranks import ALONE, Ranks
 from pipeline.sections import Schedule
-from pipeline.steps.sampler import CountedSampler
+from pipeline.steps.sampler import CountedSampler, batch_count
 from pipeline.training.course import make_course
 from pipeline.training.history import Row
 from pipeline.training.loop import fit
@@ -114,7 +114,7 @@ def epochs(
         split=Split(model, TaskRatios.of_tasks, Silent()),
         capture=capture,
     )
-    steps = round(pairs / batch)
+    steps = batch_count(pairs, batch)
     most = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     return [1000 * (end - start) / steps for start, end in pairwise(ended)], most
 

@@ -44,7 +44,11 @@ def distinct(chances: Iterable[float], draws: int) -> float:
 
 @dataclass(frozen=True)
 class Machines:
-    """One GPU, its host and its links: the first four as docs/gpu.md has them, the rest assumed.
+    """One GPU, its host and its links: the first four from docs/gpu.md, the rest assumed.
+
+    `draw` and the two of `host` are fitted to what one GPU's share took there (benchmarks.share):
+    the first is what the other parts leave of a step of one of 8, the host's are steps of one of
+    64, which leave the device idle.
 
     Attributes:
         pairs: pairs a second, there and back through the network of Table 5 (positives and
@@ -60,7 +64,7 @@ class Machines:
     pairs: float = 2.2e8
     draw: float = 3.4e-9
     host: float = 5e-4
-    host_eager: float = 3.5e-3
+    host_eager: float = 4.4e-3
     memory: float = 2e12
     link: float = 5e10
     latency: float = 1e-4
@@ -97,7 +101,8 @@ class Job:
         return {
             "x": rows * self.x_dim * SINGLE,
             "e": 5 * of_table,  # itself, its gradient, two moments, the best so far
-            "pairs": pairs * (2 + 6) * LONG,  # user, task; an epoch's order, users twice, negatives
+            # User and task; order, users, both in one, tasks, and what sorting the order takes.
+            "pairs": pairs * (2 + 6) * LONG,
             "base": self.users * LONG,
         }
 
@@ -152,7 +157,7 @@ def foretold(job: Job, machines: Machines) -> Section:
     text = (
         f"Foretold, not measured: {job.exposures:,} exposures of {job.users:,} users to "
         f"{job.tasks:,} tasks, x {job.x_dim} and e {job.e_dim} wide, the network of Table 5, "
-        f"{job.batch:,} pairs and as many negatives a step. Measured on one GPU: "
+        f"{job.batch:,} pairs and as many negatives a step. Measured on one GPU, or fitted to it: "
         f"{machines.pairs:.1e} pairs a second, {machines.draw:.1e} s to draw one, "
         f"{machines.host:.1e} s in which the host starts a step ({machines.host_eager:.1e} where x "
         f"is dealt out). Assumed: {machines.memory:.0e} bytes a second of memory, "

@@ -105,7 +105,7 @@ def test_the_steps_that_a_gpu_would_run_learn_on_a_cpu_too(
         torch.manual_seed(0)
         way = make(x, e)
         draw_layers(way.model, gen)
-        step = gpu.make_step(way, CPU, capture=True)
+        step = gpu.step_of(way, CPU, capture=True)
         assert gpu.train(step, pairs, 60, epochs=25, gen=gen) == 25 * (700 // 60)
         way.model.eval()
         found = float(way.loss(*pairs.fixed(gen)).detach())
