@@ -43,9 +43,9 @@ class MaskSource:
             self._gen.manual_seed(seed ^ APART)
 
     @property
-    def generator(self) -> torch.Generator | None:
-        """The torch generator behind it; None on a CPU."""
-        return self._gen
+    def generators(self) -> list[torch.Generator]:
+        """The torch generator behind it; none on a CPU."""
+        return [] if self._gen is None else [self._gen]
 
     def dropped(self, shape: torch.Size, rate: float) -> Tensor:
         """Which elements are dropped, int32 of `shape`: negative where one is, else 0 or more."""

@@ -149,7 +149,5 @@ def fastest(
 def _generators(random: Iterable[RandomSource]) -> Iterable[torch.Generator]:
     """Those on a CUDA device, behind whatever draws from them."""
     for source in random:
-        for one in getattr(source, "masks", [source]):
-            generator = getattr(one, "generator", one)
-            if isinstance(generator, torch.Generator) and generator.device.type == "cuda":
-                yield generator
+        behind = [source] if isinstance(source, torch.Generator) else source.generators
+        yield from (generator for generator in behind if generator.device.type == "cuda")

@@ -48,7 +48,7 @@ class Course:
         valid: a fixed negative beside each pair, for every set of pairs that validates.
     """
 
-    batches: Callable[[], Iterable[tuple[object, ...]]]
+    batches: Callable[[], Iterable[tuple[Tensor, ...]]]
     loss: Callable[..., Tensor]
     random: Mapping[str, RandomSource]
     valid: Sequence[PairBatch]

@@ -51,7 +51,7 @@ class Patience:
 def fit(
     model: nn.Module,
     *,
-    batches: Callable[[], Iterable[tuple[object, ...]]],
+    batches: Callable[[], Iterable[tuple[Tensor, ...]]],
     loss: Callable[..., Tensor],
     validate: Callable[[], Row],
     schedule: Schedule,

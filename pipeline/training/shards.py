@@ -88,6 +88,11 @@ class Shards:
             parts = zip(batches, weights, strict=True)
             yield tuple(column for batch, weight in parts for column in (*batch, weight))
 
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """Those that draw masks: pairs are drawn before a step, and not in it."""
+        return [generator for masks in self.masks for generator in masks.generators]
+
     def get_state(self) -> Tensor:
         """The epochs so far, which the next draws follow from."""
         return torch.tensor([self.epochs])

@@ -1,9 +1,10 @@
 """A training run between two epochs, as something to keep and to go on from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -40,11 +41,21 @@ class Checkpoint(Protocol):
         """Called at the end of every epoch; need not `take` a snapshot of each."""
 
 
-class RandomSource(Protocol):
-    """Something random that can be put back to where it was, as a `torch.Generator` can."""
+class Draws(Protocol):
+    """Something random that can be put back to where it was.
+
+    Attributes:
+        generators: the torch generators behind it.
+    """
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]: ...
 
     def get_state(self) -> Tensor:
         """Where it is, as a tensor on the CPU."""
 
     def set_state(self, new_state: Tensor) -> object:
         """Go on from where `get_state` was called."""
+
+
+RandomSource = torch.Generator | Draws
