@@ -29,6 +29,7 @@ from torch import Tensor
 
 from benchmarks.command import command as run
 from benchmarks.data import E_DIM, USERS, X_DIM, Sample, sample
+from benchmarks.device import cuda_device
 from benchmarks.page import Section, machine
 from benchmarks.textbook import DROPOUT, HIDDEN
 from benchmarks.timing import Spread
@@ -80,10 +81,8 @@ JOBS = (
 
 def main(device: Literal["cpu", "cuda"] = "cpu") -> Section:
     """Time steps of 1, 2 and 4 processes on CPUs or CUDA devices, and count their bytes."""
-    if device == "cuda" and not torch.cuda.is_available():
-        sys.exit(
-            "benchmarks.distributed: torch finds no CUDA device here; run it where there is one."
-        )
+    if device == "cuda":
+        cuda_device("benchmarks.distributed")
     rows = []
     for number, job in enumerate(JOBS, 1):
         told = json.loads(run_worker(replace(job, device=device)))

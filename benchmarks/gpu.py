@@ -4,7 +4,6 @@ One call prints all of it: `python -m benchmarks.gpu`. Without a CUDA device it 
 the same code runs uncaptured and uncompiled, which is how it is tested.
 """
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.command import command as run
 from benchmarks.data import EXPOSURES, TASKS, USERS, sample
+from benchmarks.device import called, cuda_device
 from benchmarks.page import Section
 from benchmarks.textbook import DROPOUT, HIDDEN, Textbook
 from benchmarks.timing import Spread
@@ -113,11 +113,7 @@ def measured(
     epochs: int = EPOCHS,
 ) -> str:
     """Both tables: a row a batch size, a column a way."""
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else "a CPU, uncaptured and uncompiled"
-    )
+    name = called(device, "uncaptured and uncompiled")
     data = sample(exposures=exposures)
     x, e = data.x.to(device), data.e.to(device)
     user, task = (torch.from_numpy(rows).to(device) for rows in (data.user, data.task))
@@ -171,9 +167,7 @@ def _wait_for(device: torch.device) -> None:
 
 def main() -> str:
     """Time Algorithm 1 on the CUDA device of this machine, step by step and whole."""
-    if not torch.cuda.is_available():
-        sys.exit("benchmarks.gpu: torch finds no CUDA device here; run it where there is one.")
-    return measured(torch.device("cuda"))
+    return measured(cuda_device("benchmarks.gpu"))
 
 
 if __name__ == "__main__":

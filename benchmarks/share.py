@@ -4,7 +4,6 @@
 a step but the network's sum is there: what the sum takes, only several GPUs can tell.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.command import command as run
+from benchmarks.device import called, cuda_device
 from benchmarks.page import Section
 from benchmarks.textbook import DROPOUT
 from benchmarks.traffic import GIGA, Job, Machines
@@ -69,7 +69,7 @@ def measured(
                 f"{peak / GIGA:.1f}" if device.type == "cuda" else "",
             ]
         )
-    on = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU, not replayed"
+    on = called(device, "not replayed")
     said = {"exposures": job.exposures, "users": job.users, "tasks": job.tasks, "batch": job.batch}
     header = ("GPUs", "foretold, ms", "replayed", "step by step", "foretold, GB", "most, GB")
     text = TEXT.format(**said, epochs=EPOCHS - 1, device=on)
@@ -120,15 +120,13 @@ def epochs(
 
 
 def _spread(times: Sequence[float]) -> str:
-    low, middle, high = sorted(times)[0], sorted(times)[len(times) // 2], sorted(times)[-1]
-    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+    times = sorted(times)
+    return f"{times[len(times) // 2]:.2f} [{times[0]:.2f}, {times[-1]:.2f}]"
 
 
 def main() -> Section:
     """Time the share of one of 8 GPUs, and of one of 64, on the CUDA device of this machine."""
-    if not torch.cuda.is_available():
-        sys.exit("benchmarks.share: torch finds no CUDA device here; run it where there is one.")
-    return measured(torch.device("cuda"))
+    return measured(cuda_device("benchmarks.share"))
 
 
 if __name__ == "__main__":

@@ -118,14 +118,19 @@ def test_replays_learn_what_steps_do() -> None:
         torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4)
 
 
-@needs_cuda
-def test_each_replay_draws_other_masks() -> None:
-    masks = MaskSource(0, CUDA)
+def counting(masks: MaskSource) -> Callable[[], float]:
+    """How many of 1,000 elements a mask drops, counted by a step that is replayed."""
     step = Replayed(
         lambda like: (masks.dropped(like.shape, 0.5) < 0).sum() + 0 * like.sum(),
         CudaRecorder(CUDA, [masks]),
     )
-    counts = {float(step(torch.zeros(1000, device="cuda"))) for _ in range(20)}
+    return lambda: float(step(torch.zeros(1000, device="cuda")))
+
+
+@needs_cuda
+def test_each_replay_draws_other_masks() -> None:
+    count = counting(MaskSource(0, CUDA))
+    counts = {count() for _ in range(20)}
     assert len(counts) > 10
     assert all(400 < dropped < 600 for dropped in counts)
 
@@ -133,14 +138,10 @@ def test_each_replay_draws_other_masks() -> None:
 @needs_cuda
 def test_masks_that_begin_anew_do_so_in_replays_too() -> None:
     masks = MaskSource(0, CUDA)
-    step = Replayed(
-        lambda like: (masks.dropped(like.shape, 0.5) < 0).sum() + 0 * like.sum(),
-        CudaRecorder(CUDA, [masks]),
-    )
-    counts = []
+    count, counts = counting(masks), []
     for epoch in range(8):
         masks.seed(epoch % 2)
-        counts.append([float(step(torch.zeros(1000, device="cuda"))) for _ in range(3)])
+        counts.append([count() for _ in range(3)])
     assert counts[2:] == counts[:2] * 3
     assert counts[0] != counts[1]
 

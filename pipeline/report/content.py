@@ -11,12 +11,11 @@ from pipeline.report.portraits import Portrait, TestUsers, portray
 from pipeline.report.results import (
     TaskAuc,
     Yardstick,
-    beaten_by_activity,
+    beside_activity,
     departures,
     extremes,
     few_held_out,
     figures_of,
-    level_with_activity,
     yardsticks,
 )
 from pipeline.report.similarity import Similarity, similarity
@@ -79,6 +78,7 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
     artefacts.require_labels(params)
     source, figures = params.data.source, figures_of(artefacts.metrics)
     measured = yardsticks(artefacts, params)
+    beaten, level = beside_activity(measured, figures)
     best, worst = extremes(artefacts)
     test_users = TestUsers.of(artefacts, params)
     shown = portrayed_tasks(artefacts.tasks, source).tolist()
@@ -95,8 +95,8 @@ def gather(artefacts: Artefacts, params: Params) -> Content:
         counts=_counts(artefacts, test_users),
         figures=figures,
         yardsticks=measured,
-        beaten=beaten_by_activity(measured, figures),
-        level=level_with_activity(measured, figures),
+        beaten=beaten,
+        level=level,
         few=few_held_out(artefacts.task_auc),
         departures=departures(params),
         best=best,

@@ -126,27 +126,21 @@ def paper_auc(label: str, params: Params) -> float | None:
     return None if auc is None else auc / 100
 
 
-def beaten_by_activity(measured: Sequence[Yardstick], figures: Mapping[str, float]) -> list[str]:
-    """The yardsticks by which users' activity alone does better, by name.
+def beside_activity(
+    measured: Sequence[Yardstick], figures: Mapping[str, float]
+) -> tuple[list[str], list[str]]:
+    """The yardsticks by which users' activity alone does better, and as well, by name.
 
-    Better than the upper end of the 95 % interval: below it that may be chance.
+    Better is beyond the upper end of the 95 % interval, as well is within it: that may be chance.
     """
-    return [
-        one.name
-        for one in measured
-        if figures[f"trivial.activity.{one.key}"] > figures[f"{one.key}.ci95_high"]
-    ]
-
-
-def level_with_activity(measured: Sequence[Yardstick], figures: Mapping[str, float]) -> list[str]:
-    """The yardsticks by which users' activity alone lies within the 95 % interval, by name."""
-    return [
-        one.name
-        for one in measured
-        if figures[f"{one.key}.ci95_low"]
-        <= figures[f"trivial.activity.{one.key}"]
-        <= figures[f"{one.key}.ci95_high"]
-    ]
+    better, level = [], []
+    for one in measured:
+        activity = figures[f"trivial.activity.{one.key}"]
+        if activity > figures[f"{one.key}.ci95_high"]:
+            better.append(one.name)
+        elif activity >= figures[f"{one.key}.ci95_low"]:
+            level.append(one.name)
+    return better, level
 
 
 def few_held_out(task_auc: Rows) -> int | None:
